@@ -1,0 +1,43 @@
+//! Reading kernel memory by offsets that the agent resolved.
+#![expect(unsafe_code, reason = "kernel edge: reads kernel memory through checked helpers")]
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use plumbline_ebpf::offsets::Offsets;
+
+/// Filled by the agent before load; frozen afterwards, so the verifier sees constants.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::NONE;
+
+/// One offset, by field name.
+macro_rules! off {
+    ($field:ident) => {
+        $crate::kernel::offset(&$crate::kernel::OFFSETS.$field)
+    };
+}
+pub(crate) use off;
+
+/// Volatile, since the value in the object file is not the value at run time.
+#[inline(always)]
+pub fn offset(field: &'static u32) -> u32 {
+    // SAFETY: a reference is valid to read.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// Reads a `T` at `base + offset`; all zeros when the address is not readable (the helper clears on a fault).
+#[inline(always)]
+pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
+    let mut value = T::default();
+    read_into(&raw mut value, base, offset);
+    value
+}
+
+/// Like [`read`], straight into `target`.
+#[inline(always)]
+pub fn read_into<T>(target: *mut T, base: u64, offset: u32) {
+    let source = base.wrapping_add(u64::from(offset)) as *const c_void;
+    // SAFETY: the helper checks the source and writes at most `size_of::<T>()` bytes to `target`, which every
+    // caller has on its stack, in a map value, or in a ring reservation.
+    unsafe { bpf_probe_read_kernel(target.cast(), size_of::<T>() as u32, source) };
+}

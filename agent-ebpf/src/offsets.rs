@@ -1,0 +1,119 @@
+//! The kernel fields that the programs read, and the read-only global that carries their offsets.
+//!
+//! rustc emits no CO-RE relocations, so nothing about the kernel's layout is baked into the object: the agent looks
+//! every field of [`FIELDS`] up in `/sys/kernel/btf/vmlinux` and passes the offsets as `.rodata`. A field that the
+//! running kernel lacks makes the programs of its [`Group`] unavailable, by name.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Which programs need the field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Every program: who is the current task.
+    Task,
+    /// Programs that read an open file and spell its path.
+    File,
+    /// Programs that start from a system call's return.
+    Syscall,
+    /// Programs that read a socket.
+    Socket,
+    /// The exec program.
+    Exec,
+    /// The exit program.
+    Exit,
+}
+
+/// One field: where it is looked up, first hit wins (kernels rename).
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    pub group: Group,
+    /// `(struct, member path)`; the path descends by dots and through anonymous members.
+    pub spellings: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! offsets {
+    ($($name:ident : $group:ident [$(($of:literal, $path:literal)),+];)*) => {
+        /// Byte offsets, in the order of [`FIELDS`]. [`UNKNOWN`] marks a field that the kernel lacks.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        pub struct Offsets { $(pub $name: u32,)* }
+
+        impl Offsets {
+            /// Before resolution: nothing is known.
+            pub const NONE: Self = Self { $($name: UNKNOWN,)* };
+        }
+
+        /// Every field, in the order of [`Offsets`].
+        pub const FIELDS: &[Field] = &[
+            $(Field { name: stringify!($name), group: Group::$group, spellings: &[$(($of, $path)),+] },)*
+        ];
+    };
+}
+
+/// No such field in this kernel.
+pub const UNKNOWN: u32 = u32::MAX;
+
+offsets! {
+    task_pid: Task [("task_struct", "pid")];
+    task_tgid: Task [("task_struct", "tgid")];
+    task_real_parent: Task [("task_struct", "real_parent")];
+    task_group_leader: Task [("task_struct", "group_leader")];
+    task_start_boottime: Task [("task_struct", "start_boottime"), ("task_struct", "real_start_time")];
+    task_comm: Task [("task_struct", "comm")];
+    task_cred: Task [("task_struct", "cred")];
+    task_nsproxy: Task [("task_struct", "nsproxy")];
+    task_cgroups: Task [("task_struct", "cgroups")];
+    task_thread_pid: Task [("task_struct", "thread_pid")];
+    cred_uid: Task [("cred", "uid")];
+    cred_gid: Task [("cred", "gid")];
+    css_set_dfl_cgrp: Task [("css_set", "dfl_cgrp")];
+    cgroup_kn: Task [("cgroup", "kn")];
+    kernfs_node_id: Task [("kernfs_node", "id")];
+    nsproxy_mnt_ns: Task [("nsproxy", "mnt_ns")];
+    nsproxy_net_ns: Task [("nsproxy", "net_ns")];
+    mnt_ns_inum: Task [("mnt_namespace", "ns.inum")];
+    net_ns_inum: Task [("net", "ns.inum")];
+    pid_ns_inum: Task [("pid_namespace", "ns.inum")];
+    pid_level: Task [("pid", "level")];
+    pid_numbers: Task [("pid", "numbers")];
+    upid_ns: Task [("upid", "ns")];
+    // `numbers[level]` needs the size of one entry; `ns` is its last member, a pointer.
+
+    task_files: Syscall [("task_struct", "files")];
+    files_fdt: Syscall [("files_struct", "fdt")];
+    fdtable_max_fds: Syscall [("fdtable", "max_fds")];
+    fdtable_fd: Syscall [("fdtable", "fd")];
+    regs_syscall: Syscall [("pt_regs", "orig_ax"), ("pt_regs", "syscallno")];
+
+    file_path_mnt: File [("file", "f_path.mnt")];
+    file_path_dentry: File [("file", "f_path.dentry")];
+    file_inode: File [("file", "f_inode")];
+    file_flags: File [("file", "f_flags")];
+    dentry_parent: File [("dentry", "d_parent")];
+    dentry_inode: File [("dentry", "d_inode")];
+    dentry_name: File [("dentry", "d_name.name"), ("dentry", "__d_name.name")];
+    vfsmount_root: File [("vfsmount", "mnt_root")];
+    mount_vfsmount: File [("mount", "mnt")];
+    mount_parent: File [("mount", "mnt_parent")];
+    mount_mountpoint: File [("mount", "mnt_mountpoint")];
+    inode_ino: File [("inode", "i_ino")];
+    inode_sb: File [("inode", "i_sb")];
+    inode_mode: File [("inode", "i_mode")];
+    inode_size: File [("inode", "i_size")];
+    inode_nlink: File [("inode", "i_nlink")];
+    inode_generation: File [("inode", "i_generation")];
+    super_block_dev: File [("super_block", "s_dev")];
+
+    sock_family: Socket [("sock", "__sk_common.skc_family")];
+    sock_daddr: Socket [("sock", "__sk_common.skc_daddr")];
+    sock_daddr6: Socket [("sock", "__sk_common.skc_v6_daddr")];
+    sock_dport: Socket [("sock", "__sk_common.skc_dport")];
+    sock_protocol: Socket [("sock", "sk_protocol")];
+    socket_sk: Socket [("socket", "sk")];
+
+    binprm_file: Exec [("linux_binprm", "file")];
+    task_exit_code: Exit [("task_struct", "exit_code")];
+}
+
+const _: () = assert!(size_of::<Offsets>() == FIELDS.len() * size_of::<u32>());

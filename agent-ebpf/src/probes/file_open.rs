@@ -1,0 +1,181 @@
+//! A file below a watched directory was opened.
+//!
+//! Rungs: `fentry/security_file_open` sees every open, io_uring's included; the return of the open system calls
+//! (`tp_btf` or raw `sys_exit`) sees what a process asked for by `open`, `openat`, `openat2`, `creat` and
+//! `open_by_handle_at`, with the kernel's own file, so arguments cannot be swapped underneath; `lsm/file_open` as the
+//! last. 32-bit system calls and io_uring are blind spots of the system-call rungs.
+#![expect(unsafe_code, reason = "kernel edge")]
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_current_pid_tgid,
+    macros::{btf_tracepoint, fentry, lsm, map, raw_tracepoint},
+    maps::{Array, HashMap, PerCpuArray},
+    programs::{BtfTracePointContext, FEntryContext, LsmContext, RawTracePointContext},
+};
+use plumbline_ebpf::{
+    program,
+    record::{Control, FileOpen, KIND_ENROL, KIND_FILE_OPEN, WatchKey},
+};
+
+use crate::{
+    emit::{self, Lane},
+    kernel::{off, read},
+    path, task,
+};
+
+/// Watched directories by inode, enrolled by the agent with the keys that this very program read.
+#[map]
+static WATCHED: HashMap<WatchKey, u32> = HashMap::with_max_entries(1024, 0);
+
+#[map]
+static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+#[map]
+static FILE_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+struct Scratch {
+    record: FileOpen,
+    path: path::Area,
+}
+
+/// Directories above a file that are compared with the watched ones.
+const MAX_DEPTH: usize = 32;
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+/// `O_PATH` opens cannot read.
+const O_PATH: u32 = 0o10_000_000;
+
+#[fentry(function = "security_file_open")]
+pub fn file_open_fentry(ctx: FEntryContext) -> i32 {
+    observe(ctx.arg(0));
+    0
+}
+
+#[lsm(hook = "file_open")]
+pub fn file_open_lsm(ctx: LsmContext) -> i32 {
+    observe(ctx.arg(0));
+    0
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn file_open_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    observe_return(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn file_open_raw_tp(ctx: RawTracePointContext) -> i32 {
+    observe_return(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// System calls that return a new descriptor of a named file, x86-64 (arch/x86/entry/syscalls/syscall_64.tbl).
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+fn opens_a_file(syscall: u64) -> bool {
+    const OPEN: u64 = 2;
+    const CREAT: u64 = 85;
+    const OPENAT: u64 = 257;
+    const OPEN_BY_HANDLE_AT: u64 = 304;
+    const OPENAT2: u64 = 437;
+    matches!(syscall, OPEN | CREAT | OPENAT | OPEN_BY_HANDLE_AT | OPENAT2)
+}
+
+/// The same for arm64 (include/uapi/asm-generic/unistd.h), which has no `open` and no `creat`.
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn opens_a_file(syscall: u64) -> bool {
+    const OPENAT: u64 = 56;
+    const OPEN_BY_HANDLE_AT: u64 = 265;
+    const OPENAT2: u64 = 437;
+    matches!(syscall & 0xffff_ffff, OPENAT | OPEN_BY_HANDLE_AT | OPENAT2)
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`: the file behind the descriptor that an open returned.
+#[inline(always)]
+fn observe_return(regs: u64, ret: i64) {
+    if ret < 0 || !opens_a_file(read(regs, off!(regs_syscall))) {
+        return;
+    }
+    let files: u64 = read(task::current(), off!(task_files));
+    let table: u64 = read(files, off!(files_fdt));
+    let max: u32 = read(table, off!(fdtable_max_fds));
+    if ret >= i64::from(max) {
+        return;
+    }
+    let array: u64 = read(table, off!(fdtable_fd));
+    observe(read(array.wrapping_add(ret as u64 * 8), 0));
+}
+
+#[inline(always)]
+fn observe(file: u64) {
+    let Some(control) = CONTROL.get(0) else { return };
+    // SAFETY: the helper has no preconditions.
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let enrolling = control.enrol_pid != 0 && control.enrol_pid == pid;
+    if control.watched == 0 && !enrolling {
+        return;
+    }
+    let inode: u64 = read(file, off!(file_inode));
+    let mode: u16 = read(inode, off!(inode_mode));
+    let flags: u32 = read(file, off!(file_flags));
+    if !enrolling && (mode & S_IFMT != S_IFREG || flags & O_PATH != 0) {
+        return;
+    }
+    let super_block: u64 = read(inode, off!(inode_sb));
+    let own = WatchKey { ino: read(inode, off!(inode_ino)), dev: read(super_block, off!(super_block_dev)), reserved: 0 };
+    let dentry: u64 = read(file, off!(file_path_dentry));
+    let (kind, watched_ino) = if enrolling {
+        (KIND_ENROL, own.ino)
+    } else {
+        let ino = watched_ancestor(dentry, own.dev);
+        if ino == 0 {
+            return;
+        }
+        (KIND_FILE_OPEN, ino)
+    };
+
+    let Some(scratch) = FILE_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: a per-CPU map value; the program does not nest on a CPU.
+    unsafe {
+        let record = &raw mut (*scratch).record;
+        emit::stamp(&raw mut (*record).header, kind, program::FILE_OPEN, task::current());
+        (*record).ino = own.ino;
+        (*record).dev = own.dev;
+        (*record).watched_ino = watched_ino;
+        (*record).watched_dev = own.dev;
+        (*record).generation = read(inode, off!(inode_generation));
+        (*record).size_bytes = read(inode, off!(inode_size));
+        (*record).links = read(inode, off!(inode_nlink));
+        (*record).mode = u32::from(mode);
+        (*record).flags = flags;
+        let spelled = path::spell(&raw mut (*scratch).path, read(file, off!(file_path_mnt)), dentry);
+        (*record).path_bytes = spelled.bytes;
+        (*record).path_state = spelled.state;
+        let bytes = size_of::<FileOpen>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));
+        emit::bytes(Lane::Events, program::FILE_OPEN, scratch.cast(), bytes);
+    }
+}
+
+/// The inode number of the nearest watched directory at or above `dentry`, or 0. Dentries stay within one file
+/// system, so `dev` holds for all of them; a bind mount or a hard link below the directory does not hide a file from
+/// this walk, because it follows dentries and not the path that was asked for.
+#[inline(always)]
+fn watched_ancestor(dentry: u64, dev: u32) -> u64 {
+    let mut dentry = dentry;
+    for _ in 0..MAX_DEPTH {
+        let inode: u64 = read(dentry, off!(dentry_inode));
+        let key = WatchKey { ino: read(inode, off!(inode_ino)), dev, reserved: 0 };
+        if WATCHED.get_ptr(&key).is_some() {
+            return key.ino;
+        }
+        let parent: u64 = read(dentry, off!(dentry_parent));
+        if parent == dentry || parent == 0 {
+            return 0;
+        }
+        dentry = parent;
+    }
+    0
+}

@@ -1,0 +1,120 @@
+//! The life of a process: fork, exec, exit.
+#![expect(unsafe_code, reason = "kernel edge")]
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, map, raw_tracepoint},
+    maps::PerCpuArray,
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use plumbline_ebpf::{
+    program,
+    record::{Exec, Exit, Fork, KIND_EXEC, KIND_EXIT, KIND_FORK},
+};
+
+use crate::{
+    emit::{self, Lane},
+    kernel::{off, read},
+    path,
+};
+
+#[map]
+static EXEC_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+struct Scratch {
+    record: Exec,
+    path: path::Area,
+}
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn fork_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    fork(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn fork_raw_tp(ctx: RawTracePointContext) -> i32 {
+    fork(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn exec_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    exec(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn exec_raw_tp(ctx: RawTracePointContext) -> i32 {
+    exec(ctx.arg(0), ctx.arg(2));
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn exit_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    exit(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn exit_raw_tp(ctx: RawTracePointContext) -> i32 {
+    exit(ctx.arg(0));
+    0
+}
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`; new threads are left out.
+#[inline(always)]
+fn fork(parent: u64, child: u64) {
+    let child_pid: u32 = read(child, off!(task_tgid));
+    if child_pid == read::<u32>(parent, off!(task_tgid)) {
+        return;
+    }
+    emit::record(Lane::Lifecycle, program::FORK, |record: *mut Fork| {
+        // SAFETY: a ring reservation of this size.
+        unsafe {
+            emit::stamp(&raw mut (*record).header, KIND_FORK, program::FORK, parent);
+            (*record).child_pid = child_pid;
+            (*record).child_start_boot_ns = read(child, off!(task_start_boottime));
+            (*record).reserved = 0;
+        }
+    });
+}
+
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`. The path is that of the
+/// file that now runs: for a script, its interpreter.
+#[inline(always)]
+fn exec(process: u64, binprm: u64) {
+    let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else { return };
+    let file: u64 = read(binprm, off!(binprm_file));
+    // SAFETY: a per-CPU map value; the program does not nest on a CPU.
+    unsafe {
+        let record = &raw mut (*scratch).record;
+        emit::stamp(&raw mut (*record).header, KIND_EXEC, program::EXEC, process);
+        (*record).ino = read(read(file, off!(file_inode)), off!(inode_ino));
+        let spelled = path::spell(
+            &raw mut (*scratch).path,
+            read(file, off!(file_path_mnt)),
+            read(file, off!(file_path_dentry)),
+        );
+        (*record).path_bytes = spelled.bytes;
+        (*record).path_state = spelled.state;
+        let bytes = size_of::<Exec>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));
+        emit::bytes(Lane::Lifecycle, program::EXEC, scratch.cast(), bytes);
+    }
+}
+
+/// `sched_process_exit(struct task_struct *p, …)`; only the thread-group leader's.
+#[inline(always)]
+fn exit(process: u64) {
+    if read::<u32>(process, off!(task_pid)) != read::<u32>(process, off!(task_tgid)) {
+        return;
+    }
+    emit::record(Lane::Lifecycle, program::EXIT, |record: *mut Exit| {
+        // SAFETY: a ring reservation of this size.
+        unsafe {
+            emit::stamp(&raw mut (*record).header, KIND_EXIT, program::EXIT, process);
+            (*record).code = read(process, off!(task_exit_code));
+            (*record).reserved = 0;
+        }
+    });
+}

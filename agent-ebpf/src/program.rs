@@ -1,0 +1,16 @@
+//! The logical programs. One program has several rungs (`fentry`, `tp_btf`, …) of which one is attached; number,
+//! counters and sequence belong to the program, whatever the rung.
+
+/// Numbers of the programs: index into the counters map and `Header::program`.
+pub const FILE_OPEN: u32 = 0;
+pub const TCP_CONNECT: u32 = 1;
+pub const UDP_CONNECT: u32 = 2;
+pub const FORK: u32 = 3;
+pub const EXEC: u32 = 4;
+pub const EXIT: u32 = 5;
+
+/// How many there are.
+pub const COUNT: u32 = 6;
+
+/// Names as they appear in series labels and records, by number.
+pub const NAMES: [&str; COUNT as usize] = ["file_open", "tcp_connect", "udp_connect", "fork", "exec", "exit"];

@@ -1,0 +1,189 @@
+//! Reading one mapping of the tree, field by field.
+//!
+//! Every reader returns `Option`: `None` means that the mistake has been noted and the caller goes on with the next
+//! field, so that one run shows every mistake of a file.
+
+use std::ops::Range;
+
+use crate::problem::{Problem, did_you_mean, one_of, quoted};
+use crate::yaml::{Key, Node, Value};
+
+/// The mistakes found so far.
+pub(crate) type Problems = Vec<Problem>;
+
+/// A mapping all of whose keys are known and stand once.
+#[derive(Debug)]
+pub(crate) struct Fields<'n> {
+    /// What this mapping is, for messages: "a rule".
+    what: &'static str,
+    pub(crate) at: Range<usize>,
+    entries: &'n [(Key, Node)],
+}
+
+impl<'n> Fields<'n> {
+    /// Reads `node` as a mapping that may have the `known` keys; notes unknown keys and twins.
+    pub(crate) fn of(
+        node: &'n Node,
+        what: &'static str,
+        known: &[&'static str],
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            problems.push(wrong_type(node, &format!("{what} is a mapping of {}", one_of(known.iter().copied()))));
+            return None;
+        };
+        for (index, (key, _)) in entries.iter().enumerate() {
+            if let Some((first, _)) = entries[..index].iter().find(|(earlier, _)| earlier.name == key.name) {
+                problems.push(
+                    Problem::new(&key.at, format!("{} stands twice in {what}", quoted(&key.name)))
+                        .label("again")
+                        .other(&first.at, "first")
+                        .help("keep one of them; to give several values write a list"),
+                );
+            } else if !known.contains(&key.name.as_str()) {
+                let problem = Problem::new(&key.at, format!("{what} has no field {}", quoted(&key.name)));
+                problems.push(suggest(problem, &key.name, known));
+            }
+        }
+        // A mapping has no width of its own; its first key shows where it is.
+        let at = entries.first().map_or_else(|| node.at.clone(), |(key, _)| key.at.clone());
+        Some(Self { what, at, entries })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    /// The place of a field's name, or of the mapping where the field is missing.
+    pub(crate) fn place(&self, name: &str) -> &Range<usize> {
+        self.entries.iter().find(|(key, _)| key.name == name).map_or(&self.at, |(key, _)| &key.at)
+    }
+
+    pub(crate) fn required(&self, name: &'static str, problems: &mut Problems) -> Option<&'n Node> {
+        let found = self.get(name);
+        if found.is_none() {
+            let message = format!("{} lacks `{name}`", self.what);
+            problems.push(Problem::new(&self.at, message).label("in this mapping").help(format!("add `{name}:`")));
+        }
+        found
+    }
+
+    /// Of `names`, the one field that is given; none or several is a mistake.
+    pub(crate) fn exactly_one(
+        &self,
+        names: &[&'static str],
+        problems: &mut Problems,
+    ) -> Option<(&'static str, &'n Node)> {
+        let given: Vec<_> = names.iter().filter_map(|&name| Some((name, self.get(name)?))).collect();
+        match given[..] {
+            [one] => Some(one),
+            [] => {
+                let message = format!("{} names nothing", self.what);
+                problems.push(Problem::new(&self.at, message).help(format!("write {}", one_of(names.iter().copied()))));
+                None
+            }
+            [_, (second, _), ..] => {
+                let message = format!("{} names more than one kind of object", self.what);
+                problems.push(
+                    Problem::new(self.place(second), message)
+                        .label("the second")
+                        .help("write a rule for each; give them the same exceptions"),
+                );
+                None
+            }
+        }
+    }
+}
+
+pub(crate) fn wrong_type(node: &Node, expected: &str) -> Problem {
+    let problem = Problem::new(&node.at, format!("{expected}, not {}", node.value.kind()));
+    match node.value {
+        Value::Integer(_) | Value::Float(_) | Value::Bool(_) if expected.ends_with("text") => {
+            problem.help("put it in quotes")
+        }
+        _ => problem,
+    }
+}
+
+fn suggest(problem: Problem, word: &str, known: &[&str]) -> Problem {
+    match did_you_mean(word, known.iter().copied()) {
+        Some(meant) => problem.label(format!("did you mean `{meant}`?")).help(format!("write `{meant}`")),
+        None => problem.label("unknown").help(format!("write {}", one_of(known.iter().copied()))),
+    }
+}
+
+pub(crate) fn text<'n>(node: &'n Node, what: &str, problems: &mut Problems) -> Option<&'n str> {
+    match &node.value {
+        Value::Text(text) if !text.is_empty() => Some(text),
+        Value::Text(_) => {
+            problems.push(Problem::new(&node.at, format!("{what} is empty")));
+            None
+        }
+        _ => {
+            problems.push(wrong_type(node, &format!("{what} is text")));
+            None
+        }
+    }
+}
+
+/// A whole number in the range of `T`.
+pub(crate) fn integer<T: TryFrom<i128>>(node: &Node, what: &str, range: &str, problems: &mut Problems) -> Option<T> {
+    let Value::Integer(number) = node.value else {
+        problems.push(wrong_type(node, &format!("{what} is a whole number")));
+        return None;
+    };
+    let fitting = T::try_from(number).ok();
+    if fitting.is_none() {
+        problems.push(Problem::new(&node.at, format!("{number} is not a {what}")).help(format!("write {range}")));
+    }
+    fitting
+}
+
+/// One word of a closed set.
+pub(crate) fn word<T: Copy>(
+    node: &Node,
+    what: &str,
+    words: &[(&'static str, T)],
+    problems: &mut Problems,
+) -> Option<T> {
+    let given = text(node, what, problems)?;
+    let found = words.iter().find(|(word, _)| *word == given).map(|&(_, meaning)| meaning);
+    if found.is_none() {
+        let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+        problems.push(suggest(Problem::new(&node.at, format!("{} is not a {what}", quoted(given))), given, &known));
+    }
+    found
+}
+
+/// A list with at least one entry.
+pub(crate) fn list<'n>(node: &'n Node, what: &str, problems: &mut Problems) -> Option<&'n [Node]> {
+    match &node.value {
+        Value::List(items) if !items.is_empty() => Some(items),
+        Value::List(_) | Value::Null => {
+            problems.push(Problem::new(&node.at, format!("{what} is empty")).help("give at least one entry"));
+            None
+        }
+        _ => {
+            problems.push(wrong_type(node, &format!("{what} is a list")).help("begin each entry with `- `"));
+            None
+        }
+    }
+}
+
+/// One value, or a list of which any may hold.
+pub(crate) fn one_or_many<'n>(node: &'n Node, what: &str, problems: &mut Problems) -> Option<&'n [Node]> {
+    match &node.value {
+        Value::List(_) | Value::Null => list(node, what, problems),
+        _ => Some(std::slice::from_ref(node)),
+    }
+}
+
+/// Reads every item; `None` if any was wrong, each having been noted.
+pub(crate) fn each<'n, T>(
+    items: &'n [Node],
+    problems: &mut Problems,
+    mut read: impl FnMut(&'n Node, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    let read: Vec<Option<T>> = items.iter().map(|item| read(item, problems)).collect();
+    read.into_iter().collect()
+}

@@ -1,0 +1,39 @@
+//! The policy language of Plumbline: what a user writes in YAML, checked offline and evaluated against events.
+//!
+//! The flow, one file per step:
+//!
+//! | step | file |
+//! |---|---|
+//! | text → tree of nodes that know their place | [`yaml`] |
+//! | tree → checked [`Policy`], every mistake collected | [`parse`], [`fields`] |
+//! | several policies → one [`PolicySet`] | [`set`] |
+//! | [`Facts`] of an event → [`Verdict`] | [`decide`] |
+//! | a directory → [`CheckReport`], the policies' own tests run | [`mod@check`] |
+//!
+//! It does not watch directories, read `/proc`, or talk to the kernel: facts come in, verdicts go out. It compiles on
+//! any operating system, needs no privileges, and holds no `unsafe`. The language is described for its users in
+//! `docs/policies.md`.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod decide;
+mod facts;
+mod fields;
+mod parse;
+mod pattern;
+mod policy;
+mod problem;
+mod set;
+mod template;
+mod test_case;
+mod yaml;
+
+pub use check::{CheckReport, TestFailure, check};
+pub use decide::{Matched, Verdict};
+pub use facts::{Ancestor, Facts, Object, Protocol, Subject};
+pub use pattern::WatchPath;
+pub use policy::{Effect, Policy, Severity};
+pub use problem::{InvalidPolicy, Problem};
+pub use set::{LoadError, MAX_POLICIES, PolicySet};
+pub use yaml::MAX_DOCUMENT_BYTES;

@@ -1,0 +1,396 @@
+//! Tree → checked policy: the one place that knows the fields of the language.
+//!
+//! Every function notes what is wrong and goes on; a policy comes out only when nothing was noted. The fields are
+//! described for users in `docs/policies.md`, which must be changed together with this file.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::facts::Protocol;
+use crate::fields::{Fields, Problems, each, integer, list, one_or_many, text, word};
+use crate::pattern::{Globs, WatchPath};
+use crate::policy::{Effect, Exception, Policy, Rule, Severity, When};
+use crate::problem::{InvalidPolicy, Problem, did_you_mean, one_of, quoted};
+use crate::template::Template;
+use crate::test_case::{OwnedFacts, OwnedObject, OwnedSubject, TestCase};
+use crate::yaml::{self, Node, Value};
+
+const API_VERSIONS: &[(&str, ())] = &[("plumbline/v1", ())];
+const KINDS: &[(&str, ())] = &[("Policy", ())];
+/// What may be done to a file, as far as this version can see it.
+const ACCESSES: &[(&str, ())] = &[("open", ())];
+const OBJECTS: &[&str] = &["file", "connect"];
+/// The kernel keeps 15 bytes of a task's name.
+const MAX_COMM_BYTES: usize = 15;
+/// Shorter prefixes of container ids could be those of strangers; 12 is what container tools show.
+const MIN_CONTAINER_DIGITS: usize = 12;
+
+impl Policy {
+    /// Reads one policy file; `name` is what its mistakes are reported under.
+    pub fn parse(name: &str, text: &str) -> Result<Self, InvalidPolicy> {
+        let mut problems = Problems::new();
+        let policy = match yaml::parse(text) {
+            Ok(root) => policy(&root, &mut problems),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        match policy {
+            Some(policy) if problems.is_empty() => Ok(policy),
+            _ => Err(InvalidPolicy::new(name, text, problems)),
+        }
+    }
+}
+
+fn policy(root: &Node, problems: &mut Problems) -> Option<Policy> {
+    let fields = Fields::of(root, "a policy", &["apiVersion", "kind", "metadata", "spec", "tests"], problems)?;
+    if let Some(node) = fields.required("apiVersion", problems) {
+        word(node, "version of the policy language", API_VERSIONS, problems);
+    }
+    if let Some(node) = fields.required("kind", problems) {
+        word(node, "kind of document", KINDS, problems);
+    }
+    let metadata = fields.required("metadata", problems).and_then(|node| metadata(node, problems));
+    let rules = fields.required("spec", problems).and_then(|node| {
+        let spec = Fields::of(node, "`spec`", &["rules"], problems)?;
+        rules(spec.required("rules", problems)?, problems)
+    });
+    let tests = match (fields.get("tests"), &rules) {
+        (Some(node), rules) => tests(node, rules.as_deref(), problems),
+        (None, _) => Some(Vec::new()),
+    };
+    let (name, description) = metadata?;
+    Some(Policy { name, description, rules: rules?, tests: tests? })
+}
+
+fn metadata(node: &Node, problems: &mut Problems) -> Option<(Arc<str>, String)> {
+    let fields = Fields::of(node, "`metadata`", &["name", "description"], problems)?;
+    let description = match fields.get("description") {
+        Some(node) => text(node, "a description", problems)?.to_owned(),
+        None => String::new(),
+    };
+    let name = name(fields.required("name", problems)?, problems)?;
+    Some((name, description))
+}
+
+/// A name that is safe in labels, file names and records.
+fn name(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
+    let given = text(node, "a name", problems)?;
+    let plain = given.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if plain && given.len() <= 63 && !given.starts_with('-') && !given.ends_with('-') {
+        return Some(given.into());
+    }
+    problems.push(
+        Problem::new(&node.at, format!("{} is not a name", quoted(given)))
+            .help("write 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last"),
+    );
+    None
+}
+
+fn rules(node: &Node, problems: &mut Problems) -> Option<Vec<Rule>> {
+    let items = list(node, "`rules`", problems)?;
+    let mut seen: Vec<(Arc<str>, Range<usize>)> = Vec::new();
+    each(items, problems, |item, problems| {
+        let (rule, at) = rule(item, problems);
+        if let Some((name, at)) = at {
+            if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == name) {
+                problems.push(
+                    Problem::new(&at, format!("two rules are called {}", quoted(&name)))
+                        .label("again")
+                        .other(first, "first")
+                        .help("give each rule its own name"),
+                );
+            }
+            seen.push((name, at));
+        }
+        rule
+    })
+}
+
+/// The rule, and apart from it its name, which may be known where the rule is not.
+fn rule(node: &Node, problems: &mut Problems) -> (Option<Rule>, Option<(Arc<str>, Range<usize>)>) {
+    let known = &["name", "severity", "effect", "message", "match", "except"];
+    let Some(fields) = Fields::of(node, "a rule", known, problems) else { return (None, None) };
+    let named = fields.required("name", problems).and_then(|node| Some((name(node, problems)?, node.at.clone())));
+    let severity =
+        fields.required("severity", problems).and_then(|node| word(node, "severity", Severity::WORDS, problems));
+    let effect = fields.required("effect", problems).and_then(|node| word(node, "effect", Effect::WORDS, problems));
+    let when = fields.required("match", problems).and_then(|node| when(node, problems));
+    let connections = matches!(when, Some(When::Connect { .. }));
+    let message = fields.required("message", problems).and_then(|node| {
+        let text = text(node, "a message", problems)?;
+        // Which placeholders are right depends on the kind of event.
+        when.as_ref()?;
+        Template::parse(text, &node.at, connections).map_err(|problem| problems.push(problem)).ok()
+    });
+    let except = match fields.get("except") {
+        Some(node) => list(node, "`except`", problems)
+            .and_then(|items| each(items, problems, |item, problems| exception(item, when.as_ref(), problems))),
+        None => Some(Vec::new()),
+    };
+    let rule = (|| {
+        let (name, _) = named.clone()?;
+        Some(Rule { name, severity: severity?, effect: effect?, message: message?, when: when?, except: except? })
+    })();
+    (rule, named)
+}
+
+fn when(node: &Node, problems: &mut Problems) -> Option<When> {
+    let fields = Fields::of(node, "`match`", OBJECTS, problems)?;
+    match fields.exactly_one(OBJECTS, problems)? {
+        ("file", node) => {
+            let fields = Fields::of(node, "`file`", &["watch", "access"], problems)?;
+            if let Some(access) = fields.get("access") {
+                let items = list(access, "`access`", problems)?;
+                each(items, problems, |item, problems| word(item, "kind of access", ACCESSES, problems))?;
+            }
+            let node = fields.required("watch", problems)?;
+            let items = list(node, "`watch`", problems)?;
+            let watch = each(items, problems, |item, problems| {
+                let text = text(item, "a watched directory", problems)?;
+                WatchPath::parse(text, &item.at).map_err(|problem| problems.push(problem)).ok()
+            })?
+            .concat();
+            match Globs::covered_by(&watch) {
+                Ok(covered) => Some(When::FileOpen { watch, covered }),
+                Err(error) => {
+                    problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
+                    None
+                }
+            }
+        }
+        (_, node) => {
+            let fields = Fields::of(node, "`connect`", &["notTo", "protocol"], problems)?;
+            let protocols = match fields.get("protocol") {
+                Some(node) => each(one_or_many(node, "`protocol`", problems)?, problems, |item, problems| {
+                    word(item, "protocol", Protocol::WORDS, problems)
+                }),
+                None => Some(vec![Protocol::Tcp, Protocol::Udp]),
+            };
+            let items = list(fields.required("notTo", problems)?, "`notTo`", problems)?;
+            let not_to = each(items, problems, network)?;
+            Some(When::Connect { not_to, protocols: protocols? })
+        }
+    }
+}
+
+/// A network in CIDR notation, or one address.
+fn network(node: &Node, problems: &mut Problems) -> Option<IpNet> {
+    let given = text(node, "a network", problems)?;
+    let parsed = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from));
+    let Ok(parsed) = parsed else {
+        problems.push(
+            Problem::new(&node.at, format!("{} is not a network", quoted(given)))
+                .help("write CIDR notation, as in `10.0.0.0/8` or `fd00::/8`, or one address"),
+        );
+        return None;
+    };
+    if parsed.addr() != parsed.network() {
+        problems.push(
+            Problem::new(&node.at, format!("{} is not a network: it has bits set beyond the prefix", quoted(given)))
+                .label(format!("the network is `{}`", parsed.trunc()))
+                .help(format!("write `{}` for the network, `{}` for the one address", parsed.trunc(), parsed.addr())),
+        );
+        return None;
+    }
+    if let IpNet::V6(v6) = parsed
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+    {
+        problems.push(
+            Problem::new(&node.at, format!("{} is a v4 network in v6 clothes; it would never match", quoted(given)))
+                .help(format!("write `{v4}/{}`", v6.prefix_len().saturating_sub(96))),
+        );
+        return None;
+    }
+    Some(parsed)
+}
+
+fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Option<Exception> {
+    let known =
+        &["exe", "comm", "uid", "container", "cgroup", "unit", "descendantsOf", "path", "to", "port"];
+    let fields = Fields::of(node, "an exception", known, problems)?;
+    if !known.iter().any(|name| fields.get(name).is_some()) {
+        if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
+            problems.push(
+                Problem::new(&node.at, "an empty exception would excuse everybody")
+                    .help(format!("name whom to excuse by {}", one_of(known.iter().copied()))),
+            );
+        }
+        return None;
+    }
+    for (name, fits, kind) in [
+        ("path", !matches!(when, Some(When::Connect { .. })), "file"),
+        ("to", !matches!(when, Some(When::FileOpen { .. })), "connect"),
+        ("port", !matches!(when, Some(When::FileOpen { .. })), "connect"),
+    ] {
+        if fields.get(name).is_some() && !fits {
+            let message = format!("`{name}` can only excuse in rules that match `{kind}`");
+            problems.push(Problem::new(fields.place(name), message).help("take it out, or move it to such a rule"));
+        }
+    }
+    let before = problems.len();
+    let exception = Exception {
+        exe: fields.get("exe").and_then(|node| globs(node, "`exe`", Globs::of_files, problems)),
+        comm: fields.get("comm").and_then(|node| many(node, "`comm`", problems, comm)),
+        uid: fields.get("uid").and_then(|node| {
+            many(node, "`uid`", problems, |node, problems| integer(node, "user id", "0 to 4294967295", problems))
+        }),
+        container: fields.get("container").and_then(|node| many(node, "`container`", problems, container)),
+        cgroup: fields.get("cgroup").and_then(|node| globs(node, "`cgroup`", Globs::of_cgroups, problems)),
+        unit: fields.get("unit").and_then(|node| globs(node, "`unit`", Globs::of_units, problems)),
+        descendants_of: fields.get("descendantsOf").and_then(|node| {
+            let fields = Fields::of(node, "`descendantsOf`", &["exe"], problems)?;
+            globs(fields.required("exe", problems)?, "`exe`", Globs::of_files, problems)
+        }),
+        path: fields.get("path").and_then(|node| globs(node, "`path`", Globs::of_files, problems)),
+        to: fields.get("to").and_then(|node| many(node, "`to`", problems, network)),
+        port: fields.get("port").and_then(|node| many(node, "`port`", problems, port)),
+    };
+    // A field that could not be read must not leave an exception that is wider than what was written.
+    (problems.len() == before).then_some(exception)
+}
+
+fn many<'n, T>(
+    node: &'n Node,
+    what: &str,
+    problems: &mut Problems,
+    read: impl FnMut(&'n Node, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    each(one_or_many(node, what, problems)?, problems, read)
+}
+
+type ReadGlobs = fn(&[(&str, Range<usize>)]) -> Result<Globs, Vec<Problem>>;
+
+fn globs(node: &Node, what: &str, read: ReadGlobs, problems: &mut Problems) -> Option<Globs> {
+    let patterns = many(node, what, problems, |node, problems| {
+        Some((text(node, &format!("a pattern in {what}"), problems)?, node.at.clone()))
+    })?;
+    read(&patterns).map_err(|found| problems.extend(found)).ok()
+}
+
+fn comm(node: &Node, problems: &mut Problems) -> Option<Box<[u8]>> {
+    let given = text(node, "the name of a task", problems)?;
+    if given.len() > MAX_COMM_BYTES {
+        let kept = &given[..given.floor_char_boundary(MAX_COMM_BYTES)];
+        problems.push(
+            Problem::new(&node.at, format!("{} is longer than a task's name can be", quoted(given)))
+                .help(format!("the kernel keeps {MAX_COMM_BYTES} bytes: write `{kept}`")),
+        );
+        return None;
+    }
+    Some(given.as_bytes().into())
+}
+
+fn container(node: &Node, problems: &mut Problems) -> Option<String> {
+    let given = text(node, "the prefix of a container id", problems)?;
+    let hexadecimal = given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !hexadecimal || !(MIN_CONTAINER_DIGITS..=64).contains(&given.len()) {
+        problems.push(
+            Problem::new(&node.at, format!("{} is not the prefix of a container id", quoted(given)))
+                .help(format!("write {MIN_CONTAINER_DIGITS} to 64 lower-case hexadecimal digits")),
+        );
+        return None;
+    }
+    Some(given.to_owned())
+}
+
+fn port(node: &Node, problems: &mut Problems) -> Option<u16> {
+    integer(node, "port", "0 to 65535", problems)
+}
+
+fn tests(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<Vec<TestCase>> {
+    let items = list(node, "`tests`", problems)?;
+    each(items, problems, |item, problems| test(item, rules, problems))
+}
+
+fn test(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<TestCase> {
+    const EXPECTATIONS: &[(&str, Option<Effect>)] =
+        &[("alert", Some(Effect::Alert)), ("audit", Some(Effect::Audit)), ("none", None)];
+    let fields = Fields::of(node, "a test", &["name", "event", "expect", "rule"], problems)?;
+    let name = fields.required("name", problems).and_then(|node| text(node, "the name of a test", problems));
+    let expect = fields.required("expect", problems).and_then(|node| word(node, "expectation", EXPECTATIONS, problems));
+    let rule = match fields.get("rule") {
+        Some(node) => Some(Arc::from(text(node, "the name of a rule", problems)?)),
+        None => None,
+    };
+    if let (Some(rules), Some(rule)) = (rules, &rule)
+        && !rules.iter().any(|known| known.name == *rule)
+    {
+        let problem = Problem::new(fields.place("rule"), format!("this policy has no rule {}", quoted(rule)));
+        let known = rules.iter().map(|rule| &*rule.name);
+        problems.push(match did_you_mean(rule, known.clone()) {
+            Some(meant) => problem.help(format!("write `{meant}`")),
+            None => problem.help(format!("write {}", one_of(known))),
+        });
+    }
+    let event = fields.required("event", problems).and_then(|node| event(node, problems));
+    Some(TestCase { name: name?.to_owned(), event: event?, expect: expect?, rule })
+}
+
+fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
+    let fields = Fields::of(node, "an event", &["file", "connect", "process"], problems)?;
+    let subject = match fields.get("process") {
+        Some(node) => process(node, problems),
+        None => Some(OwnedSubject::default()),
+    };
+    let object = match fields.exactly_one(OBJECTS, problems)? {
+        ("file", node) => {
+            let fields = Fields::of(node, "`file`", &["path", "watched"], problems)?;
+            let watched = optional_text(&fields, "watched", problems);
+            let path = text(fields.required("path", problems)?, "a path", problems)?.to_owned();
+            OwnedObject::FileOpen { path, watched }
+        }
+        (_, node) => {
+            let fields = Fields::of(node, "`connect`", &["address", "port", "protocol"], problems)?;
+            let protocol = match fields.get("protocol") {
+                Some(node) => word(node, "protocol", Protocol::WORDS, problems),
+                None => Some(Protocol::Tcp),
+            };
+            let port = fields.required("port", problems).and_then(|node| port(node, problems));
+            let node = fields.required("address", problems)?;
+            let given = text(node, "an address", problems)?;
+            let Ok(address) = given.parse() else {
+                let message = format!("{} is not an IP address", quoted(given));
+                problems.push(Problem::new(&node.at, message).help("names are not resolved: write the address"));
+                return None;
+            };
+            OwnedObject::Connect { protocol: protocol?, address, port: port? }
+        }
+    };
+    Some(OwnedFacts { subject: subject?, object })
+}
+
+fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
+    let known = &["pid", "uid", "comm", "exe", "ancestors", "cgroup", "container", "pod"];
+    let fields = Fields::of(node, "a process", known, problems)?;
+    let mut number = |name: &str| match fields.get(name) {
+        Some(node) => integer(node, &format!("`{name}`"), "0 to 4294967295", problems),
+        None => Some(0),
+    };
+    let (pid, uid) = (number("pid"), number("uid"));
+    let ancestors = match fields.get("ancestors") {
+        Some(node) => each(list(node, "`ancestors`", problems)?, problems, |item, problems| {
+            let fields = Fields::of(item, "an ancestor", &["exe"], problems)?;
+            Some(text(fields.required("exe", problems)?, "`exe`", problems)?.to_owned())
+        }),
+        None => Some(Vec::new()),
+    };
+    Some(OwnedSubject {
+        pid: pid?,
+        uid: uid?,
+        comm: optional_text(&fields, "comm", problems).unwrap_or_default(),
+        exe: optional_text(&fields, "exe", problems),
+        ancestors: ancestors?,
+        cgroup: optional_text(&fields, "cgroup", problems),
+        container: optional_text(&fields, "container", problems),
+        pod_uid: optional_text(&fields, "pod", problems),
+    })
+}
+
+fn optional_text(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<String> {
+    text(fields.get(name)?, &format!("`{name}`"), problems).map(str::to_owned)
+}

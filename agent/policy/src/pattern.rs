@@ -1,0 +1,223 @@
+//! Patterns of paths: globs of files, and directories to watch.
+//!
+//! One glob language for executables, files and cgroups, matched on bytes: `*` any run within one component, `?` one
+//! byte of a component, `[ab]` a class, `{a,b}` alternatives, `**` as a whole component any number of components.
+//! Matching never touches the file system; only [`WatchPath::expand`] does.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::problem::{Problem, quoted};
+
+const MAX_PATTERN_BYTES: usize = 1024;
+/// What one pattern may expand to; a machine with more homes than this has to name its caches.
+const MAX_EXPANSION: usize = 4096;
+/// `~/…` means these homes: the daemon has none of its own.
+const HOMES: [&str; 2] = ["/root", "/home/*"];
+
+/// Globs of which any may match.
+#[derive(Debug, Clone)]
+pub(crate) struct Globs(GlobSet);
+
+impl Globs {
+    pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
+        self.0.is_match_candidate(&Candidate::from_bytes(bytes))
+    }
+
+    /// Patterns of whole absolute paths.
+    pub(crate) fn of_files(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        build(patterns, |pattern, at| {
+            absolute(pattern, at, "/**/")?;
+            restrictive(pattern, at)?;
+            Ok(vec![pattern.to_owned()])
+        })
+    }
+
+    /// Patterns of directories of the cgroup tree; each covers what lies below it.
+    pub(crate) fn of_cgroups(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        build(patterns, |pattern, at| {
+            absolute(pattern, at, "/**/")?;
+            restrictive(pattern, at)?;
+            Ok(vec![pattern.to_owned(), format!("{pattern}/**")])
+        })
+    }
+
+    /// Patterns of the names of systemd units.
+    pub(crate) fn of_units(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        build(patterns, |pattern, at| {
+            if pattern.contains('/') {
+                let problem = Problem::new(at, format!("{} is not the name of a systemd unit", quoted(pattern)));
+                return Err(problem.help("write a name such as `vllm.service`; for a path use `cgroup`"));
+            }
+            restrictive(pattern, at)?;
+            Ok(vec![pattern.to_owned()])
+        })
+    }
+
+    /// What lies at or below the watched directories.
+    pub(crate) fn covered_by(watched: &[WatchPath]) -> Result<Self, globset::Error> {
+        let mut set = GlobSetBuilder::new();
+        for path in watched {
+            let pattern = path.pattern();
+            set.add(glob(pattern)?);
+            set.add(glob(&format!("{pattern}/**"))?);
+        }
+        set.build().map(Self)
+    }
+}
+
+type Expand = fn(&str, &Range<usize>) -> Result<Vec<String>, Problem>;
+
+fn build(patterns: &[(&str, Range<usize>)], expand: Expand) -> Result<Globs, Vec<Problem>> {
+    let mut set = GlobSetBuilder::new();
+    let mut problems = Vec::new();
+    for (pattern, at) in patterns {
+        match well_formed(pattern, at).and_then(|()| expand(pattern, at)) {
+            Ok(expanded) => {
+                for pattern in expanded {
+                    match glob(&pattern) {
+                        Ok(glob) => drop(set.add(glob)),
+                        Err(error) => problems.push(bad_glob(at, &error)),
+                    }
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    // Each glob alone compiled; together they can only be too large.
+    set.build().map(Globs).map_err(|error| vec![bad_glob(&patterns.first().map_or(0..0, |(_, at)| at.clone()), &error)])
+}
+
+fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
+}
+
+fn bad_glob(at: &Range<usize>, error: &globset::Error) -> Problem {
+    Problem::new(at, format!("the glob does not parse: {}", error.kind()))
+        .help("to mean one of `*?[]{}` itself, put a backslash before it")
+}
+
+/// What holds for every pattern.
+fn well_formed(pattern: &str, at: &Range<usize>) -> Result<(), Problem> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        let message = format!("the pattern is {} bytes long; it may have {MAX_PATTERN_BYTES}", pattern.len());
+        return Err(Problem::new(at, message));
+    }
+    let partly = pattern.split('/').any(|component| component.contains("**") && component != "**");
+    if partly {
+        return Err(Problem::new(at, "`**` stands beside other characters")
+            .help("`**` must be a whole component, as in `/opt/**/vllm`; within a component write `*`"));
+    }
+    Ok(())
+}
+
+fn absolute(pattern: &str, at: &Range<usize>, anywhere: &str) -> Result<(), Problem> {
+    if pattern.starts_with('/') {
+        return Ok(());
+    }
+    let problem = Problem::new(at, format!("{} is a relative path", quoted(pattern))).label("does not begin with `/`");
+    Err(problem.help(match pattern.strip_prefix("~/") {
+        Some(rest) => format!("write out the home, as in `/home/*/{rest}`"),
+        None => format!("write the whole path, or `{anywhere}{pattern}` for any directory"),
+    }))
+}
+
+/// A pattern that matches all would excuse all.
+fn restrictive(pattern: &str, at: &Range<usize>) -> Result<(), Problem> {
+    if pattern.split('/').all(|component| component.chars().all(|character| character == '*')) {
+        return Err(Problem::new(at, format!("{} matches everything", quoted(pattern))).help("name what you mean"));
+    }
+    Ok(())
+}
+
+/// A directory to watch, or a pattern of directories.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WatchPath {
+    /// One directory.
+    Literal(String),
+    /// A glob of directories, each component matched by itself.
+    Pattern(String),
+}
+
+impl WatchPath {
+    /// The path as a glob, whatever it is.
+    fn pattern(&self) -> &str {
+        match self {
+            Self::Literal(path) | Self::Pattern(path) => path,
+        }
+    }
+
+    /// Reads one `watch` entry; `~/…` gives one path per kind of home.
+    pub(crate) fn parse(text: &str, at: &Range<usize>) -> Result<Vec<Self>, Problem> {
+        if let Some(rest) = text.strip_prefix("~/") {
+            return HOMES.iter().map(|home| Self::parse_absolute(&format!("{home}/{rest}"), at)).collect();
+        }
+        Ok(vec![Self::parse_absolute(text, at)?])
+    }
+
+    fn parse_absolute(text: &str, at: &Range<usize>) -> Result<Self, Problem> {
+        well_formed(text, at)?;
+        if !text.starts_with('/') {
+            return Err(Problem::new(at, format!("{} is a relative path", quoted(text)))
+                .label("does not begin with `/`")
+                .help("write the whole path; `~/` stands for every home"));
+        }
+        let path = text.strip_suffix('/').unwrap_or(text);
+        if path.is_empty() {
+            return Err(Problem::new(at, "watching `/` would make an event of every file that is opened")
+                .help("name the directories that hold what you protect"));
+        }
+        for component in path[1..].split('/') {
+            match component {
+                "" | "." | ".." => {
+                    return Err(Problem::new(at, format!("{} is not a normalized path", quoted(text)))
+                        .help("leave out `.`, `..` and double slashes"));
+                }
+                "**" => {
+                    return Err(Problem::new(at, "`**` in a watched directory would search the whole tree")
+                        .help("a watched directory covers all that lies below it; write `*` for one component"));
+                }
+                // Each by itself, as `expand` follows them: alternatives cannot span components.
+                _ => drop(glob(component).map_err(|error| bad_glob(at, &error))?),
+            }
+        }
+        restrictive(path, at)?;
+        let special = path.contains(['*', '?', '[', ']', '{', '}', '\\']);
+        Ok(if special { Self::Pattern(path.to_owned()) } else { Self::Literal(path.to_owned()) })
+    }
+
+    /// The directories that exist now, sorted. A pattern is followed component by component; what cannot be read is
+    /// passed over, as what does not exist is. At most 4096.
+    pub fn expand(&self) -> Vec<PathBuf> {
+        let path = match self {
+            Self::Literal(path) => return Some(PathBuf::from(path)).filter(|path| path.is_dir()).into_iter().collect(),
+            Self::Pattern(path) => path,
+        };
+        let mut found = vec![PathBuf::from("/")];
+        for component in path[1..].split('/') {
+            let Ok(matcher) = glob(component).map(|glob| glob.compile_matcher()) else { return Vec::new() };
+            let plain = !component.contains(['*', '?', '[', ']', '{', '}', '\\']);
+            found = found
+                .iter()
+                .flat_map(|parent| if plain { vec![parent.join(component)] } else { children(parent) })
+                .filter(|path| plain || path.file_name().is_some_and(|name| matcher.is_match(Path::new(name))))
+                .filter(|path| path.is_dir())
+                .take(MAX_EXPANSION)
+                .collect();
+        }
+        found.sort();
+        found
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).take(MAX_EXPANSION).collect())
+        .unwrap_or_default()
+}

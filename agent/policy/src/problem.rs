@@ -1,0 +1,210 @@
+//! What is wrong with a policy file, where, and what to write instead.
+//!
+//! A [`Problem`] has one sentence of what is wrong, a place, and usually one sentence of what to write. All problems of
+//! one file are one [`InvalidPolicy`], which miette draws with the file name, line, column, the source and a caret.
+
+use std::fmt;
+use std::ops::Range;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+
+/// One mistake at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub(crate) at: Range<usize>,
+    pub(crate) message: String,
+    pub(crate) label: String,
+    pub(crate) help: Option<String>,
+    /// Another place that explains this one: the first of two twins.
+    pub(crate) other: Option<(Range<usize>, String)>,
+}
+
+impl Problem {
+    pub(crate) fn new(at: &Range<usize>, message: impl Into<String>) -> Self {
+        Self { at: at.clone(), message: message.into(), label: "here".to_owned(), help: None, other: None }
+    }
+
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn other(mut self, at: &Range<usize>, label: impl Into<String>) -> Self {
+        self.other = Some((at.clone(), label.into()));
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let here = LabeledSpan::new_primary_with_span(Some(self.label.clone()), self.at.clone());
+        let other = self.other.iter().map(|(at, label)| LabeledSpan::new_with_span(Some(label.clone()), at.clone()));
+        Some(Box::new(std::iter::once(here).chain(other)))
+    }
+}
+
+/// A policy file that cannot be used, with everything that is wrong with it.
+#[derive(Debug)]
+pub struct InvalidPolicy {
+    source: NamedSource<String>,
+    problems: Vec<Problem>,
+}
+
+impl InvalidPolicy {
+    /// `problems` must not be empty.
+    pub(crate) fn new(name: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        let text = printable(text);
+        for problem in &mut problems {
+            problem.at = within(&problem.at, &text);
+            if let Some((at, _)) = &mut problem.other {
+                *at = within(at, &text);
+            }
+        }
+        problems.sort_by_key(|problem| problem.at.start);
+        Self { source: NamedSource::new(name, text), problems }
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Line and column of a problem of this file, both from 1, the column in characters.
+    pub fn place(&self, problem: &Problem) -> (usize, usize) {
+        let before = self.source.inner().get(..problem.at.start).unwrap_or("");
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// The problems drawn with source and carets, without colour.
+    pub fn render(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(110);
+        for problem in &self.problems {
+            handler.render_report(out, &Located { problem, source: &self.source })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for InvalidPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mistakes = if self.problems.len() == 1 { "mistake" } else { "mistakes" };
+        write!(f, "policy file `{}` has {} {mistakes}", self.name(), self.problems.len())?;
+        if let Some(first) = self.problems.first() {
+            let (line, column) = self.place(first);
+            write!(f, "; line {line}, column {column}: {first}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for InvalidPolicy {}
+
+impl Diagnostic for InvalidPolicy {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.source)
+    }
+
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+        Some(Box::new(self.problems.iter().map(|problem| problem as &dyn Diagnostic)))
+    }
+}
+
+/// A problem together with the text it lies in.
+#[derive(Debug)]
+struct Located<'a> {
+    problem: &'a Problem,
+    source: &'a NamedSource<String>,
+}
+
+impl fmt::Display for Located<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.problem, f)
+    }
+}
+
+impl std::error::Error for Located<'_> {}
+
+impl Diagnostic for Located<'_> {
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        self.problem.help()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.problem.labels()
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(self.source)
+    }
+}
+
+/// Control characters replaced by others of the same length: a hostile file must not drive the reader's terminal, and
+/// the places in it must stay true.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '\n' | '\t' => character,
+            '\r' => ' ',
+            _ if character.is_control() && character.len_utf8() == 1 => '?',
+            _ if character.is_control() => '¿',
+            _ => character,
+        })
+        .collect()
+}
+
+/// `at`, cut to what lies in `text` and to whole characters.
+fn within(at: &Range<usize>, text: &str) -> Range<usize> {
+    let start = text.floor_char_boundary(at.start.min(text.len()));
+    let end = text.ceil_char_boundary(at.end.clamp(start, text.len()));
+    start..end
+}
+
+/// The word of `known` that was probably meant: at most two edits away.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Longer words cannot be within two edits of ours, and must not cost time.
+    let short: String = word.chars().take(64).collect();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::osa_distance(&short.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .filter(|&(distance, candidate)| distance <= 2 && distance < candidate.chars().count())
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// "`a`, `b` or `c`".
+pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let mut quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    let last = quoted.pop().unwrap_or_default();
+    if quoted.is_empty() { last } else { format!("{} or {last}", quoted.join(", ")) }
+}
+
+/// Text of the user's, quoted back: short, and without control characters.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut short: String = text.chars().take(60).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("`{}`", printable(&short).replace(['\n', '\t'], " "))
+}

@@ -1,0 +1,189 @@
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+use crate::engines::dialect;
+
+const VLLM: &str = include_str!("testdata/vllm-0.32.0.txt");
+const LLAMACPP: &str = include_str!("testdata/llamacpp-0.3.36.txt");
+
+fn render(page: &str) -> String {
+    let Some(reading) = translate(page.as_bytes(), Format::Text, None, "e", "") else { return "not recognised\n".into() };
+    let mut out = format!("{}\n", reading.dialect.name);
+    for Point { series, labels, value } in &reading.points {
+        let name = series.name.trim_start_matches("plumbline_engine_");
+        match value {
+            Value::Number(number) => writeln!(out, "{name} {labels:?} {number}"),
+            Value::Histogram(Histogram { buckets, sum, count }) => {
+                writeln!(out, "{name} {labels:?} {} buckets to {:?}, {sum} s, {count}", buckets.len(), buckets.last())
+            }
+        }
+        .expect("a String takes everything");
+    }
+    if let Some(first) = &reading.first_unusable {
+        writeln!(out, "{} unusable, first: {first}", reading.unusable_lines).expect("a String takes everything");
+    }
+    out
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
+fn check(page: &str, expect: Expect) {
+    expect.assert_eq(&render(page));
+}
+
+#[test]
+fn a_page_of_vllm_0_32() {
+    check(VLLM, expect![[""]]);
+}
+
+#[test]
+fn a_page_of_llamacpp() {
+    check(LLAMACPP, expect![[""]]);
+}
+
+#[test]
+fn proxies_that_rename_change_nothing() {
+    let plain = render(VLLM);
+    for (from, to) in [("vllm:", "vllm_"), ("vllm:", "ray_vllm_"), ("vllm:", "ray_vllm:"), ("vllm:", "kserve_vllm:"), ("vllm:", "")] {
+        assert_eq!(render(&VLLM.replace(from, to)), plain, "{from} -> {to}");
+    }
+    assert_eq!(render(&VLLM.replace("model_name=", "model=")), plain);
+    assert_eq!(render(&VLLM.replace('\n', "\r\n")), plain);
+    assert_eq!(render(&LLAMACPP.replace("llamacpp:", "llamacpp_")), render(LLAMACPP));
+}
+
+#[test]
+fn a_page_that_carries_both_spellings_is_counted_once() {
+    assert_eq!(render(&format!("{VLLM}{}", VLLM.replace("vllm:", "ray_vllm_"))), render(VLLM));
+}
+
+#[test]
+fn the_order_of_lines_and_labels_does_not_matter() {
+    let mut lines: Vec<&str> = VLLM.lines().collect();
+    lines.reverse();
+    assert_eq!(render(&lines.join("\n")), render(VLLM));
+    check("vllm:num_requests_running{model_name=\"m\",engine=\"0\"} 1\nvllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n", expect![[""]]);
+}
+
+#[test]
+fn older_names_serve_where_the_newer_are_missing() {
+    check(
+        "vllm:num_requests_running{model_name=\"m\"} 1\nvllm:gpu_cache_usage_perc{model_name=\"m\"} 0.5\n\
+         vllm:time_per_output_token_seconds_bucket{model_name=\"m\",le=\"1\"} 2\n\
+         vllm:time_per_output_token_seconds_sum{model_name=\"m\"} 3\n\
+         vllm:time_per_output_token_seconds_count{model_name=\"m\"} 4\n",
+        expect![[""]],
+    );
+    // Where both stand, as in vLLM 0.10, the newer is read and nothing is added up.
+    check(
+        "vllm:num_requests_running{model_name=\"m\"} 1\nvllm:gpu_cache_usage_perc{model_name=\"m\"} 0.5\nvllm:kv_cache_usage_perc{model_name=\"m\"} 0.25\n",
+        expect![[""]],
+    );
+}
+
+#[test]
+fn prompt_tokens_are_the_computed_ones_or_absent() {
+    let running = "vllm:num_requests_running 0\n";
+    check(&format!("{running}vllm:prompt_tokens_total 100\nvllm:prompt_tokens_cached_total 40\n"), expect![[""]]);
+    check(&format!("{running}vllm:prompt_tokens_total 100\n"), expect![[""]]);
+    check(&format!("{running}vllm:prompt_tokens_total 10\nvllm:prompt_tokens_cached_total 40\n"), expect![[""]]);
+}
+
+#[test]
+fn ranks_are_summed_and_the_fullest_cache_speaks() {
+    check(
+        "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\nvllm:num_requests_running{engine=\"1\",model_name=\"m\"} 2\n\
+         vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.75\n\
+         vllm:num_requests_running{engine=\"0\",model_name=\"other model\"} 5\n",
+        expect![[""]],
+    );
+}
+
+#[test]
+fn impossible_values_make_the_series_absent_and_are_counted() {
+    check(
+        "llamacpp:requests_processing nan\nllamacpp:requests_deferred -1\nllamacpp:tokens_predicted_total +Inf\nllamacpp:prompt_tokens_total 7\nllamacpp:n_busy_slots_per_decode nan\nbroken{\n",
+        expect![[""]],
+    );
+    // One rank of two is unknown, so their sum is.
+    check(
+        "vllm:num_requests_running{engine=\"0\"} 1\nvllm:num_requests_running{engine=\"1\"} NaN\nvllm:kv_cache_usage_perc 87.5\n",
+        expect![[""]],
+    );
+}
+
+#[test]
+fn bounds_of_buckets_are_numbers_and_counts_are_cumulative() {
+    let histogram = |buckets: &str| {
+        format!(
+            "vllm:num_requests_running 0\n{buckets}vllm:time_to_first_token_seconds_sum 1.5\nvllm:time_to_first_token_seconds_count 3\n"
+        )
+    };
+    let bucket = |le: &str, count: &str| format!("vllm:time_to_first_token_seconds_bucket{{le=\"{le}\"}} {count}\n");
+    check(&histogram(&(bucket("1.0", "1") + &bucket("2.5e+00", "2") + &bucket("+Inf", "3"))), expect![[""]]);
+    check(&histogram(&bucket("1", "1")), expect![[""]]);
+    check(&histogram(&(bucket("1", "2") + &bucket("2", "1") + &bucket("+Inf", "3"))), expect![[""]]);
+    check(&histogram(&(bucket("1", "1") + &bucket("1.0", "1") + &bucket("+Inf", "3"))), expect![[""]]);
+    check(&histogram(&bucket("+Inf", "4")), expect![[""]]);
+    check(&histogram(&bucket("wide", "3")), expect![[""]]);
+}
+
+#[test]
+fn pages_of_others_are_not_recognised() {
+    check("", expect![[""]]);
+    check("up 1\nprocess_cpu_seconds_total 3\n", expect![[""]]);
+    check("sglang:num_running_reqs{model_name=\"m\"} 1\n", expect![[""]]);
+    check("lmdeploy:num_requests_running{model_name=\"m\"} 1\n", expect![[""]]);
+    check("# TYPE vllm:num_requests_running gauge\n", expect![[""]]);
+}
+
+#[test]
+fn models_beyond_the_cap_are_other() {
+    let page: String = (0..MAX_MODELS + 10)
+        .map(|n| format!("vllm:num_requests_running{{model_name=\"m{n}\"}} 1\n"))
+        .collect();
+    let reading = translate(page.as_bytes(), Format::Text, None, "e", "").expect("a page of vLLM");
+    assert_eq!(reading.points.len(), MAX_MODELS + 1);
+    assert_eq!(reading.points.iter().filter_map(Point::number).sum::<f64>(), 74.0);
+    assert_eq!(reading.points.last().map(|point| point.labels[1].as_str()), Some("other"));
+}
+
+#[test]
+fn a_page_is_read_only_as_the_dialect_that_the_configuration_names() {
+    let read = |name| translate(VLLM.as_bytes(), Format::Text, dialect::by_name(name), "e", "").is_some();
+    assert!(read("vllm"));
+    assert!(!read("llamacpp"));
+}
+
+#[test]
+fn the_model_of_a_page_without_labels_comes_from_outside() {
+    let reading = translate(LLAMACPP.as_bytes(), Format::Text, None, "e", "smollm2").expect("a page of llama.cpp");
+    assert!(reading.points.iter().all(|point| point.labels == ["e", "smollm2"]));
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_page_never_panics_and_never_yields_the_impossible(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..200),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut page = VLLM.as_bytes().to_vec();
+        for (at, byte) in damage {
+            let at = at.index(page.len());
+            page[at] = byte;
+        }
+        page.truncate(cut.index(page.len()) + 1);
+        let Some(reading) = translate(&page, Format::Text, None, "e", "") else { return Ok(()) };
+        for point in reading.points {
+            match point.value {
+                Value::Number(number) => prop_assert!(number.is_finite() && number >= 0.0),
+                Value::Histogram(histogram) => {
+                    prop_assert!(histogram.buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+                    prop_assert_eq!(histogram.buckets.last().copied(), Some((f64::INFINITY, histogram.count)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What happened: the closed set of events that flow from the sensor to the log.
+//!
+//! An event holds kernel facts only, exactly as the kernel held them; who the process is and what a policy says of
+//! it is added later (`identity`, `verdict`). Bytes that need not be UTF-8 (names, paths) stay bytes.
+
+use std::net::IpAddr;
+
+/// One thing that happened, once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Nanoseconds of CLOCK_BOOTTIME when the kernel (or the daemon) saw it.
+    pub boot_ns: u64,
+    /// Which program on which CPU saw it, and its number there; `None` for the daemon's own events.
+    pub origin: Option<Origin>,
+    /// The task that did it; `None` for the daemon's own events.
+    pub task: Option<Task>,
+    pub what: What,
+}
+
+/// The place of a record in the gap-free sequence of one program on one CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    pub program: u32,
+    pub cpu: u32,
+    pub sequence: u64,
+}
+
+/// The acting task as the kernel knew it at that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Task {
+    /// Process id (thread-group id) in the initial pid namespace.
+    pub pid: u32,
+    pub tid: u32,
+    pub ppid: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// `task_struct.start_boottime`, nanoseconds: with `pid` it names a process for ever.
+    pub start_boot_ns: u64,
+    /// The cgroup v2 id (the kernfs inode number of its directory).
+    pub cgroup_id: u64,
+    pub namespaces: Namespaces,
+    pub comm: Vec<u8>,
+}
+
+/// Namespace inode numbers, as in `/proc/PID/ns/*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Namespaces {
+    pub mnt: u32,
+    pub net: u32,
+    pub pid: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    FileOpen(FileOpen),
+    Connect(Connect),
+    Exec(Exec),
+    Fork(Fork),
+    Exit(Exit),
+    Loss(Loss),
+    Start(Start),
+    Stop(Stop),
+}
+
+/// A file below a watched directory was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOpen {
+    /// From the root of the opener's mount namespace, as the kernel's dentries spell it.
+    pub path: Vec<u8>,
+    /// More components than the kernel program walks: the front of `path` is missing.
+    pub path_truncated: bool,
+    pub key: FileKey,
+    /// The watched directory above it that made this an event.
+    pub watched: FileKey,
+    /// `file.f_flags`: `O_RDONLY` and friends.
+    pub flags: u32,
+    pub inode_mode: u32,
+    pub size_bytes: u64,
+    pub links: u32,
+}
+
+/// An inode as the kernel names it. `dev` is the kernel's own encoding (`major << 20 | minor`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    pub dev: u32,
+    pub ino: u64,
+    pub generation: u32,
+}
+
+/// A process set out to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect {
+    pub protocol: Protocol,
+    /// v4-mapped v6 addresses are given as v4.
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// The path of the file that runs; for a script, its interpreter.
+    pub exe: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    pub child_pid: u32,
+    pub child_start_boot_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// As in `wait(2)`.
+    pub code: i32,
+}
+
+/// Records that were generated and never reached the log: the hole, declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Where: `ring`, `recursion`, `queue`, `decode`.
+    pub place: &'static str,
+    /// The kernel program or queue that lost them.
+    pub what: String,
+    pub cpu: Option<u32>,
+    pub count: u64,
+}
+
+/// The daemon began, or began again, to watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Hooks and how each fared, in words.
+    pub coverage: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    pub reason: String,
+}

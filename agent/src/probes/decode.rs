@@ -1,0 +1,188 @@
+//! Bytes of the ring → [`Event`]. A record of unknown kind or wrong length is an error that the caller counts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use plumbline_ebpf::record::{self, Header};
+use thiserror::Error;
+use zerocopy::FromBytes as _;
+
+use crate::event::{
+    Connect, Event, Exec, Exit, FileKey, FileOpen, Fork, Namespaces, Origin, Protocol, Task, What,
+};
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    #[error("a record of {0} bytes is shorter than its kind demands")]
+    Short(usize),
+    #[error("a record of unknown kind {0}")]
+    Kind(u32),
+    #[error("a connection of unknown family {0} or protocol {1}")]
+    Address(u16, u32),
+}
+
+/// What a ring record says.
+#[derive(Debug, PartialEq)]
+pub enum Decoded {
+    Event(Event),
+    /// The answer to an enrolling open of the daemon's own thread `tid`.
+    Enrolled { tid: u32, key: FileKey, path: Vec<u8> },
+}
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// Decodes one record.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let short = || DecodeError::Short(bytes.len());
+    let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| short())?;
+    let what = match header.kind {
+        record::KIND_FILE_OPEN | record::KIND_ENROL => {
+            let (open, tail) = record::FileOpen::ref_from_prefix(bytes).map_err(|_| short())?;
+            let path = assemble(tail.get(..open.path_bytes as usize).ok_or_else(short)?);
+            let key = FileKey { dev: open.dev, ino: open.ino, generation: open.generation };
+            if header.kind == record::KIND_ENROL {
+                return Ok(Decoded::Enrolled { tid: header.tid, key, path });
+            }
+            What::FileOpen(FileOpen {
+                path,
+                path_truncated: open.path_state & record::PATH_TRUNCATED != 0,
+                key,
+                watched: FileKey { dev: open.watched_dev, ino: open.watched_ino, generation: 0 },
+                flags: open.flags,
+                inode_mode: open.mode,
+                size_bytes: open.size_bytes,
+                links: open.links,
+            })
+        }
+        record::KIND_CONNECT => {
+            let (connect, _) = record::Connect::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::Connect(decode_connect(connect)?)
+        }
+        record::KIND_EXEC => {
+            let (exec, tail) = record::Exec::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::Exec(Exec { exe: assemble(tail.get(..exec.path_bytes as usize).ok_or_else(short)?) })
+        }
+        record::KIND_FORK => {
+            let (fork, _) = record::Fork::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::Fork(Fork { child_pid: fork.child_pid, child_start_boot_ns: fork.child_start_boot_ns })
+        }
+        record::KIND_EXIT => {
+            let (exit, _) = record::Exit::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::Exit(Exit { code: exit.code })
+        }
+        unknown => return Err(DecodeError::Kind(unknown)),
+    };
+    Ok(Decoded::Event(Event {
+        boot_ns: header.boot_ns,
+        origin: Some(Origin { program: header.program, cpu: header.cpu, sequence: header.sequence }),
+        task: Some(task(header)),
+        what,
+    }))
+}
+
+/// The task part of a header; also the whole of what the task iterator writes.
+pub fn task(header: &Header) -> Task {
+    let comm_end = header.comm.iter().position(|&byte| byte == 0).unwrap_or(record::COMM_BYTES);
+    Task {
+        pid: header.pid,
+        tid: header.tid,
+        ppid: header.ppid,
+        uid: header.uid,
+        gid: header.gid,
+        start_boot_ns: header.start_boot_ns,
+        cgroup_id: header.cgroup_id,
+        namespaces: Namespaces { mnt: header.mnt_ns, net: header.net_ns, pid: header.pid_ns },
+        comm: header.comm[..comm_end].to_vec(),
+    }
+}
+
+fn decode_connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
+    let unknown = || DecodeError::Address(connect.family, connect.protocol);
+    let [a, b, c, d, ..] = connect.address;
+    let address = match connect.family {
+        AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::from(connect.address)).to_canonical(),
+        _ => return Err(unknown()),
+    };
+    let protocol = match connect.protocol {
+        IPPROTO_TCP => Protocol::Tcp,
+        IPPROTO_UDP => Protocol::Udp,
+        _ => return Err(unknown()),
+    };
+    Ok(Connect { protocol, address, port: connect.port })
+}
+
+/// NUL-ended components, last first → `/first/…/last`. A name holds neither NUL nor slash, so this loses nothing.
+fn assemble(components: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(components.len() + 1);
+    let body = components.strip_suffix(&[0]).unwrap_or(components);
+    if body.is_empty() {
+        return b"/".to_vec();
+    }
+    for name in body.rsplit(|&byte| byte == 0) {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
+
+    use super::*;
+
+    fn connect(family: u16, protocol: u32, address: [u8; 16]) -> Result<Decoded, DecodeError> {
+        let mut record = record::Connect::new_zeroed();
+        record.header.kind = record::KIND_CONNECT;
+        record.family = family;
+        record.protocol = protocol;
+        record.port = 443;
+        record.address = address;
+        decode(record.as_bytes())
+    }
+
+    #[test]
+    fn components_come_last_first_and_leave_as_a_path() {
+        assert_eq!(assemble(b"x.safetensors\0m\0models\0"), b"/models/m/x.safetensors");
+        assert_eq!(assemble(b"new\nline\xff\0"), b"/new\nline\xff");
+        assert_eq!(assemble(b""), b"/");
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_a_v4_address() {
+        let mut mapped = [0; 16];
+        mapped[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 7]);
+        let Ok(Decoded::Event(Event { what: What::Connect(connect), .. })) = connect(AF_INET6, 6, mapped) else {
+            panic!("not a connection")
+        };
+        assert_eq!(connect.address, "192.0.2.7".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_named_is_an_error() {
+        assert_eq!(connect(1, 6, [0; 16]), Err(DecodeError::Address(1, 6)));
+        assert_eq!(decode(&[0; 40]), Err(DecodeError::Short(40)));
+        assert_eq!(decode(&[0; 96]), Err(DecodeError::Kind(0)));
+    }
+
+    #[test]
+    fn a_path_longer_than_the_record_is_an_error() {
+        let mut open = record::FileOpen::new_zeroed();
+        open.header.kind = record::KIND_FILE_OPEN;
+        open.path_bytes = 1;
+        assert_eq!(decode(open.as_bytes()), Err(DecodeError::Short(152)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..9) {
+            let mut bytes = bytes;
+            if let Some(head) = bytes.get_mut(..4) { head.copy_from_slice(&kind.to_ne_bytes()); }
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the running kernel is: facts for `doctor` and for the coverage statement, each absent with a reason.
+
+use std::{fs, io, path::Path, path::PathBuf};
+
+/// A fact, or why it could not be had.
+pub type Fact = Result<String, String>;
+
+/// What decides which rungs can work here.
+#[derive(Debug, Clone)]
+pub struct KernelFacts {
+    pub release: Fact,
+    pub btf: Fact,
+    /// `/sys/kernel/security/lsm`: BPF LSM programs run only when `bpf` is in it.
+    pub lsm: Fact,
+    /// `/sys/kernel/security/lockdown`: `confidentiality` forbids reading kernel memory.
+    pub lockdown: Fact,
+    pub cgroup2: Fact,
+    /// Effective capabilities of this process that matter, by name.
+    pub capabilities: Fact,
+}
+
+/// Capabilities that loading and attaching takes (include/uapi/linux/capability.h), and what each is for.
+const CAPABILITIES: &[(u32, &str)] =
+    &[(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
+
+impl KernelFacts {
+    pub fn read() -> Self {
+        Self {
+            release: read_trimmed("/proc/sys/kernel/osrelease"),
+            btf: fs::metadata(super::btf::VMLINUX)
+                .map(|meta| format!("{} bytes", meta.len()))
+                .map_err(|error| format!("{}: {error}", super::btf::VMLINUX)),
+            lsm: read_trimmed("/sys/kernel/security/lsm"),
+            lockdown: read_trimmed("/sys/kernel/security/lockdown").map(|line| selected(&line)),
+            cgroup2: cgroup2_root().map(|path| path.display().to_string()).map_err(|error| error.to_string()),
+            capabilities: read_trimmed("/proc/self/status").and_then(|status| effective(&status)),
+        }
+    }
+}
+
+/// The mount point of the cgroup v2 hierarchy, from `/proc/self/mountinfo`.
+pub fn cgroup2_root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    parse_cgroup2_root(&mounts)
+        .map(PathBuf::from)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 file system is mounted"))
+}
+
+/// proc_pid_mountinfo(5): `… mount-point options [tags…] - fstype source super-options`.
+fn parse_cgroup2_root(mountinfo: &str) -> Option<&str> {
+    mountinfo.lines().find_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        (back.split(' ').next()? == "cgroup2").then(|| front.split(' ').nth(4))?
+    })
+}
+
+/// `none [integrity] confidentiality` → `integrity`.
+fn selected(line: &str) -> String {
+    line.split(['[', ']']).nth(1).unwrap_or(line).to_owned()
+}
+
+fn effective(status: &str) -> Fact {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).ok_or("no CapEff in /proc/self/status")?;
+    let bits = u64::from_str_radix(line.trim(), 16).map_err(|error| format!("CapEff: {error}"))?;
+    let has: Vec<&str> =
+        CAPABILITIES.iter().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name).collect();
+    if has.is_empty() { Err("none of those that loading programs takes".to_owned()) } else { Ok(has.join(" ")) }
+}
+
+fn read_trimmed(path: &str) -> Fact {
+    match fs::read_to_string(Path::new(path)) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) => Err(format!("{path}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_root_is_found_in_a_hybrid_hierarchy() {
+        let mountinfo = "30 23 0:26 / /sys/fs/cgroup ro shared:9 - tmpfs tmpfs ro,mode=755\n\
+                         31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw\n\
+                         32 30 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(parse_cgroup2_root(mountinfo), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(parse_cgroup2_root("1 2 0:1 / / rw - ext4 /dev/a rw"), None);
+    }
+
+    #[test]
+    fn the_selected_lockdown_mode_is_the_one_in_brackets() {
+        assert_eq!(selected("none [integrity] confidentiality"), "integrity");
+    }
+
+    #[test]
+    fn capabilities_are_read_from_the_status_file() {
+        assert_eq!(effective("Name:\tx\nCapEff:\t000001c000000000\n"), Ok("CAP_BPF CAP_PERFMON".to_owned()));
+        assert!(effective("CapEff:\t0000000000000000\n").is_err());
+    }
+}

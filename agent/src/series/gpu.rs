@@ -1,0 +1,3 @@
+use super::Series;
+
+pub const ROWS: &[&Series] = &[];
