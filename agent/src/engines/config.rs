@@ -124,7 +124,11 @@ impl TryFrom<String> for EngineName {
 
     fn try_from(name: String) -> Result<Self, ConfigError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if (1..=64).contains(&name.len()) && name.bytes().all(is_plain) { Ok(Self(name)) } else { Err(ConfigError::Name(name)) }
+        if (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
+            Ok(Self(name))
+        } else {
+            Err(ConfigError::Name(name))
+        }
     }
 }
 
@@ -249,7 +253,12 @@ mod tests {
             Ok(Engines { discover, targets }) => {
                 let targets = targets.iter().map(|Target { name, url, dialect, interval, model }| {
                     let dialect = dialect.only().map_or("auto", |dialect| dialect.name);
-                    format!("{name} {url} ({} {}) {dialect} {:?} {model:?}\n", url.host(), url.port(), interval.as_duration())
+                    format!(
+                        "{name} {url} ({} {}) {dialect} {:?} {model:?}\n",
+                        url.host(),
+                        url.port(),
+                        interval.as_duration()
+                    )
                 });
                 format!("discover: {discover}\n{}", targets.collect::<String>())
             }

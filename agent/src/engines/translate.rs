@@ -58,18 +58,13 @@ pub fn translate(
 
 /// The dialect of the page and the prefix it uses there. One page is read with one prefix: a page that carries the
 /// same metrics under two must not count them twice.
-fn recognise(
-    page: &[u8],
-    format: Format,
-    only: Option<&'static Dialect>,
-) -> Option<(&'static Dialect, &'static str)> {
+fn recognise(page: &[u8], format: Format, only: Option<&'static Dialect>) -> Option<(&'static Dialect, &'static str)> {
     let candidates = || DIALECTS.iter().copied().filter(|dialect| only.is_none_or(|only| only == *dialect));
     Lines::new(page, format).filter_map(Result::ok).find_map(|line| {
         let Line::Sample(sample) = line else { return None };
         candidates().find_map(|dialect| {
-            let prefix = dialect.prefixes.iter().find(|prefix| {
-                strip_prefix(sample.name.raw(), prefix) == Some(dialect.mark)
-            })?;
+            let prefix =
+                dialect.prefixes.iter().find(|prefix| strip_prefix(sample.name.raw(), prefix) == Some(dialect.mark))?;
             Some((dialect, *prefix))
         })
     })
@@ -208,7 +203,7 @@ impl Column {
             (Kind::Counter | Kind::Gauge, "") => Part::Value,
             _ => return None,
         };
-        let is_ours = |(label, value)| sample.labels.get(label).is_some_and(|text| text == *value);
+        let is_ours = |(label, value): (&str, &str)| sample.labels.get(label).is_some_and(|text| text == value);
         self.selector.label.is_none_or(is_ours).then_some(part)
     }
 }
@@ -303,5 +298,4 @@ fn whole(number: f64) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[path = "translate_tests.rs"]
 mod tests;

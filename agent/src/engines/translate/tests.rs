@@ -6,11 +6,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::engines::dialect;
 
-const VLLM: &str = include_str!("testdata/vllm-0.32.0.txt");
-const LLAMACPP: &str = include_str!("testdata/llamacpp-0.3.36.txt");
+const VLLM: &str = include_str!("../testdata/vllm-0.32.0.txt");
+const LLAMACPP: &str = include_str!("../testdata/llamacpp-0.3.36.txt");
 
 fn render(page: &str) -> String {
-    let Some(reading) = translate(page.as_bytes(), Format::Text, None, "e", "") else { return "not recognised\n".into() };
+    let Some(reading) = translate(page.as_bytes(), Format::Text, None, "e", "") else {
+        return "not recognised\n".into();
+    };
     let mut out = format!("{}\n", reading.dialect.name);
     for Point { series, labels, value } in &reading.points {
         let name = series.name.trim_start_matches("plumbline_engine_");
@@ -46,7 +48,9 @@ fn a_page_of_llamacpp() {
 #[test]
 fn proxies_that_rename_change_nothing() {
     let plain = render(VLLM);
-    for (from, to) in [("vllm:", "vllm_"), ("vllm:", "ray_vllm_"), ("vllm:", "ray_vllm:"), ("vllm:", "kserve_vllm:"), ("vllm:", "")] {
+    for (from, to) in
+        [("vllm:", "vllm_"), ("vllm:", "ray_vllm_"), ("vllm:", "ray_vllm:"), ("vllm:", "kserve_vllm:"), ("vllm:", "")]
+    {
         assert_eq!(render(&VLLM.replace(from, to)), plain, "{from} -> {to}");
     }
     assert_eq!(render(&VLLM.replace("model_name=", "model=")), plain);
@@ -64,7 +68,10 @@ fn the_order_of_lines_and_labels_does_not_matter() {
     let mut lines: Vec<&str> = VLLM.lines().collect();
     lines.reverse();
     assert_eq!(render(&lines.join("\n")), render(VLLM));
-    check("vllm:num_requests_running{model_name=\"m\",engine=\"0\"} 1\nvllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n", expect![[""]]);
+    check(
+        "vllm:num_requests_running{model_name=\"m\",engine=\"0\"} 1\nvllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n",
+        expect![[""]],
+    );
 }
 
 #[test]
@@ -141,9 +148,8 @@ fn pages_of_others_are_not_recognised() {
 
 #[test]
 fn models_beyond_the_cap_are_other() {
-    let page: String = (0..MAX_MODELS + 10)
-        .map(|n| format!("vllm:num_requests_running{{model_name=\"m{n}\"}} 1\n"))
-        .collect();
+    let page: String =
+        (0..MAX_MODELS + 10).map(|n| format!("vllm:num_requests_running{{model_name=\"m{n}\"}} 1\n")).collect();
     let reading = translate(page.as_bytes(), Format::Text, None, "e", "").expect("a page of vLLM");
     assert_eq!(reading.points.len(), MAX_MODELS + 1);
     assert_eq!(reading.points.iter().filter_map(Point::number).sum::<f64>(), 74.0);

@@ -1,0 +1,138 @@
+use std::os::unix::fs::symlink;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Two heads and a listening, an established and a listening-on-all socket, as a kernel prints them.
+const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 101 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:1F90 0100007F:A2C4 01 00000000:00000000 00:00000000 00000000  1000        0 102 1 0000000000000000 20 4 30 10 -1
+   2: 00000000:4650 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 103 1 0000000000000000 100 0 0 10 0
+   3: 0502000A:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 104 1 0000000000000000 100 0 0 10 0
+";
+const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000000000000000000000000000:1F40 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 201 1 0000000000000000 100 0 0 10 0
+   1: 0000000000000000FFFF00000100007F:1F41 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 202 1 0000000000000000 100 0 0 10 0
+";
+
+#[cfg(target_endian = "little")]
+#[test]
+fn listening_sockets_are_read_from_the_kernels_tables() {
+    let read = |table: &str| -> Vec<String> {
+        table.lines().filter_map(listening_socket).map(|(inode, address)| format!("{inode} {address}")).collect()
+    };
+    assert_eq!(read(TCP), ["101 127.0.0.1:8080", "103 0.0.0.0:18000", "104 10.0.2.5:5000"]);
+    assert_eq!(read(TCP6), ["201 [::]:8000", "202 [::ffff:127.0.0.1]:8001"]);
+}
+
+/// A `/proc` of our own: `(pid, command line, socket inodes, network namespace)`.
+fn check(processes: &[(u32, &str, &[u64], u32)], expect: &[&str]) {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let proc = root.path();
+    fs::create_dir_all(proc.join("self/net")).expect("a folder");
+    fs::create_dir_all(proc.join("self/ns")).expect("a folder");
+    fs::create_dir_all(proc.join("sys")).expect("a folder");
+    fs::write(proc.join("self/net/tcp"), TCP).expect("a file");
+    fs::write(proc.join("self/net/tcp6"), TCP6).expect("a file");
+    symlink("net:[1]", proc.join("self/ns/net")).expect("a link");
+    for (pid, command_line, inodes, network) in processes {
+        let folder = proc.join(pid.to_string());
+        fs::create_dir_all(folder.join("fd")).expect("a folder");
+        fs::create_dir_all(folder.join("ns")).expect("a folder");
+        fs::write(folder.join("cmdline"), command_line.replace(' ', "\0") + "\0").expect("a file");
+        symlink("/dev/null", folder.join("fd/0")).expect("a link");
+        for (index, inode) in inodes.iter().enumerate() {
+            symlink(format!("socket:[{inode}]"), folder.join(format!("fd/{}", index + 3))).expect("a link");
+        }
+        symlink(format!("net:[{network}]"), folder.join("ns/net")).expect("a link");
+    }
+    let found = look(proc);
+    let candidates = found.candidates.iter().map(|Candidate { pid, dialect, url, model }| {
+        format!("{pid} {} {url} {}", dialect.name, model.as_deref().unwrap_or("-"))
+    });
+    let elsewhere = found.elsewhere.iter().map(|pid| format!("{pid} elsewhere"));
+    assert_eq!(candidates.chain(elsewhere).collect::<Vec<_>>(), expect);
+}
+
+#[test]
+fn a_process_that_is_no_engine_is_none() {
+    check(
+        &[
+            (1, "/sbin/init", &[101], 1),
+            (2, "/usr/bin/vim llama-server", &[101], 1),
+            (3, "grep -r vllm serve", &[103], 1),
+            (4, "python -m vllm.entrypointsx", &[103], 1),
+            (5, "", &[101], 1),
+        ],
+        &[],
+    );
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn engines_are_found_where_their_command_line_says() {
+    check(
+        &[
+            (10, "/opt/bin/llama-server -m /models/SmolLM2-135M.Q4_1.gguf --metrics", &[101, 102], 1),
+            (11, "/venv/bin/python3 /venv/bin/vllm serve tiny-llama --port 18000", &[103, 104], 1),
+            (12, "python -m vllm.entrypoints.openai.api_server --model org/model", &[104, 201], 1),
+        ],
+        &[
+            "10 llamacpp http://127.0.0.1:8080/metrics SmolLM2-135M.Q4_1",
+            "11 vllm http://127.0.0.1:18000/metrics -",
+            "12 vllm http://[::1]:8000/metrics model",
+        ],
+    );
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn a_single_port_is_taken_and_of_several_unknown_ones_none() {
+    check(
+        &[
+            (10, "llama-server --alias=chat -m x.gguf", &[104], 1),
+            (11, "vllm serve m --port 9", &[103, 201], 1),
+            (12, "vllm serve m --port nonsense", &[101, 103], 1),
+            (13, "vllm serve m", &[], 1),
+        ],
+        &["10 llamacpp http://10.0.2.5:5000/metrics chat"],
+    );
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn workers_that_share_a_socket_are_one_engine() {
+    check(
+        &[(11, "vllm serve m --port=18000", &[103], 1), (12, "vllm serve m --port=18000", &[103], 1)],
+        &["11 vllm http://127.0.0.1:18000/metrics -"],
+    );
+}
+
+#[test]
+fn an_engine_in_another_network_namespace_is_named_and_not_guessed_at() {
+    check(&[(10, "llama-server -m x.gguf", &[101], 2)], &["10 elsewhere"]);
+}
+
+#[test]
+fn a_folder_that_is_no_proc_has_no_engines() {
+    assert_eq!(look(Path::new("/nonexistent")), Found::default());
+}
+
+proptest! {
+    #[test]
+    fn no_line_of_a_table_is_too_broken(line in "[ 0-9A-F:.ü]{0,120}") {
+        let _ = listening_socket(&line);
+        let _ = socket_address(&line);
+    }
+
+    #[test]
+    fn no_command_line_is_too_broken(bytes: Vec<u8>) {
+        let arguments = arguments(&bytes);
+        for dialect in DIALECTS {
+            let _ = is_run_by(&dialect.process, &arguments);
+            let _ = model(&dialect.process, &arguments);
+            let _ = page_address(&dialect.process, &arguments, &[]);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The tasks: one per engine, and one that looks for engines.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+use super::config::{Choice, EngineName, Engines, Interval, MetricsUrl, Target};
+use super::discover::{self, Candidate};
+use super::scrape::{self, Limits, ScrapeError};
+use super::translate::{self, Reading};
+use crate::message::Message;
+use crate::series::{Point, Sample, engine};
+
+/// Time between two looks at the node's processes.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Scrapes what is configured and what is found, until `stop` is true or dropped, or nobody listens any more.
+/// `proc` is where processes are looked for, normally `/proc`.
+pub async fn run(config: Engines, proc: PathBuf, samples: mpsc::Sender<Message>, stop: watch::Receiver<bool>) {
+    run_looking_every(DISCOVERY_INTERVAL, config, proc, samples, stop).await;
+}
+
+async fn run_looking_every(
+    discovery_interval: Duration,
+    config: Engines,
+    proc: PathBuf,
+    samples: mpsc::Sender<Message>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tasks = Tasks { samples: samples.clone(), running: JoinSet::new(), discovered: BTreeMap::new() };
+    let configured = config.targets.clone();
+    for target in config.targets {
+        tasks.start(target);
+    }
+    let look = async {
+        if config.discover {
+            tasks.discover(discovery_interval, &configured, &proc).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = samples.closed() => {}
+        () = look => {}
+    }
+    // Dropping the set ends every task.
+}
+
+struct Tasks {
+    samples: mpsc::Sender<Message>,
+    running: JoinSet<()>,
+    /// Engines that discovery has found and that are being scraped, by address.
+    discovered: BTreeMap<String, (EngineName, AbortHandle)>,
+}
+
+impl Tasks {
+    fn start(&mut self, target: Target) -> AbortHandle {
+        tracing::info!(engine = %target.name, url = %target.url, "scraping engine");
+        self.running.spawn(scrape_for_ever(target, self.samples.clone()))
+    }
+
+    /// Returns only when nobody listens.
+    async fn discover(&mut self, interval: Duration, configured: &[Target], proc: &Path) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What was said of a candidate, so that it is said once; forgotten with the candidate.
+        let mut refused: BTreeMap<String, &'static str> = BTreeMap::new();
+        let mut elsewhere = Vec::new();
+        loop {
+            ticks.tick().await;
+            let proc = proc.to_owned();
+            // Reading /proc blocks; a panic there would be a defect, and the next look is as good.
+            let Ok(found) = tokio::task::spawn_blocking(move || discover::look(&proc)).await else { continue };
+            if found.elsewhere != elsewhere {
+                tracing::warn!(pids = ?found.elsewhere, "engines in another network namespace are not scraped");
+                elsewhere = found.elsewhere;
+            }
+            let is_candidate =
+                |url: &String| found.candidates.iter().any(|candidate| candidate.url.to_string() == *url);
+            refused.retain(|url, _| is_candidate(url));
+            let gone: Vec<String> = self.discovered.keys().filter(|url| !is_candidate(url)).cloned().collect();
+            for url in gone {
+                if self.retire(&url).await.is_err() {
+                    return;
+                }
+            }
+            for candidate in found.candidates {
+                let url = candidate.url.to_string();
+                if self.discovered.contains_key(&url) || is_configured(configured, &candidate.url) {
+                    continue;
+                }
+                match confirm(&candidate).await {
+                    Ok(()) => {
+                        refused.remove(&url);
+                        let target = self.target(candidate, configured);
+                        let name = target.name.clone();
+                        let task = self.start(target);
+                        self.discovered.insert(url, (name, task));
+                    }
+                    Err(error) => {
+                        if refused.insert(url.clone(), error.reason()) != Some(error.reason()) {
+                            let reason = error.to_line();
+                            tracing::warn!(pid = candidate.pid, url, reason, "engine process has no page to scrape");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A found engine is named after its dialect and port.
+    fn target(&self, candidate: Candidate, configured: &[Target]) -> Target {
+        let Candidate { dialect, url, model, pid: _ } = candidate;
+        let is_taken = |name: &EngineName| {
+            configured.iter().any(|target| target.name == *name)
+                || self.discovered.values().any(|(other, _)| other == name)
+        };
+        let base = format!("{}-{}", dialect.name, url.port());
+        let names = std::iter::once(base.clone()).chain((2_u32..).map(|n| format!("{base}.{n}")));
+        let name = names
+            .filter_map(|name| EngineName::try_from(name).ok())
+            .find(|name| !is_taken(name))
+            .expect("there are more names than engines");
+        Target { name, url, dialect: Choice::Only(dialect), interval: Interval::default(), model }
+    }
+
+    /// An engine whose process is gone: nothing is known of it any more, not even that it is down.
+    async fn retire(&mut self, url: &str) -> Result<(), mpsc::error::SendError<Message>> {
+        let Some((name, task)) = self.discovered.remove(url) else { return Ok(()) };
+        tracing::info!(engine = %name, url, "engine is gone");
+        task.abort();
+        let taken_boot_ns = boot_ns();
+        let gone = Err("the engine's process is gone".to_owned());
+        for (source, points) in [(format!("engine:{name}"), gone), (format!("scrape:{name}"), Ok(Vec::new()))] {
+            self.samples.send(Message::Sample(Sample { source, taken_boot_ns, points })).await?;
+        }
+        Ok(())
+    }
+}
+
+fn is_configured(configured: &[Target], url: &MetricsUrl) -> bool {
+    configured.iter().any(|target| {
+        let is_local = ["localhost", "127.0.0.1", "::1"].contains(&target.url.host());
+        target.url.port() == url.port() && (is_local || target.url.host() == url.host())
+    })
+}
+
+async fn confirm(candidate: &Candidate) -> Result<(), ScrapeError> {
+    let page = scrape::fetch(&candidate.url, Limits::default()).await?;
+    match translate::translate(&page.body, page.format, Some(candidate.dialect), "", "") {
+        Some(_) => Ok(()),
+        None => Err(ScrapeError::Unrecognised),
+    }
+}
+
+/// Ends only when nobody listens.
+async fn scrape_for_ever(target: Target, samples: mpsc::Sender<Message>) {
+    let mut ticks = tokio::time::interval(target.interval.as_duration());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut account = Account::default();
+    loop {
+        ticks.tick().await;
+        let taken_boot_ns = boot_ns();
+        let began = Instant::now();
+        let outcome = read(&target).await;
+        let points = account.book(&target.name, taken_boot_ns, outcome);
+        let own = account.points(&target.name, boot_ns(), began.elapsed());
+        for (kind, points) in [("engine", points), ("scrape", Ok(own))] {
+            let sample = Sample { source: format!("{kind}:{}", target.name), taken_boot_ns, points };
+            if samples.send(Message::Sample(sample)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn read(target: &Target) -> Result<Reading, ScrapeError> {
+    let page = scrape::fetch(&target.url, Limits::default()).await?;
+    let model = target.model.as_deref().unwrap_or_default();
+    translate::translate(&page.body, page.format, target.dialect.only(), target.name.as_str(), model)
+        .ok_or(ScrapeError::Unrecognised)
+}
+
+/// How the scrapes of one engine went so far.
+#[derive(Debug, Default)]
+struct Account {
+    is_up: bool,
+    last_good_boot_ns: Option<u64>,
+    errors: BTreeMap<&'static str, u64>,
+    unusable_lines: u64,
+    /// What was last said in the log, so that a lasting fault is said once.
+    said: Option<&'static str>,
+}
+
+impl Account {
+    /// Takes note of a scrape and hands on what it gave.
+    fn book(
+        &mut self,
+        name: &EngineName,
+        taken_boot_ns: u64,
+        outcome: Result<Reading, ScrapeError>,
+    ) -> Result<Vec<Point>, String> {
+        self.is_up = outcome.is_ok();
+        match outcome {
+            Ok(Reading { dialect, points, unusable_lines, first_unusable }) => {
+                self.last_good_boot_ns = Some(taken_boot_ns);
+                if let (0, Some(first)) = (self.unusable_lines, first_unusable) {
+                    tracing::warn!(engine = %name, count = unusable_lines, first, "engine's page has unusable lines");
+                }
+                self.unusable_lines += unusable_lines;
+                if self.said.replace("up") != Some("up") {
+                    tracing::info!(engine = %name, dialect = dialect.name, series = points.len(), "engine answers");
+                }
+                Ok(points)
+            }
+            Err(error) => {
+                *self.errors.entry(error.reason()).or_default() += 1;
+                let line = error.to_line();
+                if self.said.replace(error.reason()) != Some(error.reason()) {
+                    tracing::warn!(engine = %name, reason = line, "engine gives no reading");
+                }
+                Err(line)
+            }
+        }
+    }
+
+    fn points(&self, name: &EngineName, now_boot_ns: u64, duration: Duration) -> Vec<Point> {
+        let engine = name.as_str();
+        let mut points = vec![
+            Point::new(&engine::UP, &[engine], f64::from(u8::from(self.is_up))),
+            Point::new(&engine::SCRAPE_DURATION_SECONDS, &[engine], duration.as_secs_f64()),
+            Point::new(&engine::UNUSABLE_LINES_TOTAL, &[engine], self.unusable_lines as f64),
+        ];
+        if let Some(last) = self.last_good_boot_ns {
+            let age_seconds = now_boot_ns.saturating_sub(last) as f64 / 1e9;
+            points.push(Point::new(&engine::SAMPLE_AGE_SECONDS, &[engine], age_seconds));
+        }
+        points.extend(
+            self.errors
+                .iter()
+                .map(|(reason, count)| Point::new(&engine::SCRAPE_ERRORS_TOTAL, &[engine, reason], *count as f64)),
+        );
+        points
+    }
+}
+
+/// Nanoseconds of CLOCK_BOOTTIME.
+fn boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |number: i64| u64::try_from(number).expect("the boot clock is never negative");
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// An engine that answers every request with what stands in `pages`, the last one for ever.
+async fn engine(pages: &'static [&'static str]) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("a bound address").port();
+    let overlap = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&overlap);
+    tokio::spawn(async move {
+        let open = Arc::new(AtomicU32::new(0));
+        let mut requests = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let page = pages[requests.min(pages.len() - 1)];
+            requests += 1;
+            let (open, seen) = (Arc::clone(&open), Arc::clone(&seen));
+            tokio::spawn(async move {
+                if open.fetch_add(1, Ordering::SeqCst) > 0 {
+                    seen.store(true, Ordering::SeqCst);
+                }
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(page.as_bytes()).await;
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (port, overlap)
+}
+
+fn target(port: u16) -> Target {
+    Target {
+        name: EngineName::try_from("e".to_owned()).expect("a good name"),
+        url: MetricsUrl::try_from(format!("http://127.0.0.1:{port}")).expect("a good url"),
+        dialect: Choice::Auto,
+        interval: Interval::try_from("250ms".to_owned()).expect("a good interval"),
+        model: Some("m".to_owned()),
+    }
+}
+
+const PAGE: &str = "HTTP/1.1 200 OK\r\n\r\nllamacpp:requests_processing 2\nllamacpp:tokens_predicted_total 10\n";
+const BROKEN: &str = "HTTP/1.1 501 Not Implemented\r\n\r\n{}";
+const STRANGE: &str = "HTTP/1.1 200 OK\r\n\r\nup 1\n";
+
+/// One sample in words: source, then name, labels and value of every point.
+fn say(message: &Message) -> String {
+    let Message::Sample(sample) = message else { return "an event".to_owned() };
+    let points = match &sample.points {
+        Ok(points) => points
+            .iter()
+            .filter(|point| !point.series.name.contains("duration") && !point.series.name.contains("age"))
+            .map(|point| {
+                let name = point.series.name.trim_start_matches("plumbline_engine_");
+                format!("{name}{:?}={}", point.labels, point.number().unwrap_or(f64::NAN))
+            })
+            .collect::<Vec<_>>()
+            .join(" "),
+        Err(why) => format!("nothing: {why}"),
+    };
+    format!("{} {points}", sample.source)
+}
+
+async fn next(samples: &mut mpsc::Receiver<Message>) -> String {
+    let message = tokio::time::timeout(Duration::from_secs(10), samples.recv()).await.expect("a sample in time");
+    say(&message.expect("the sender lives"))
+}
+
+#[tokio::test]
+async fn an_engine_that_fails_and_returns_is_absent_meanwhile_and_counted() {
+    let (port, overlap) = engine(&[PAGE, BROKEN, STRANGE, PAGE]).await;
+    let (sender, mut samples) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    let config = Engines { discover: false, targets: vec![target(port)] };
+    let running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    let reading = "engine:e requests_running[\"e\", \"m\"]=2 generation_tokens_total[\"e\", \"m\"]=10";
+    let own = |up: u8, errors: &str| format!("scrape:e up[\"e\"]={up} unusable_lines_total[\"e\"]=0{errors}");
+    let one = " scrape_errors_total[\"e\", \"status\"]=1";
+    let two = " scrape_errors_total[\"e\", \"status\"]=1 scrape_errors_total[\"e\", \"unrecognised\"]=1";
+    assert_eq!(next(&mut samples).await, reading);
+    assert_eq!(next(&mut samples).await, own(1, ""));
+    assert_eq!(next(&mut samples).await, "engine:e nothing: the engine answered 501 Not Implemented, not 200");
+    assert_eq!(next(&mut samples).await, own(0, one));
+    assert_eq!(next(&mut samples).await, "engine:e nothing: no dialect recognises the page");
+    assert_eq!(next(&mut samples).await, own(0, two));
+    assert_eq!(next(&mut samples).await, reading);
+    assert_eq!(next(&mut samples).await, own(1, two));
+    stop.send(true).expect("the tasks listen");
+    tokio::time::timeout(Duration::from_secs(5), running).await.expect("it stops when told").expect("no panic");
+    assert!(!overlap.load(Ordering::SeqCst), "one request in flight");
+}
+
+#[tokio::test]
+async fn a_broken_engine_does_not_hold_up_another() {
+    // Accepts into the backlog and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mut slow = target(silent.local_addr().expect("a bound address").port());
+    slow.name = EngineName::try_from("slow".to_owned()).expect("a good name");
+    let (port, _) = engine(&[PAGE]).await;
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let config = Engines { discover: false, targets: vec![slow, target(port)] };
+    let _running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    let mut good = 0;
+    loop {
+        let said = next(&mut samples).await;
+        if said == "engine:slow nothing: no whole answer within 2s" {
+            break;
+        }
+        good += u32::from(said.starts_with("engine:e requests_running"));
+    }
+    assert!(good >= 3, "{good} readings while the other hung");
+}
+
+#[tokio::test]
+async fn it_ends_when_nobody_listens() {
+    let (port, _) = engine(&[PAGE]).await;
+    let (sender, samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let config = Engines { discover: true, targets: vec![target(port)] };
+    let running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    drop(samples);
+    tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").expect("no panic");
+}
+
+/// A `/proc` with one `llama-server` that listens on `port`.
+#[cfg(target_endian = "little")]
+fn fake_proc(port: u16) -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let proc = root.path();
+    for folder in ["self/net", "self/ns", "10/fd", "10/ns"] {
+        std::fs::create_dir_all(proc.join(folder)).expect("a folder");
+    }
+    let line = format!("0: 0100007F:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77 1 0\n");
+    std::fs::write(proc.join("self/net/tcp"), line).expect("a file");
+    std::fs::write(proc.join("10/cmdline"), "llama-server\0-m\0/models/tiny.gguf\0").expect("a file");
+    symlink("socket:[77]", proc.join("10/fd/3")).expect("a link");
+    symlink("net:[1]", proc.join("self/ns/net")).expect("a link");
+    symlink("net:[1]", proc.join("10/ns/net")).expect("a link");
+    root
+}
+
+#[cfg(target_endian = "little")]
+#[tokio::test]
+async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
+    let (port, _) = engine(&[PAGE]).await;
+    let proc = fake_proc(port);
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let _running = tokio::spawn(run_looking_every(
+        Duration::from_millis(100),
+        Engines::default(),
+        proc.path().to_owned(),
+        sender,
+        stopped,
+    ));
+    let name = format!("llamacpp-{port}");
+    assert_eq!(
+        next(&mut samples).await,
+        format!(
+            "engine:{name} requests_running[\"{name}\", \"tiny\"]=2 generation_tokens_total[\"{name}\", \"tiny\"]=10"
+        )
+    );
+    std::fs::remove_dir_all(proc.path().join("10")).expect("the process ends");
+    while !next(&mut samples).await.ends_with("nothing: the engine's process is gone") {}
+    assert_eq!(next(&mut samples).await, format!("scrape:{name} "));
+}
+
+#[cfg(target_endian = "little")]
+#[tokio::test]
+async fn a_configured_engine_is_not_found_a_second_time() {
+    let (port, _) = engine(&[PAGE]).await;
+    let proc = fake_proc(port);
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let config = Engines { discover: true, targets: vec![target(port)] };
+    let _running = tokio::spawn(run(config, proc.path().to_owned(), sender, stopped));
+    for _ in 0..6 {
+        let said = next(&mut samples).await;
+        assert!(said.starts_with("engine:e ") || said.starts_with("scrape:e "), "{said}");
+    }
+}

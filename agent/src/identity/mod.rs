@@ -1,0 +1,206 @@
+//! Who did it: process → lineage → cgroup → container → pod, and file → artefact.
+//!
+//! The table of processes is seeded by the task iterator and kept by fork, exec and exit. What an event's process was
+//! is asked of the table first and of `/proc` second; what neither knows is `None`, never a guess.
+
+pub mod artefact;
+pub mod cgroup;
+pub mod procfs;
+
+use std::collections::{HashMap, VecDeque};
+
+use self::{
+    artefact::Artefact,
+    cgroup::Cgroup,
+    procfs::{Processes, Seen},
+};
+use crate::event::{Event, Task, What};
+
+/// Processes kept, living and lately dead; beyond it the longest dead leave first, then the oldest.
+pub const MAX_PROCESSES: usize = 65_536;
+
+/// Dead processes stay this long, for events that arrive after their exit and for their children's lineage.
+const KEEP_DEAD_NS: u64 = 60_000_000_000;
+
+/// Ancestors given with an event.
+const MAX_ANCESTORS: usize = 16;
+
+/// One process as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    pub pid: u32,
+    pub start_boot_ns: u64,
+    pub ppid: u32,
+    pub comm: Vec<u8>,
+    pub exe: Option<Vec<u8>>,
+    pub cgroup: Option<Cgroup>,
+    /// The v2 id under which `cgroup` was read: a different id means that the process moved.
+    cgroup_id: u64,
+}
+
+/// What an event's task turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    pub process: Process,
+    /// Parent first.
+    pub ancestors: Vec<Process>,
+    /// The artefact that an opened file claims to be.
+    pub artefact: Option<Artefact>,
+}
+
+/// The node's processes.
+#[derive(Debug, Default)]
+pub struct World {
+    processes: HashMap<u32, Process>,
+    dead: VecDeque<(u64, u32, u64)>,
+}
+
+impl World {
+    /// Takes in every process that runs already.
+    pub fn seed(&mut self, tasks: &[Task], proc: &dyn Processes) {
+        for task in tasks {
+            self.know(task, proc);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Learns from the event, and says who did it.
+    pub fn identify(&mut self, event: &Event, proc: &dyn Processes) -> Option<Identity> {
+        self.forget_dead(event.boot_ns);
+        let task = event.task.as_ref()?;
+        self.know(task, proc);
+        match &event.what {
+            What::Fork(fork) => {
+                if let Some(parent) = self.processes.get(&task.pid) {
+                    let child = Process {
+                        pid: fork.child_pid,
+                        start_boot_ns: fork.child_start_boot_ns,
+                        ppid: task.pid,
+                        ..parent.clone()
+                    };
+                    self.insert(child);
+                }
+            }
+            What::Exec(exec) => {
+                if let Some(process) = self.processes.get_mut(&task.pid) {
+                    process.exe = Some(exec.exe.clone());
+                    process.comm.clone_from(&task.comm);
+                    process.ppid = task.ppid;
+                    // A runtime moves a process into its cgroup before it executes the container's program.
+                    if let Some(seen) = proc.look(task.pid, task.start_boot_ns) {
+                        process.cgroup = seen.cgroup.or(process.cgroup.take());
+                        process.cgroup_id = task.cgroup_id;
+                    }
+                }
+            }
+            What::Exit(_) => self.dead.push_back((event.boot_ns, task.pid, task.start_boot_ns)),
+            _ => {}
+        }
+        let process = self.processes.get(&task.pid)?.clone();
+        let artefact = match &event.what {
+            What::FileOpen(open) => Artefact::of_path(&open.path),
+            _ => None,
+        };
+        Some(Identity { ancestors: self.ancestors(&process), process, artefact })
+    }
+
+    /// Brings the table's entry of this task up to date.
+    fn know(&mut self, task: &Task, proc: &dyn Processes) {
+        let known = self
+            .processes
+            .get(&task.pid)
+            .is_some_and(|process| process.start_boot_ns == task.start_boot_ns && process.cgroup_id == task.cgroup_id);
+        if known {
+            return;
+        }
+        let before = self.processes.remove(&task.pid).filter(|before| before.start_boot_ns == task.start_boot_ns);
+        let seen = proc.look(task.pid, task.start_boot_ns).unwrap_or_default();
+        let parent = self.processes.get(&task.ppid).and_then(|parent| parent.cgroup.clone());
+        let (exe, cgroup) = before.map_or((None, None), |before| (before.exe, before.cgroup));
+        self.insert(Process {
+            pid: task.pid,
+            start_boot_ns: task.start_boot_ns,
+            ppid: task.ppid,
+            comm: task.comm.clone(),
+            exe: exe.or(seen.exe),
+            // Gone before we could look: it was born into its parent's cgroup, and we say no more than that.
+            cgroup: seen.cgroup.or(cgroup).or(parent),
+            cgroup_id: task.cgroup_id,
+        });
+        self.know_parents(task.ppid, proc);
+    }
+
+    /// Ancestors that nobody told us of: from `/proc`, upwards, until a known one.
+    fn know_parents(&mut self, mut pid: u32, proc: &dyn Processes) {
+        for _ in 0..MAX_ANCESTORS {
+            if pid == 0 || self.processes.contains_key(&pid) {
+                return;
+            }
+            let Some(Seen { ppid, start_boot_ns, comm, exe, cgroup }) = proc.look(pid, 0) else { return };
+            self.insert(Process { pid, start_boot_ns, ppid, comm, exe, cgroup, cgroup_id: 0 });
+            pid = ppid;
+        }
+    }
+
+    fn ancestors(&self, of: &Process) -> Vec<Process> {
+        let mut ancestors: Vec<Process> = Vec::new();
+        let mut child = of;
+        while ancestors.len() < MAX_ANCESTORS
+            && let Some(parent) = self.processes.get(&child.ppid)
+            // A parent is older than its child; another is a number used again.
+            && parent.start_boot_ns <= child.start_boot_ns
+            && parent.pid != child.pid
+        {
+            ancestors.push(parent.clone());
+            child = parent;
+        }
+        ancestors
+    }
+
+    fn insert(&mut self, process: Process) {
+        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&process.pid) {
+            self.make_room();
+        }
+        self.processes.insert(process.pid, process);
+    }
+
+    fn make_room(&mut self) {
+        while let Some((_, pid, start_boot_ns)) = self.dead.pop_front() {
+            if self.remove(pid, start_boot_ns) {
+                return;
+            }
+        }
+        let oldest = self.processes.values().min_by_key(|process| process.start_boot_ns).map(|process| process.pid);
+        if let Some(pid) = oldest {
+            self.processes.remove(&pid);
+        }
+    }
+
+    fn forget_dead(&mut self, now_boot_ns: u64) {
+        while let Some(&(died_boot_ns, pid, start_boot_ns)) = self.dead.front()
+            && died_boot_ns + KEEP_DEAD_NS < now_boot_ns
+        {
+            self.dead.pop_front();
+            self.remove(pid, start_boot_ns);
+        }
+    }
+
+    /// Removes the process unless its number has been used again.
+    fn remove(&mut self, pid: u32, start_boot_ns: u64) -> bool {
+        let same = self.processes.get(&pid).is_some_and(|process| process.start_boot_ns == start_boot_ns);
+        if same {
+            self.processes.remove(&pid);
+        }
+        same
+    }
+}
+
+#[cfg(test)]
+mod tests;

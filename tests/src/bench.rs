@@ -1,0 +1,130 @@
+//! Load the programs, do something, expect its event.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc as std_mpsc,
+    time::{Duration, Instant},
+};
+
+use plumbline::{
+    event::{Event, What},
+    message::Message,
+    probes::{Counted, HookVerdict, Probes, ProbesConfig, kernel::KernelFacts, sensor},
+};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
+
+/// Emulated machines are slow; a real one answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long silence must last to count as silence.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// The programs, attached, with one watched directory.
+#[derive(Debug)]
+pub struct Bench {
+    runtime: Runtime,
+    probes: Probes,
+    events: mpsc::Receiver<Message>,
+    stop: watch::Sender<bool>,
+}
+
+/// A check's outcome: what was wrong, in words.
+pub type Outcome = Result<(), String>;
+
+impl Bench {
+    /// Loads with `file_open` and `udp_connect` on the given rungs, everything else on its best.
+    pub fn start(rungs: &[(&str, &str)], ring_bytes: u32, watch_directory: Option<&Path>) -> Result<Self, String> {
+        let config = ProbesConfig {
+            ring_bytes,
+            rungs: rungs.iter().map(|&(hook, rung)| (hook.to_owned(), rung.to_owned())).collect(),
+        };
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        let mut probes = Probes::load(&config, &KernelFacts::read()).map_err(|error| format!("{error:?}"))?;
+        let (out, events) = mpsc::channel(65_536);
+        let (enrolled, answers) = std_mpsc::channel();
+        let (stop, stopped) = watch::channel(false);
+        {
+            let _entered = runtime.enter();
+            sensor::start(&mut probes, &out, &enrolled, &stopped).map_err(|error| error.to_string())?;
+        }
+        if let Some(directory) = watch_directory {
+            let asked = [PathBuf::from(directory)];
+            let enrolment = probes.watch(&asked, &answers).map_err(|error| error.to_string())?;
+            if let Some((path, error)) = enrolment.failed.first() {
+                return Err(format!("{}: {error}", path.display()));
+            }
+        }
+        Ok(Self { runtime, probes, events, stop })
+    }
+
+    pub fn verdicts(&self) -> &[HookVerdict] {
+        &self.probes.verdicts
+    }
+
+    pub fn probes(&mut self) -> &mut Probes {
+        &mut self.probes
+    }
+
+    /// The first event that `wanted` accepts; the others are dropped.
+    pub fn expect<T>(&mut self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> Result<T, String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut others = Vec::new();
+        while let Some(event) = self.next(deadline) {
+            if let Some(found) = wanted(&event) {
+                return Ok(found);
+            }
+            if !matches!(event.what, What::Fork(_) | What::Exec(_) | What::Exit(_)) {
+                others.push(format!("{event:?}"));
+            }
+        }
+        Err(format!("no event of {what}; instead {} others, last {:?}", others.len(), others.last()))
+    }
+
+    /// No event that `unwanted` accepts, for a while.
+    pub fn expect_none(&mut self, what: &str, unwanted: impl Fn(&Event) -> bool) -> Outcome {
+        let deadline = Instant::now() + SILENCE;
+        while let Some(event) = self.next(deadline) {
+            if unwanted(&event) {
+                return Err(format!("an event of {what}: {event:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every event that comes until silence.
+    pub fn drain(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next(Instant::now() + SILENCE) {
+            events.push(event);
+        }
+        events
+    }
+
+    /// The kernel's counters of one program, all CPUs together.
+    pub fn counted(&self, program: u32) -> Result<Counted, String> {
+        let all = self.probes.counted().map_err(|error| error.to_string())?;
+        Ok(all[program as usize].iter().fold(Counted::default(), |sum, cpu| Counted {
+            generated: sum.generated + cpu.generated,
+            ring_full: sum.ring_full + cpu.ring_full,
+        }))
+    }
+
+    fn next(&mut self, deadline: Instant) -> Option<Event> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let received = self.runtime.block_on(async { tokio::time::timeout(left, self.events.recv()).await });
+        match received {
+            Ok(Some(Message::Event(event))) => Some(*event),
+            Ok(_) | Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The sensor's tasks end with the runtime at the latest.
+        let _ = self.stop.send(true);
+    }
+}

@@ -1,0 +1,347 @@
+//! What the kernel programs must see, on every rung and every kernel.
+//!
+//! Each check has a sentence for a name, does one thing to the kernel, and compares every field of the event with what
+//! `/proc`, `stat` and the sockets say.
+
+use std::{
+    fs::{self, File},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, symlink},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use plumbline::{
+    event::{Connect, Event, FileOpen, Protocol, Task, What},
+    identity::procfs::{Processes as _, Procfs},
+    probes::hooks::{HOOKS, Hook, Rung},
+};
+use plumbline_ebpf::program;
+
+use crate::bench::{Bench, Outcome};
+
+const RING_BYTES: u32 = 1 << 20;
+
+/// How a check ended.
+#[derive(Debug)]
+pub enum Ended {
+    Ok,
+    NotOk(String),
+    Skipped(String),
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        outcome.map_or_else(Self::NotOk, |()| Self::Ok)
+    }
+}
+
+/// Runs every check that this kernel allows; `told` hears each name and outcome.
+pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    for rung in Hook::find("file_open").map_or(&[][..], |hook| hook.rungs) {
+        files(rung, scratch, told);
+    }
+    connections_and_processes(told);
+    for rung in Hook::find("udp_connect").map_or(&[][..], |hook| hook.rungs) {
+        udp_sockets(rung, told);
+    }
+}
+
+/// Starts the bench with one hook on one rung; what the kernel refuses is skipped with its reason.
+fn on_rung(hook: &str, rung: &Rung) -> Result<Bench, Ended> {
+    let bench = Bench::start(&[(hook, rung.name)], RING_BYTES, None).map_err(Ended::NotOk)?;
+    let verdict = bench.verdicts().iter().find(|verdict| verdict.hook.name == hook);
+    match verdict {
+        Some(verdict) if verdict.attached.is_none() => {
+            let reason = verdict.refused.iter().find(|(name, _)| *name == rung.name);
+            Err(Ended::Skipped(reason.map_or_else(|| "unknown".to_owned(), |(_, reason)| reason.clone())))
+        }
+        _ => Ok(bench),
+    }
+}
+
+fn files(rung: &Rung, scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    if let Err(ended) = on_rung("file_open", rung) {
+        return told(&format!("file opens are told ({})", rung.name), ended);
+    }
+    let mut tell = |name: &str, outcome: Outcome| told(&format!("{name} ({})", rung.name), outcome.into());
+    let files = Files { rung: rung.name, scratch: scratch.join(rung.name) };
+    tell("an open below a watched directory is told with who, what and where", files.an_open_is_told());
+    tell("an open through a hugging face symlink is told with its blob", files.a_symlink_is_followed());
+    tell("a name that is not utf-8 is told byte for byte", files.a_name_that_is_not_utf8());
+    tell("a path of forty directories is told whole", files.a_deep_path());
+    tell("an open beside a watched directory is not told", files.an_open_elsewhere());
+    tell("every open is received or counted as lost", files.every_open_is_accounted_for());
+}
+
+fn connections_and_processes(told: &mut dyn FnMut(&str, Ended)) {
+    let mut bench = match Bench::start(&[], RING_BYTES, None) {
+        Ok(bench) => bench,
+        Err(why) => return told("the programs load", Ended::NotOk(why)),
+    };
+    for verdict in bench.verdicts() {
+        println!("# {}: {}", verdict.hook.name, verdict.describe());
+    }
+    let mut tell = |name: &str, outcome: Outcome| told(name, outcome.into());
+    tell("every hook found a rung", every_hook_attached(&bench));
+    tell("a tcp connection over ipv4 is told", tcp(&mut bench, Ipv4Addr::LOCALHOST.into()));
+    tell("a tcp connection over ipv6 is told", tcp(&mut bench, Ipv6Addr::LOCALHOST.into()));
+    tell("a v4-mapped ipv6 connection is told as ipv4", v4_mapped(&mut bench));
+    tell("a refused connection is told too", refused(&mut bench));
+    tell("fork, exec and exit are told with lineage", life_of_a_process(&mut bench));
+    tell("the iterator finds this process", iterator(&mut bench));
+}
+
+fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {
+    let name = |ip: &str| format!("a connected udp socket over {ip} is told ({})", rung.name);
+    let mut bench = match on_rung("udp_connect", rung) {
+        Ok(bench) => bench,
+        Err(ended) => return told(&name("ip"), ended),
+    };
+    told(&name("ipv4"), udp(&mut bench, Ipv4Addr::LOCALHOST.into()).into());
+    told(&name("ipv6"), udp(&mut bench, Ipv6Addr::LOCALHOST.into()).into());
+}
+
+/// File checks share a rung and a directory of their own.
+struct Files {
+    rung: &'static str,
+    scratch: PathBuf,
+}
+
+impl Files {
+    fn watched(&self) -> Result<(PathBuf, Bench), String> {
+        let directory = self.scratch.join("models");
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        let bench = Bench::start(&[("file_open", self.rung)], RING_BYTES, Some(&directory))?;
+        Ok((directory, bench))
+    }
+
+    fn an_open_is_told(&self) -> Outcome {
+        let (directory, mut bench) = self.watched()?;
+        let path = directory.join("llama.safetensors");
+        fs::write(&path, vec![7; 12_345]).map_err(|error| error.to_string())?;
+        bench.drain();
+        let _file = File::open(&path).map_err(|error| error.to_string())?;
+        let (task, open) = bench.expect("the open", own_open)?;
+        let meta = fs::metadata(&path).map_err(|error| error.to_string())?;
+        same("path", &open.path, &path.as_os_str().as_bytes().to_vec())?;
+        same("inode", &open.key.ino, &meta.ino())?;
+        same("device", &u64::from(open.key.dev), &kernel_device(meta.dev()))?;
+        same("size", &open.size_bytes, &meta.len())?;
+        same("links", &u64::from(open.links), &meta.nlink())?;
+        same("mode", &open.inode_mode, &meta.mode())?;
+        same("access mode", &(open.flags & 3), &0)?;
+        let watched = fs::metadata(&directory).map_err(|error| error.to_string())?;
+        same("watched inode", &open.watched.ino, &watched.ino())?;
+        same("truncated", &open.path_truncated, &false)?;
+        this_task(&task)
+    }
+
+    fn a_symlink_is_followed(&self) -> Outcome {
+        let (directory, mut bench) = self.watched()?;
+        let repository = directory.join("models--org--name");
+        let (blobs, snapshot) = (repository.join("blobs"), repository.join("snapshots/0123"));
+        fs::create_dir_all(&blobs).and_then(|()| fs::create_dir_all(&snapshot)).map_err(|error| error.to_string())?;
+        let blob = blobs.join("5d0f1b2c");
+        fs::write(&blob, b"weights").map_err(|error| error.to_string())?;
+        let link = snapshot.join("model.safetensors");
+        let _ = fs::remove_file(&link);
+        symlink("../../blobs/5d0f1b2c", &link).map_err(|error| error.to_string())?;
+        bench.drain();
+        let _file = File::open(&link).map_err(|error| error.to_string())?;
+        let (_, open) = bench.expect("the open", own_open)?;
+        same("path", &open.path, &blob.as_os_str().as_bytes().to_vec())
+    }
+
+    fn a_name_that_is_not_utf8(&self) -> Outcome {
+        let (directory, mut bench) = self.watched()?;
+        let path = directory.join(std::ffi::OsStr::from_bytes(b"we\xffights\n\x1b[31m.bin"));
+        fs::write(&path, b"x").map_err(|error| error.to_string())?;
+        bench.drain();
+        let _file = File::open(&path).map_err(|error| error.to_string())?;
+        let (_, open) = bench.expect("the open", own_open)?;
+        same("path", &open.path, &path.as_os_str().as_bytes().to_vec())
+    }
+
+    fn a_deep_path(&self) -> Outcome {
+        // The kernel program compares 32 directories with the watched ones; the watched one lies within them.
+        let deep = (0..15).fold(self.scratch.join("deep"), |path, level| path.join(format!("level-{level}")));
+        let watched = deep.join("models");
+        let inner = (0..25).fold(watched.clone(), |path, level| path.join(format!("inner-{level}")));
+        fs::create_dir_all(&inner).map_err(|error| error.to_string())?;
+        let mut bench = Bench::start(&[("file_open", self.rung)], RING_BYTES, Some(&watched))?;
+        let path = inner.join("x.gguf");
+        fs::write(&path, b"x").map_err(|error| error.to_string())?;
+        bench.drain();
+        let _file = File::open(&path).map_err(|error| error.to_string())?;
+        let (_, open) = bench.expect("the open", own_open)?;
+        same("path", &open.path, &path.as_os_str().as_bytes().to_vec())?;
+        same("truncated", &open.path_truncated, &false)
+    }
+
+    fn an_open_elsewhere(&self) -> Outcome {
+        let (directory, mut bench) = self.watched()?;
+        let beside = directory.with_file_name("models-not");
+        fs::create_dir_all(&beside).map_err(|error| error.to_string())?;
+        fs::write(beside.join("x"), b"x").map_err(|error| error.to_string())?;
+        let _directory_itself = File::open(&directory).map_err(|error| error.to_string())?;
+        let _file = File::open(beside.join("x")).map_err(|error| error.to_string())?;
+        bench.expect_none("an open outside", |event| own_open(event).is_some())
+    }
+
+    fn every_open_is_accounted_for(&self) -> Outcome {
+        const OPENS: u64 = 2_000;
+        let directory = self.scratch.join("models");
+        let path = directory.join("flood");
+        fs::write(&path, b"x").map_err(|error| error.to_string())?;
+        // One page holds a dozen records: most of the flood must be lost, and all of that counted.
+        let mut bench = Bench::start(&[("file_open", self.rung)], 4096, Some(&directory))?;
+        bench.drain();
+        let before = bench.counted(program::FILE_OPEN)?;
+        for _ in 0..OPENS {
+            let _file = File::open(&path).map_err(|error| error.to_string())?;
+        }
+        let received = bench.drain().iter().filter(|event| own_open(event).is_some()).count() as u64;
+        let after = bench.counted(program::FILE_OPEN)?;
+        let (generated, lost) = (after.generated - before.generated, after.ring_full - before.ring_full);
+        same("generated", &generated, &OPENS)?;
+        same("received and lost", &(received + lost), &OPENS)
+    }
+}
+
+fn every_hook_attached(bench: &Bench) -> Outcome {
+    same("hooks", &bench.verdicts().len(), &HOOKS.len())?;
+    let off: Vec<String> = bench
+        .verdicts()
+        .iter()
+        .filter(|verdict| verdict.attached.is_none())
+        .map(|verdict| format!("{}: {}", verdict.hook.name, verdict.describe()))
+        .collect();
+    if off.is_empty() { Ok(()) } else { Err(off.join("; ")) }
+}
+
+fn tcp(bench: &mut Bench, ip: IpAddr) -> Outcome {
+    let listener = TcpListener::bind((ip, 0)).map_err(|error| error.to_string())?;
+    let to = listener.local_addr().map_err(|error| error.to_string())?;
+    let _stream = TcpStream::connect(to).map_err(|error| error.to_string())?;
+    expect_connect(bench, Protocol::Tcp, to)
+}
+
+fn v4_mapped(bench: &mut Bench) -> Outcome {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+    let to = listener.local_addr().map_err(|error| error.to_string())?;
+    let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to.port());
+    let _stream = TcpStream::connect(mapped).map_err(|error| error.to_string())?;
+    expect_connect(bench, Protocol::Tcp, to)
+}
+
+fn refused(bench: &mut Bench) -> Outcome {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    let to = closed.map_err(|error| error.to_string())?;
+    if TcpStream::connect(to).is_ok() {
+        return Err("the connection was not refused".to_owned());
+    }
+    expect_connect(bench, Protocol::Tcp, to)
+}
+
+fn udp(bench: &mut Bench, ip: IpAddr) -> Outcome {
+    let listener = UdpSocket::bind((ip, 0)).map_err(|error| error.to_string())?;
+    let to = listener.local_addr().map_err(|error| error.to_string())?;
+    let socket = UdpSocket::bind((ip, 0)).map_err(|error| error.to_string())?;
+    socket.connect(to).map_err(|error| error.to_string())?;
+    expect_connect(bench, Protocol::Udp, to)
+}
+
+fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outcome {
+    let expected = Connect { protocol, address: to.ip(), port: to.port() };
+    let task = bench.expect(&format!("{expected:?}"), |event| match (&event.what, &event.task) {
+        (What::Connect(connect), Some(task)) if *connect == expected && is_me(task) => Some(task.clone()),
+        _ => None,
+    })?;
+    this_task(&task)
+}
+
+fn life_of_a_process(bench: &mut Bench) -> Outcome {
+    bench.drain();
+    // This very binary, told to exit with a code of its own.
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let status = Command::new(&exe).arg("exit-with-7").status().map_err(|error| error.to_string())?;
+    same("exit code", &status.code(), &Some(7))?;
+    let child = bench.expect("the fork", |event| match &event.what {
+        What::Fork(fork) if event.task.as_ref().is_some_and(is_me) => Some(fork.child_pid),
+        _ => None,
+    })?;
+    let of_child = move |event: &Event| event.task.clone().filter(|task| task.pid == child);
+    let (task, ran) = bench.expect("the exec", |event| match &event.what {
+        What::Exec(exec) => Some((of_child(event)?, exec.exe.clone())),
+        _ => None,
+    })?;
+    same("executable", &ran, &fs::canonicalize(&exe).map_err(|error| error.to_string())?.as_os_str().as_bytes().to_vec())?;
+    same("parent", &task.ppid, &std::process::id())?;
+    let code = bench.expect("the exit", |event| match &event.what {
+        What::Exit(exit) => of_child(event).map(|_| exit.code),
+        _ => None,
+    })?;
+    same("exit status", &code, &(7 << 8))
+}
+
+fn iterator(bench: &mut Bench) -> Outcome {
+    let tasks = bench.probes().tasks()?;
+    let me = tasks.iter().find(|task| task.pid == std::process::id()).ok_or("this process is not among them")?;
+    same("number of processes", &(tasks.len() > 1), &true)?;
+    this_process(me)
+}
+
+/// The event's file open, when this very thread did it and it was a file.
+fn own_open(event: &Event) -> Option<(Task, FileOpen)> {
+    match (&event.what, &event.task) {
+        (What::FileOpen(open), Some(task)) if is_me(task) => Some((task.clone(), open.clone())),
+        _ => None,
+    }
+}
+
+fn is_me(task: &Task) -> bool {
+    task.pid == std::process::id()
+}
+
+/// Every field of the task against what `/proc` says of this thread.
+fn this_task(task: &Task) -> Outcome {
+    same("tid", &u64::from(task.tid), &thread_id())?;
+    this_process(task)
+}
+
+fn this_process(task: &Task) -> Outcome {
+    let seen = Procfs::default().look(task.pid, task.start_boot_ns);
+    same("start time against /proc/self/stat", &seen.is_some(), &true)?;
+    same("uid", &task.uid, &rustix::process::getuid().as_raw())?;
+    same("gid", &task.gid, &rustix::process::getgid().as_raw())?;
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+    same("ppid", &task.ppid, &parent)?;
+    for (name, number) in
+        [("mnt", task.namespaces.mnt), ("net", task.namespaces.net), ("pid", task.namespaces.pid)]
+    {
+        let meta = fs::metadata(format!("/proc/self/ns/{name}")).map_err(|error| error.to_string())?;
+        same(&format!("{name} namespace"), &u64::from(number), &meta.ino())?;
+    }
+    let root = plumbline::probes::kernel::cgroup2_root().map_err(|error| error.to_string())?;
+    let lines = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
+    let path = lines.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no v2 line in /proc/self/cgroup")?;
+    let cgroup = fs::metadata(root.join(path)).map_err(|error| error.to_string())?;
+    same("cgroup id", &task.cgroup_id, &cgroup.ino())
+}
+
+fn thread_id() -> u64 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs().into()
+}
+
+/// `stat`'s device number in the kernel's own encoding.
+fn kernel_device(dev: u64) -> u64 {
+    u64::from(rustix::fs::major(dev)) << 20 | u64::from(rustix::fs::minor(dev))
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
+    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}")) }
+}
