@@ -134,8 +134,10 @@ pub struct Loss {
 /// The daemon began, or began again, to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// Hooks and how each fared, in words.
+    /// Hooks and other sources, and how each fared, in words.
     pub coverage: Vec<(String, String)>,
+    /// How the log was found: `new`, `closed`, or what recovery had to do.
+    pub previous: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{
 use plumbline::{
     event::{Event, What},
     message::Message,
-    probes::{Counted, HookVerdict, Probes, ProbesConfig, kernel::KernelFacts, sensor},
+    probes::{Counted, HookVerdict, Probes, ProbesConfig, kernel::KernelFacts, sensor, watch::Enrolled},
 };
 use tokio::{
     runtime::Runtime,
@@ -28,6 +28,7 @@ pub struct Bench {
     runtime: Runtime,
     probes: Probes,
     events: mpsc::Receiver<Message>,
+    answers: std_mpsc::Receiver<Enrolled>,
     stop: watch::Sender<bool>,
 }
 
@@ -50,14 +51,21 @@ impl Bench {
             let _entered = runtime.enter();
             sensor::start(&mut probes, &out, &enrolled, &stopped).map_err(|error| error.to_string())?;
         }
+        let mut bench = Self { runtime, probes, events, answers, stop };
         if let Some(directory) = watch_directory {
-            let asked = [PathBuf::from(directory)];
-            let enrolment = probes.watch(&asked, &answers).map_err(|error| error.to_string())?;
-            if let Some((path, error)) = enrolment.failed.first() {
-                return Err(format!("{}: {error}", path.display()));
-            }
+            bench.watch(directory)?;
         }
-        Ok(Self { runtime, probes, events, stop })
+        Ok(bench)
+    }
+
+    /// Watches this directory and no other.
+    pub fn watch(&mut self, directory: &Path) -> Outcome {
+        let asked = [PathBuf::from(directory)];
+        let enrolment = self.probes.watch(&asked, &self.answers).map_err(|error| error.to_string())?;
+        match enrolment.failed.first() {
+            Some((path, error)) => Err(format!("{}: {error}", path.display())),
+            None => Ok(()),
+        }
     }
 
     pub fn verdicts(&self) -> &[HookVerdict] {

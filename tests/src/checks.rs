@@ -64,17 +64,20 @@ fn on_rung(hook: &str, rung: &Rung) -> Result<Bench, Ended> {
 }
 
 fn files(rung: &Rung, scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
-    if let Err(ended) = on_rung("file_open", rung) {
-        return told(&format!("file opens are told ({})", rung.name), ended);
-    }
+    let bench = match on_rung("file_open", rung) {
+        Ok(bench) => bench,
+        Err(ended) => return told(&format!("file opens are told ({})", rung.name), ended),
+    };
     let mut tell = |name: &str, outcome: Outcome| told(&format!("{name} ({})", rung.name), outcome.into());
-    let files = Files { rung: rung.name, scratch: scratch.join(rung.name) };
+    let mut files = Files { bench, scratch: scratch.join(rung.name) };
     tell("an open below a watched directory is told with who, what and where", files.an_open_is_told());
     tell("an open through a hugging face symlink is told with its blob", files.a_symlink_is_followed());
     tell("a name that is not utf-8 is told byte for byte", files.a_name_that_is_not_utf8());
     tell("a path of forty directories is told whole", files.a_deep_path());
     tell("an open beside a watched directory is not told", files.an_open_elsewhere());
-    tell("every open is received or counted as lost", files.every_open_is_accounted_for());
+    let scratch = files.scratch.clone();
+    drop(files);
+    tell("every open is received or counted as lost", every_open_is_accounted_for(rung, &scratch));
 }
 
 fn connections_and_processes(told: &mut dyn FnMut(&str, Ended)) {
@@ -105,27 +108,28 @@ fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {
     told(&name("ipv6"), udp(&mut bench, Ipv6Addr::LOCALHOST.into()).into());
 }
 
-/// File checks share a rung and a directory of their own.
+/// File checks share the programs and a directory.
 struct Files {
-    rung: &'static str,
+    bench: Bench,
     scratch: PathBuf,
 }
 
 impl Files {
-    fn watched(&self) -> Result<(PathBuf, Bench), String> {
+    /// Watches `models` and nothing else.
+    fn watched(&mut self) -> Result<PathBuf, String> {
         let directory = self.scratch.join("models");
         fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-        let bench = Bench::start(&[("file_open", self.rung)], RING_BYTES, Some(&directory))?;
-        Ok((directory, bench))
+        self.bench.watch(&directory)?;
+        Ok(directory)
     }
 
-    fn an_open_is_told(&self) -> Outcome {
-        let (directory, mut bench) = self.watched()?;
+    fn an_open_is_told(&mut self) -> Outcome {
+        let directory = self.watched()?;
         let path = directory.join("llama.safetensors");
         fs::write(&path, vec![7; 12_345]).map_err(|error| error.to_string())?;
-        bench.drain();
+        self.bench.drain();
         let _file = File::open(&path).map_err(|error| error.to_string())?;
-        let (task, open) = bench.expect("the open", own_open)?;
+        let (task, open) = self.bench.expect("the open", own_open)?;
         let meta = fs::metadata(&path).map_err(|error| error.to_string())?;
         same("path", &open.path, &path.as_os_str().as_bytes().to_vec())?;
         same("inode", &open.key.ino, &meta.ino())?;
@@ -140,8 +144,8 @@ impl Files {
         this_task(&task)
     }
 
-    fn a_symlink_is_followed(&self) -> Outcome {
-        let (directory, mut bench) = self.watched()?;
+    fn a_symlink_is_followed(&mut self) -> Outcome {
+        let directory = self.watched()?;
         let repository = directory.join("models--org--name");
         let (blobs, snapshot) = (repository.join("blobs"), repository.join("snapshots/0123"));
         fs::create_dir_all(&blobs).and_then(|()| fs::create_dir_all(&snapshot)).map_err(|error| error.to_string())?;
@@ -150,66 +154,66 @@ impl Files {
         let link = snapshot.join("model.safetensors");
         let _ = fs::remove_file(&link);
         symlink("../../blobs/5d0f1b2c", &link).map_err(|error| error.to_string())?;
-        bench.drain();
+        self.bench.drain();
         let _file = File::open(&link).map_err(|error| error.to_string())?;
-        let (_, open) = bench.expect("the open", own_open)?;
+        let (_, open) = self.bench.expect("the open", own_open)?;
         same("path", &open.path, &blob.as_os_str().as_bytes().to_vec())
     }
 
-    fn a_name_that_is_not_utf8(&self) -> Outcome {
-        let (directory, mut bench) = self.watched()?;
+    fn a_name_that_is_not_utf8(&mut self) -> Outcome {
+        let directory = self.watched()?;
         let path = directory.join(std::ffi::OsStr::from_bytes(b"we\xffights\n\x1b[31m.bin"));
         fs::write(&path, b"x").map_err(|error| error.to_string())?;
-        bench.drain();
+        self.bench.drain();
         let _file = File::open(&path).map_err(|error| error.to_string())?;
-        let (_, open) = bench.expect("the open", own_open)?;
+        let (_, open) = self.bench.expect("the open", own_open)?;
         same("path", &open.path, &path.as_os_str().as_bytes().to_vec())
     }
 
-    fn a_deep_path(&self) -> Outcome {
+    fn a_deep_path(&mut self) -> Outcome {
         // The kernel program compares 32 directories with the watched ones; the watched one lies within them.
         let deep = (0..15).fold(self.scratch.join("deep"), |path, level| path.join(format!("level-{level}")));
         let watched = deep.join("models");
         let inner = (0..25).fold(watched.clone(), |path, level| path.join(format!("inner-{level}")));
         fs::create_dir_all(&inner).map_err(|error| error.to_string())?;
-        let mut bench = Bench::start(&[("file_open", self.rung)], RING_BYTES, Some(&watched))?;
+        self.bench.watch(&watched)?;
         let path = inner.join("x.gguf");
         fs::write(&path, b"x").map_err(|error| error.to_string())?;
-        bench.drain();
+        self.bench.drain();
         let _file = File::open(&path).map_err(|error| error.to_string())?;
-        let (_, open) = bench.expect("the open", own_open)?;
+        let (_, open) = self.bench.expect("the open", own_open)?;
         same("path", &open.path, &path.as_os_str().as_bytes().to_vec())?;
         same("truncated", &open.path_truncated, &false)
     }
 
-    fn an_open_elsewhere(&self) -> Outcome {
-        let (directory, mut bench) = self.watched()?;
+    fn an_open_elsewhere(&mut self) -> Outcome {
+        let directory = self.watched()?;
         let beside = directory.with_file_name("models-not");
         fs::create_dir_all(&beside).map_err(|error| error.to_string())?;
         fs::write(beside.join("x"), b"x").map_err(|error| error.to_string())?;
         let _directory_itself = File::open(&directory).map_err(|error| error.to_string())?;
         let _file = File::open(beside.join("x")).map_err(|error| error.to_string())?;
-        bench.expect_none("an open outside", |event| own_open(event).is_some())
+        self.bench.expect_none("an open outside", |event| own_open(event).is_some())
     }
+}
 
-    fn every_open_is_accounted_for(&self) -> Outcome {
-        const OPENS: u64 = 2_000;
-        let directory = self.scratch.join("models");
-        let path = directory.join("flood");
-        fs::write(&path, b"x").map_err(|error| error.to_string())?;
-        // One page holds a dozen records: most of the flood must be lost, and all of that counted.
-        let mut bench = Bench::start(&[("file_open", self.rung)], 4096, Some(&directory))?;
-        bench.drain();
-        let before = bench.counted(program::FILE_OPEN)?;
-        for _ in 0..OPENS {
-            let _file = File::open(&path).map_err(|error| error.to_string())?;
-        }
-        let received = bench.drain().iter().filter(|event| own_open(event).is_some()).count() as u64;
-        let after = bench.counted(program::FILE_OPEN)?;
-        let (generated, lost) = (after.generated - before.generated, after.ring_full - before.ring_full);
-        same("generated", &generated, &OPENS)?;
-        same("received and lost", &(received + lost), &OPENS)
+fn every_open_is_accounted_for(rung: &Rung, scratch: &Path) -> Outcome {
+    const OPENS: u64 = 2_000;
+    let directory = scratch.join("models");
+    let path = directory.join("flood");
+    fs::write(&path, b"x").map_err(|error| error.to_string())?;
+    // One page holds a dozen records: most of the flood must be lost, and all of that counted.
+    let mut bench = Bench::start(&[("file_open", rung.name)], 4096, Some(&directory))?;
+    bench.drain();
+    let before = bench.counted(program::FILE_OPEN)?;
+    for _ in 0..OPENS {
+        let _file = File::open(&path).map_err(|error| error.to_string())?;
     }
+    let received = bench.drain().iter().filter(|event| own_open(event).is_some()).count() as u64;
+    let after = bench.counted(program::FILE_OPEN)?;
+    let (generated, lost) = (after.generated - before.generated, after.ring_full - before.ring_full);
+    same("generated", &generated, &OPENS)?;
+    same("received and lost", &(received + lost), &OPENS)
 }
 
 fn every_hook_attached(bench: &Bench) -> Outcome {
@@ -279,7 +283,11 @@ fn life_of_a_process(bench: &mut Bench) -> Outcome {
         What::Exec(exec) => Some((of_child(event)?, exec.exe.clone())),
         _ => None,
     })?;
-    same("executable", &ran, &fs::canonicalize(&exe).map_err(|error| error.to_string())?.as_os_str().as_bytes().to_vec())?;
+    same(
+        "executable",
+        &ran,
+        &fs::canonicalize(&exe).map_err(|error| error.to_string())?.as_os_str().as_bytes().to_vec(),
+    )?;
     same("parent", &task.ppid, &std::process::id())?;
     let code = bench.expect("the exit", |event| match &event.what {
         What::Exit(exit) => of_child(event).map(|_| exit.code),
@@ -320,9 +328,7 @@ fn this_process(task: &Task) -> Outcome {
     same("gid", &task.gid, &rustix::process::getgid().as_raw())?;
     let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     same("ppid", &task.ppid, &parent)?;
-    for (name, number) in
-        [("mnt", task.namespaces.mnt), ("net", task.namespaces.net), ("pid", task.namespaces.pid)]
-    {
+    for (name, number) in [("mnt", task.namespaces.mnt), ("net", task.namespaces.net), ("pid", task.namespaces.pid)] {
         let meta = fs::metadata(format!("/proc/self/ns/{name}")).map_err(|error| error.to_string())?;
         same(&format!("{name} namespace"), &u64::from(number), &meta.ino())?;
     }

@@ -18,7 +18,9 @@ impl Cache {
     /// `$PLUMBLINE_CACHE`, else `$XDG_CACHE_HOME/plumbline`, else `~/.cache/plumbline`.
     pub(crate) fn open() -> Result<Self> {
         let root = root_from(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-            .ok_or_else(|| Error::said("no place for the cache: none of PLUMBLINE_CACHE, XDG_CACHE_HOME, HOME is set"))?;
+            .ok_or_else(|| {
+                Error::said("no place for the cache: none of PLUMBLINE_CACHE, XDG_CACHE_HOME, HOME is set")
+            })?;
         fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
         let root = root.canonicalize().map_err(Error::file("resolve", &root))?;
         Ok(Self { root })
@@ -30,14 +32,13 @@ impl Cache {
 
     /// The finished item `name`; made by `make` in a scratch directory first if it is not there yet.
     ///
-    /// One item is made at a time, by one process: two set-ups at once would fetch everything twice. So `make` must not
-    /// ask for another item.
+    /// By one process at a time: two set-ups at once would fetch everything twice.
     pub(crate) fn item(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let done = self.path(name);
         if done.exists() {
             return Ok(done);
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(name)?;
         if done.exists() {
             return Ok(done);
         }
@@ -49,9 +50,11 @@ impl Cache {
         Ok(done)
     }
 
-    /// Released when the file is dropped.
-    fn lock(&self) -> Result<File> {
-        let path = self.path("lock");
+    /// Waits until no other process works on `name`; the lock is released when the file is dropped.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        let dir = self.path("locks");
+        fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+        let path = dir.join(name);
         let lock = File::create(&path).map_err(Error::file("create", &path))?;
         if lock.try_lock().is_err() {
             println!("setup: waiting for another set-up to release {}", path.display());

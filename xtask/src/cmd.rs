@@ -1,5 +1,6 @@
 //! Running other programs: a failure names the whole command line and shows the tail of what it said.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::error::{Error, Result};
@@ -17,6 +18,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     let complaint = String::from_utf8_lossy(&done.stderr);
     check(command, done.status, &format!("{said}\n{complaint}"))?;
     Ok(said)
+}
+
+/// Runs to the end, gives every line of the standard output to `on_line`, and returns how it ended.
+pub(crate) fn stream(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<ExitStatus> {
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|source| start_error(command, source))?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n').map_while(std::io::Result::ok) {
+            on_line(&String::from_utf8_lossy(&line));
+        }
+    }
+    child.wait().map_err(|source| start_error(command, source))
 }
 
 /// Whether `program` answers `--version`, that is, is installed and starts.

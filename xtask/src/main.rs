@@ -6,9 +6,19 @@ mod apt;
 mod build;
 mod cache;
 mod cmd;
+mod distro;
+mod engine;
 mod error;
+mod lint;
+mod privilege;
+mod promtool;
+mod python;
+mod report;
+mod run;
 mod setup;
+mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -19,21 +29,28 @@ use crate::cache::Cache;
 use crate::error::Result;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, run and test of Plumbline")]
+#[command(name = "cargo xtask", about = "Set-up, build, run and test of Plumbline", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Task,
+    task: Task,
 }
 
 #[derive(Debug, Subcommand)]
 enum Task {
     Setup(setup::Setup),
     Build(build::Build),
+    Run(run::Run),
+    Test(test::Test),
+    Vm(vm::Vm),
+    Engine(engine::Engine),
+    Distro(distro::Distro),
+    Lint(lint::Lint),
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
+    match run(Cli::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xtask: {}", error.chain());
             ExitCode::FAILURE
@@ -41,10 +58,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<ExitCode> {
+/// Whether all went well; where something did not, it has been said.
+fn run(task: Task) -> Result<bool> {
     match task {
-        Task::Setup(setup) => setup.run(&Cache::open()?)?,
-        Task::Build(build) => build.run(&Cache::open()?)?,
+        Task::Setup(setup) => setup.run(&Cache::open()?).map(|()| true),
+        Task::Build(build) => build.run(&Cache::open()?).map(|()| true),
+        Task::Run(run) => run.run(&Cache::open()?).map(|()| true),
+        Task::Test(test) => Ok(test.run(&Cache::open()?)),
+        Task::Vm(vm) => vm.run(&Cache::open()?),
+        Task::Engine(engine) => engine.run(&Cache::open()?).map(|()| true),
+        Task::Distro(distro) => distro.run(&Cache::open()?).map(|()| true),
+        Task::Lint(lint) => Ok(lint.run()),
     }
-    Ok(ExitCode::SUCCESS)
 }

@@ -4,23 +4,38 @@ use clap::{Args, ValueEnum};
 
 use crate::cache::Cache;
 use crate::error::Result;
+use crate::promtool;
+use crate::python::Python;
 use crate::toolchain::BpfToolchain;
+use crate::vm;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// bpf-linker and the standard library's sources.
     Bpf,
+    /// QEMU and the kernels that it boots.
+    Vm,
+    /// Python with the packages that tests compare against.
+    Python,
+    /// Prometheus' checker of metric pages.
+    Promtool,
 }
 
 /// Fetch or build what is missing, into one cache directory.
 ///
-/// The other commands do this by themselves, as far as they need it.
+/// The other commands do this by themselves, as far as they need it. The directory is `$PLUMBLINE_CACHE`, else
+/// `plumbline` in the user's cache directory; deleting it undoes everything.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --only bpf")]
+#[command(
+    after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --only bpf,vm\n  cargo xtask setup --only vm --refresh"
+)]
 pub(crate) struct Setup {
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Fetch Debian's current kernels again; the cached ones are kept otherwise.
+    #[arg(long)]
+    refresh: bool,
 }
 
 impl Setup {
@@ -29,7 +44,19 @@ impl Setup {
         if wanted(Part::Bpf) {
             BpfToolchain::set_up(cache)?;
         }
-        println!("setup: ready");
+        if wanted(Part::Vm) {
+            if self.refresh {
+                vm::ALL.into_iter().try_for_each(|kernel| cache.forget(&kernel.item_name()))?;
+            }
+            vm::set_up(cache, &vm::ALL)?;
+        }
+        if wanted(Part::Python) {
+            Python::for_tests(cache)?;
+        }
+        if wanted(Part::Promtool) {
+            promtool::set_up(cache)?;
+        }
+        println!("setup: ready in {}", cache.path("").display());
         Ok(())
     }
 }

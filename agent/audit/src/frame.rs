@@ -92,6 +92,11 @@ impl<R: Read + Seek> Frames<R> {
         self.offset
     }
 
+    /// Where reading ends: the length of the file when it was last looked at.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Reads on to a new end of the file, after [`FrameError::Torn`] or the end.
     pub fn extend(&mut self, end: u64) -> io::Result<()> {
         self.end = end;
@@ -201,11 +206,14 @@ mod tests {
 
     #[test]
     fn frames_read_back_in_order() {
-        check(&two_frames(), expect![[r#"
+        check(
+            &two_frames(),
+            expect![[r#"
             0 Record one
             15 Checkpoint three
             end
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -235,18 +243,24 @@ mod tests {
     fn a_tail_of_zeros_is_torn_but_zeros_before_data_are_damage() {
         let torn = [two_frames(), vec![0; 5000]].concat();
         assert!(read(&torn).ends_with("32 expected a whole frame, found 5000 bytes of an unfinished one\n"));
-        check(&[vec![0; 5000], two_frames()].concat(), expect![[r#"
+        check(
+            &[vec![0; 5000], two_frames()].concat(),
+            expect![[r#"
             0 expected a frame length of 1 to 65535, found 0
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_length_that_no_writer_writes_is_damage_and_not_a_torn_frame() {
         let mut bytes = two_frames();
         bytes[2] = 1;
-        check(&bytes, expect![[r#"
+        check(
+            &bytes,
+            expect![[r#"
             0 expected a frame length of 1 to 65535, found 65539
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

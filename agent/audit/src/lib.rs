@@ -27,6 +27,7 @@ pub mod segment;
 pub mod verify;
 mod writer;
 
+pub use chain::Violation;
 pub use log::{Appended, Log, LogError, Options};
 pub use note::{SigningKey, VerifierKey};
 pub use reader::Reader;

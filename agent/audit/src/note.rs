@@ -72,11 +72,8 @@ impl VerifierKey {
         if !fits || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
             return Err(KeyError::Name);
         }
-        let digest = Sha256::new()
-            .chain_update(name)
-            .chain_update([b'\n', ED25519])
-            .chain_update(public.as_bytes())
-            .finalize();
+        let digest =
+            Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(public.as_bytes()).finalize();
         Ok(VerifierKey { name: name.to_owned(), id: [digest[0], digest[1], digest[2], digest[3]], public })
     }
 

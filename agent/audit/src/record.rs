@@ -106,8 +106,9 @@ fn uid(origin: &str, seq: u64) -> String {
 /// The fields of a record that place it in the log.
 #[derive(Debug, Deserialize)]
 pub struct Envelope<'a> {
+    /// A value of any type: what it is matters to loss counting alone.
     #[serde(default)]
-    class_uid: u64,
+    class_uid: Value,
     #[serde(borrow)]
     metadata: Metadata<'a>,
     #[serde(borrow)]
@@ -133,8 +134,8 @@ struct Unmapped<'a> {
 struct Ours<'a> {
     #[serde(borrow)]
     prev: Cow<'a, str>,
-    #[serde(borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    kind: Value,
 }
 
 impl<'a> Envelope<'a> {
@@ -167,7 +168,7 @@ impl<'a> Envelope<'a> {
 
     /// Whether this record says that events were lost.
     pub fn declares_loss(&self) -> bool {
-        self.class_uid == EVENT_LOG_ACTIVITY && self.unmapped.plumbline.kind.as_deref() == Some("loss")
+        self.class_uid == EVENT_LOG_ACTIVITY && self.unmapped.plumbline.kind == "loss"
     }
 }
 
@@ -186,7 +187,8 @@ mod tests {
 
     #[test]
     fn sealing_adds_the_place_in_the_log_and_keeps_the_order_of_fields() {
-        let event = json!({"class_uid": 1001, "metadata": {"version": "1.8.0"}, "unmapped": {"plumbline": {"boot_ns": 5}}});
+        let event =
+            json!({"class_uid": 1001, "metadata": {"version": "1.8.0"}, "unmapped": {"plumbline": {"boot_ns": 5}}});
         let sealed = draft(event).unwrap().seal(ORIGIN, 7, &Hash::ZERO).unwrap();
         let expect = concat!(
             r#"{"class_uid":1001,"metadata":{"version":"1.8.0","sequence":7,"log_name":"log.example/a","#,
@@ -215,7 +217,10 @@ mod tests {
         check(json!({"unmapped": {"plumbline": []}}), DraftError::NotAnObject { field: "unmapped.plumbline" });
         check(json!({"metadata": {"sequence": 1}}), DraftError::ChainField { field: "metadata.sequence" });
         check(json!({"metadata": {"uid": "x"}}), DraftError::ChainField { field: "metadata.uid" });
-        check(json!({"unmapped": {"plumbline": {"prev": ""}}}), DraftError::ChainField { field: "unmapped.plumbline.prev" });
+        check(
+            json!({"unmapped": {"plumbline": {"prev": ""}}}),
+            DraftError::ChainField { field: "unmapped.plumbline.prev" },
+        );
         let deep = (0..MAX_DEPTH + 1).fold(json!(1), |inner, _| json!([inner]));
         check(json!({ "deep": deep }), DraftError::TooDeep);
     }
@@ -252,12 +257,12 @@ mod tests {
         let value = leaf.prop_recursive(4, 20, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((".{0,8}", inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+                prop::collection::vec((".{0,8}", inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         });
-        let name = ".{0,8}".prop_filter("free of the reserved names", |name| {
-            !["metadata", "unmapped", "class_uid"].contains(&name.as_str())
-        });
+        let name = ".{0,8}"
+            .prop_filter("free of the reserved names", |name| !["metadata", "unmapped"].contains(&name.as_str()));
         prop::collection::vec((name, value), 0..6).prop_map(|fields| fields.into_iter().collect())
     }
 

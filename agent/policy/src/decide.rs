@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::facts::{Facts, Object};
+use crate::pattern::Globs;
 use crate::policy::{Effect, Exception, Policy, Rule, Severity, When, within_any};
 
 /// What the policies say of one event. Only deciding makes one, so holding a verdict proves that policies were asked.
@@ -80,7 +81,7 @@ impl When {
                 let by_inode = watched.is_some_and(|watched| covered.matches(watched));
                 // Of a truncated path nobody can say that it lies elsewhere.
                 let unknown = *path_truncated && watched.is_none();
-                by_inode || unknown || (!path_truncated && covered.matches(path))
+                by_inode || (!path_truncated && covered.matches(path))
             }
             (Self::Connect { not_to, protocols }, Object::Connect { protocol, address, .. }) => {
                 protocols.contains(protocol) && !within_any(*address, not_to)
@@ -102,17 +103,16 @@ impl Exception {
             Object::Connect { address, port, .. } => (Some(address), Some(port)),
             Object::FileOpen { .. } => (None, None),
         };
-        let ancestor = |globs: &crate::pattern::Globs| {
-            subject.ancestors.iter().any(|ancestor| ancestor.exe.is_some_and(|exe| globs.matches(exe)))
-        };
-        holds(&self.exe, subject.exe, |globs, exe| globs.matches(exe))
+        let ancestor =
+            |globs: &Globs| subject.ancestors.iter().any(|ancestor| ancestor.exe.is_some_and(|exe| globs.matches(exe)));
+        holds(&self.exe, subject.exe, Globs::matches)
             && holds(&self.comm, Some(subject.comm), |names, comm| names.iter().any(|name| **name == *comm))
             && holds(&self.uid, Some(subject.uid), |uids, uid| uids.contains(&uid))
             && holds(&self.container, subject.container, |prefixes, id| prefixes.iter().any(|p| id.starts_with(&**p)))
-            && holds(&self.cgroup, subject.cgroup, |globs, cgroup| globs.matches(cgroup))
-            && holds(&self.unit, subject.cgroup.and_then(unit), |globs, unit| globs.matches(unit))
+            && holds(&self.cgroup, subject.cgroup, Globs::matches)
+            && holds(&self.unit, subject.cgroup.and_then(unit), Globs::matches)
             && self.descendants_of.as_ref().is_none_or(ancestor)
-            && holds(&self.path, path, |globs, path| globs.matches(path))
+            && holds(&self.path, path, Globs::matches)
             && holds(&self.to, address, |networks, address| within_any(address, networks))
             && holds(&self.port, port, |ports, port| ports.contains(&port))
     }

@@ -3,6 +3,7 @@
 //! Every reader returns `Option`: `None` means that the mistake has been noted and the caller goes on with the next
 //! field, so that one run shows every mistake of a file.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
@@ -32,8 +33,9 @@ impl<'n> Fields<'n> {
             problems.push(wrong_type(node, &format!("{what} is a mapping of {}", one_of(known.iter().copied()))));
             return None;
         };
-        for (index, (key, _)) in entries.iter().enumerate() {
-            if let Some((first, _)) = entries[..index].iter().find(|(earlier, _)| earlier.name == key.name) {
+        let mut seen: HashMap<&str, &Key> = HashMap::new();
+        for (key, _) in entries {
+            if let Some(first) = seen.get(key.name.as_str()) {
                 problems.push(
                     Problem::new(&key.at, format!("{} stands twice in {what}", quoted(&key.name)))
                         .label("again")
@@ -44,6 +46,7 @@ impl<'n> Fields<'n> {
                 let problem = Problem::new(&key.at, format!("{what} has no field {}", quoted(&key.name)));
                 problems.push(suggest(problem, &key.name, known));
             }
+            seen.entry(&key.name).or_insert(key);
         }
         // A mapping has no width of its own; its first key shows where it is.
         let at = entries.first().map_or_else(|| node.at.clone(), |(key, _)| key.at.clone());
@@ -61,7 +64,9 @@ impl<'n> Fields<'n> {
 
     pub(crate) fn required(&self, name: &'static str, problems: &mut Problems) -> Option<&'n Node> {
         let found = self.get(name);
-        if found.is_none() {
+        // A misspelt field is one mistake, not two.
+        let misspelt = || self.entries.iter().any(|(key, _)| did_you_mean(&key.name, [name]).is_some());
+        if found.is_none() && !misspelt() {
             let message = format!("{} lacks `{name}`", self.what);
             problems.push(Problem::new(&self.at, message).label("in this mapping").help(format!("add `{name}:`")));
         }
@@ -134,23 +139,27 @@ pub(crate) fn integer<T: TryFrom<i128>>(node: &Node, what: &str, range: &str, pr
     };
     let fitting = T::try_from(number).ok();
     if fitting.is_none() {
-        problems.push(Problem::new(&node.at, format!("{number} is not a {what}")).help(format!("write {range}")));
+        problems.push(Problem::new(&node.at, format!("{number} is not {what}")).help(format!("write {range}")));
     }
     fitting
 }
 
-/// One word of a closed set.
+/// One word of a closed set; `what` comes with its article.
 pub(crate) fn word<T: Copy>(
     node: &Node,
     what: &str,
     words: &[(&'static str, T)],
     problems: &mut Problems,
 ) -> Option<T> {
-    let given = text(node, what, problems)?;
+    let known = words.iter().map(|&(word, _)| word);
+    let Value::Text(given) = &node.value else {
+        problems.push(wrong_type(node, &format!("expected {}", one_of(known))));
+        return None;
+    };
     let found = words.iter().find(|(word, _)| *word == given).map(|&(_, meaning)| meaning);
     if found.is_none() {
-        let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
-        problems.push(suggest(Problem::new(&node.at, format!("{} is not a {what}", quoted(given))), given, &known));
+        let known: Vec<&str> = known.collect();
+        problems.push(suggest(Problem::new(&node.at, format!("{} is not {what}", quoted(given))), given, &known));
     }
     found
 }

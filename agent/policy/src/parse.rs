@@ -3,6 +3,7 @@
 //! Every function notes what is wrong and goes on; a policy comes out only when nothing was noted. The fields are
 //! described for users in `docs/policies.md`, which must be changed together with this file.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,10 +50,10 @@ impl Policy {
 fn policy(root: &Node, problems: &mut Problems) -> Option<Policy> {
     let fields = Fields::of(root, "a policy", &["apiVersion", "kind", "metadata", "spec", "tests"], problems)?;
     if let Some(node) = fields.required("apiVersion", problems) {
-        word(node, "version of the policy language", API_VERSIONS, problems);
+        word(node, "the version of the policy language that is read here", API_VERSIONS, problems);
     }
     if let Some(node) = fields.required("kind", problems) {
-        word(node, "kind of document", KINDS, problems);
+        word(node, "a kind of document that is read here", KINDS, problems);
     }
     let metadata = fields.required("metadata", problems).and_then(|node| metadata(node, problems));
     let rules = fields.required("spec", problems).and_then(|node| {
@@ -63,18 +64,18 @@ fn policy(root: &Node, problems: &mut Problems) -> Option<Policy> {
         (Some(node), rules) => tests(node, rules.as_deref(), problems),
         (None, _) => Some(Vec::new()),
     };
-    let (name, description) = metadata?;
-    Some(Policy { name, description, rules: rules?, tests: tests? })
+    let ((name, name_at), description) = metadata?;
+    Some(Policy { name, name_at, description, rules: rules?, tests: tests? })
 }
 
-fn metadata(node: &Node, problems: &mut Problems) -> Option<(Arc<str>, String)> {
+fn metadata(node: &Node, problems: &mut Problems) -> Option<(Named, String)> {
     let fields = Fields::of(node, "`metadata`", &["name", "description"], problems)?;
     let description = match fields.get("description") {
         Some(node) => text(node, "a description", problems)?.to_owned(),
         None => String::new(),
     };
-    let name = name(fields.required("name", problems)?, problems)?;
-    Some((name, description))
+    let node = fields.required("name", problems)?;
+    Some(((name(node, problems)?, node.at.clone()), description))
 }
 
 /// A name that is safe in labels, file names and records.
@@ -93,11 +94,11 @@ fn name(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
 
 fn rules(node: &Node, problems: &mut Problems) -> Option<Vec<Rule>> {
     let items = list(node, "`rules`", problems)?;
-    let mut seen: Vec<(Arc<str>, Range<usize>)> = Vec::new();
+    let mut seen: HashMap<Arc<str>, Range<usize>> = HashMap::new();
     each(items, problems, |item, problems| {
         let (rule, at) = rule(item, problems);
         if let Some((name, at)) = at {
-            if let Some((_, first)) = seen.iter().find(|(earlier, _)| *earlier == name) {
+            if let Some(first) = seen.get(&name) {
                 problems.push(
                     Problem::new(&at, format!("two rules are called {}", quoted(&name)))
                         .label("again")
@@ -105,20 +106,23 @@ fn rules(node: &Node, problems: &mut Problems) -> Option<Vec<Rule>> {
                         .help("give each rule its own name"),
                 );
             }
-            seen.push((name, at));
+            seen.entry(name).or_insert(at);
         }
         rule
     })
 }
 
+/// A name and where it stands.
+type Named = (Arc<str>, Range<usize>);
+
 /// The rule, and apart from it its name, which may be known where the rule is not.
-fn rule(node: &Node, problems: &mut Problems) -> (Option<Rule>, Option<(Arc<str>, Range<usize>)>) {
+fn rule(node: &Node, problems: &mut Problems) -> (Option<Rule>, Option<Named>) {
     let known = &["name", "severity", "effect", "message", "match", "except"];
     let Some(fields) = Fields::of(node, "a rule", known, problems) else { return (None, None) };
     let named = fields.required("name", problems).and_then(|node| Some((name(node, problems)?, node.at.clone())));
     let severity =
-        fields.required("severity", problems).and_then(|node| word(node, "severity", Severity::WORDS, problems));
-    let effect = fields.required("effect", problems).and_then(|node| word(node, "effect", Effect::WORDS, problems));
+        fields.required("severity", problems).and_then(|node| word(node, "a severity", Severity::WORDS, problems));
+    let effect = fields.required("effect", problems).and_then(|node| word(node, "an effect", Effect::WORDS, problems));
     let when = fields.required("match", problems).and_then(|node| when(node, problems));
     let connections = matches!(when, Some(When::Connect { .. }));
     let message = fields.required("message", problems).and_then(|node| {
@@ -146,7 +150,7 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
             let fields = Fields::of(node, "`file`", &["watch", "access"], problems)?;
             if let Some(access) = fields.get("access") {
                 let items = list(access, "`access`", problems)?;
-                each(items, problems, |item, problems| word(item, "kind of access", ACCESSES, problems))?;
+                each(items, problems, |item, problems| word(item, "a kind of access", ACCESSES, problems))?;
             }
             let node = fields.required("watch", problems)?;
             let items = list(node, "`watch`", problems)?;
@@ -167,7 +171,7 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
             let fields = Fields::of(node, "`connect`", &["notTo", "protocol"], problems)?;
             let protocols = match fields.get("protocol") {
                 Some(node) => each(one_or_many(node, "`protocol`", problems)?, problems, |item, problems| {
-                    word(item, "protocol", Protocol::WORDS, problems)
+                    word(item, "a protocol", Protocol::WORDS, problems)
                 }),
                 None => Some(vec![Protocol::Tcp, Protocol::Udp]),
             };
@@ -210,8 +214,7 @@ fn network(node: &Node, problems: &mut Problems) -> Option<IpNet> {
 }
 
 fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Option<Exception> {
-    let known =
-        &["exe", "comm", "uid", "container", "cgroup", "unit", "descendantsOf", "path", "to", "port"];
+    let known = &["exe", "comm", "uid", "container", "cgroup", "unit", "descendantsOf", "path", "to", "port"];
     let fields = Fields::of(node, "an exception", known, problems)?;
     if !known.iter().any(|name| fields.get(name).is_some()) {
         if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
@@ -237,7 +240,7 @@ fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Optio
         exe: fields.get("exe").and_then(|node| globs(node, "`exe`", Globs::of_files, problems)),
         comm: fields.get("comm").and_then(|node| many(node, "`comm`", problems, comm)),
         uid: fields.get("uid").and_then(|node| {
-            many(node, "`uid`", problems, |node, problems| integer(node, "user id", "0 to 4294967295", problems))
+            many(node, "`uid`", problems, |node, problems| integer(node, "a user id", "0 to 4294967295", problems))
         }),
         container: fields.get("container").and_then(|node| many(node, "`container`", problems, container)),
         cgroup: fields.get("cgroup").and_then(|node| globs(node, "`cgroup`", Globs::of_cgroups, problems)),
@@ -299,7 +302,7 @@ fn container(node: &Node, problems: &mut Problems) -> Option<String> {
 }
 
 fn port(node: &Node, problems: &mut Problems) -> Option<u16> {
-    integer(node, "port", "0 to 65535", problems)
+    integer(node, "a port", "0 to 65535", problems)
 }
 
 fn tests(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<Vec<TestCase>> {
@@ -312,7 +315,8 @@ fn test(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<
         &[("alert", Some(Effect::Alert)), ("audit", Some(Effect::Audit)), ("none", None)];
     let fields = Fields::of(node, "a test", &["name", "event", "expect", "rule"], problems)?;
     let name = fields.required("name", problems).and_then(|node| text(node, "the name of a test", problems));
-    let expect = fields.required("expect", problems).and_then(|node| word(node, "expectation", EXPECTATIONS, problems));
+    let expect =
+        fields.required("expect", problems).and_then(|node| word(node, "an expectation", EXPECTATIONS, problems));
     let rule = match fields.get("rule") {
         Some(node) => Some(Arc::from(text(node, "the name of a rule", problems)?)),
         None => None,
@@ -347,7 +351,7 @@ fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
         (_, node) => {
             let fields = Fields::of(node, "`connect`", &["address", "port", "protocol"], problems)?;
             let protocol = match fields.get("protocol") {
-                Some(node) => word(node, "protocol", Protocol::WORDS, problems),
+                Some(node) => word(node, "a protocol", Protocol::WORDS, problems),
                 None => Some(Protocol::Tcp),
             };
             let port = fields.required("port", problems).and_then(|node| port(node, problems));

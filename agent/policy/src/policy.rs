@@ -1,6 +1,7 @@
 //! A checked policy: every value in it has been understood, so that evaluation cannot fail.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -14,6 +15,8 @@ use crate::test_case::TestCase;
 #[derive(Debug)]
 pub struct Policy {
     pub(crate) name: Arc<str>,
+    /// Where the name stands in the file.
+    pub(crate) name_at: Range<usize>,
     pub(crate) description: String,
     pub(crate) rules: Vec<Rule>,
     pub(crate) tests: Vec<TestCase>,

@@ -8,6 +8,11 @@ use std::ops::Range;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
 
+/// After these, a person has seen enough.
+const MAX_PROBLEMS: usize = 50;
+/// Longer lines are cut where they are shown.
+const MAX_LINE_BYTES: usize = 400;
+
 /// One mistake at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -16,7 +21,7 @@ pub struct Problem {
     pub(crate) label: String,
     pub(crate) help: Option<String>,
     /// Another place that explains this one: the first of two twins.
-    pub(crate) other: Option<(Range<usize>, String)>,
+    pub(crate) other: Option<Box<(Range<usize>, String)>>,
 }
 
 impl Problem {
@@ -35,7 +40,7 @@ impl Problem {
     }
 
     pub(crate) fn other(mut self, at: &Range<usize>, label: impl Into<String>) -> Self {
-        self.other = Some((at.clone(), label.into()));
+        self.other = Some(Box::new((at.clone(), label.into())));
         self
     }
 }
@@ -55,7 +60,8 @@ impl Diagnostic for Problem {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let here = LabeledSpan::new_primary_with_span(Some(self.label.clone()), self.at.clone());
-        let other = self.other.iter().map(|(at, label)| LabeledSpan::new_with_span(Some(label.clone()), at.clone()));
+        let other =
+            self.other.as_deref().map(|(at, label)| LabeledSpan::new_with_span(Some(label.clone()), at.clone()));
         Some(Box::new(std::iter::once(here).chain(other)))
     }
 }
@@ -70,15 +76,21 @@ pub struct InvalidPolicy {
 impl InvalidPolicy {
     /// `problems` must not be empty.
     pub(crate) fn new(name: &str, text: &str, mut problems: Vec<Problem>) -> Self {
-        let text = printable(text);
+        problems.sort_by_key(|problem| problem.at.start);
+        if problems.len() > MAX_PROBLEMS {
+            let more = problems.len() - MAX_PROBLEMS;
+            problems.truncate(MAX_PROBLEMS);
+            let last = problems[MAX_PROBLEMS - 1].at.clone();
+            problems.push(Problem::new(&last, format!("{more} more mistakes are not shown")).label("from here on"));
+        }
+        let excerpt = Excerpt::of(text);
         for problem in &mut problems {
-            problem.at = within(&problem.at, &text);
-            if let Some((at, _)) = &mut problem.other {
-                *at = within(at, &text);
+            problem.at = excerpt.place(&problem.at);
+            if let Some(other) = &mut problem.other {
+                other.0 = excerpt.place(&other.0);
             }
         }
-        problems.sort_by_key(|problem| problem.at.start);
-        Self { source: NamedSource::new(name, text), problems }
+        Self { source: NamedSource::new(name, excerpt.text), problems }
     }
 
     /// The file's name.
@@ -102,6 +114,7 @@ impl InvalidPolicy {
         let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(110);
         for problem in &self.problems {
             handler.render_report(out, &Located { problem, source: &self.source })?;
+            out.write_char('\n')?;
         }
         Ok(())
     }
@@ -160,8 +173,45 @@ impl Diagnostic for Located<'_> {
     }
 }
 
-/// Control characters replaced by others of the same length: a hostile file must not drive the reader's terminal, and
-/// the places in it must stay true.
+/// A file's text as it can be shown: without control characters, which would drive the reader's terminal, and without
+/// endless lines.
+struct Excerpt {
+    text: String,
+    /// Where each line began in the file, and where it begins now.
+    lines: Vec<(usize, usize)>,
+}
+
+impl Excerpt {
+    fn of(text: &str) -> Self {
+        let mut excerpt = Self { text: String::new(), lines: Vec::new() };
+        let mut start = 0;
+        for line in text.split_inclusive('\n') {
+            excerpt.lines.push((start, excerpt.text.len()));
+            start += line.len();
+            let shown = &line[..line.floor_char_boundary(MAX_LINE_BYTES)];
+            excerpt.text.push_str(&printable(shown));
+            if shown.len() < line.len() {
+                excerpt.text.push_str("…\n");
+            }
+        }
+        excerpt
+    }
+
+    /// A place in the file as a place in the excerpt; what was cut off lies at the end of its line.
+    fn place(&self, at: &Range<usize>) -> Range<usize> {
+        let start = self.offset(at.start);
+        start..self.offset(at.end).max(start)
+    }
+
+    fn offset(&self, in_file: usize) -> usize {
+        let line = self.lines.partition_point(|&(start, _)| start <= in_file).saturating_sub(1);
+        let (from, to) = self.lines.get(line).copied().unwrap_or_default();
+        let end = self.lines.get(line + 1).map_or(self.text.len(), |&(_, next)| next.saturating_sub(1));
+        self.text.floor_char_boundary((to + (in_file - from)).min(end))
+    }
+}
+
+/// Control characters replaced by others of the same length, so that places stay true.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|character| match character {
@@ -174,21 +224,14 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// `at`, cut to what lies in `text` and to whole characters.
-fn within(at: &Range<usize>, text: &str) -> Range<usize> {
-    let start = text.floor_char_boundary(at.start.min(text.len()));
-    let end = text.ceil_char_boundary(at.end.clamp(start, text.len()));
-    start..end
-}
-
-/// The word of `known` that was probably meant: at most two edits away.
+/// The word of `known` that was probably meant: at most two edits away, and no more than half of it.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer words cannot be within two edits of ours, and must not cost time.
     let short: String = word.chars().take(64).collect();
     known
         .into_iter()
         .map(|candidate| (strsim::osa_distance(&short.to_lowercase(), &candidate.to_lowercase()), candidate))
-        .filter(|&(distance, candidate)| distance <= 2 && distance < candidate.chars().count())
+        .filter(|&(distance, candidate)| distance <= 2 && 2 * distance <= candidate.chars().count())
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }

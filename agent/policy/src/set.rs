@@ -73,7 +73,7 @@ impl PolicySet {
         for &(name, text) in &documents {
             match Policy::parse(name, text) {
                 Ok(policy) => match policies.iter().find(|earlier| earlier.name == policy.name) {
-                    Some(_) => invalid.push(twin(name, text, &policy.name)),
+                    Some(_) => invalid.push(twin(name, text, &policy)),
                     None => policies.push(policy),
                 },
                 Err(mistakes) => invalid.push(mistakes),
@@ -134,9 +134,8 @@ impl PolicySet {
 }
 
 /// The mistake of a second policy with a name that is taken.
-fn twin(file: &str, text: &str, name: &str) -> InvalidPolicy {
-    let at = text.find(name).map_or(0..0, |start| start..start + name.len());
-    let problem = Problem::new(&at, format!("another file has a policy called `{name}` as well"))
+fn twin(file: &str, text: &str, policy: &Policy) -> InvalidPolicy {
+    let problem = Problem::new(&policy.name_at, format!("another file has a policy called `{}` as well", policy.name))
         .help("give each policy its own name");
     InvalidPolicy::new(file, text, vec![problem])
 }

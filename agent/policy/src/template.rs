@@ -111,7 +111,8 @@ fn placeholder(word: &str, at: &std::ops::Range<usize>, connections: bool) -> Re
     if let Some(&(_, found)) = Placeholder::WORDS.iter().find(|&&(name, value)| name == word && fits(value)) {
         return Ok(found);
     }
-    let problem = Problem::new(at, format!("the message has an unknown placeholder {}", quoted(&format!("{{{word}}}"))));
+    let problem =
+        Problem::new(at, format!("the message has an unknown placeholder {}", quoted(&format!("{{{word}}}"))));
     Err(match did_you_mean(word, known()) {
         Some(meant) => problem.help(format!("write `{{{meant}}}`")),
         None => problem.help(format!("in braces write {}", one_of(known()))),

@@ -20,7 +20,8 @@ pub(crate) struct TestCase {
 impl TestCase {
     /// What is wrong with `verdict`, if anything.
     pub(crate) fn objection(&self, verdict: &Verdict) -> Option<String> {
-        let mut relevant = verdict.matched().iter().filter(|matched| self.rule.as_ref().is_none_or(|rule| *rule == matched.rule));
+        let mut relevant =
+            verdict.matched().iter().filter(|matched| self.rule.as_ref().is_none_or(|rule| *rule == matched.rule));
         let seen = match &self.rule {
             Some(_) => relevant.next().map(|matched| matched.effect),
             None => verdict.effect(),
@@ -34,7 +35,9 @@ impl TestCase {
             [] => "no rule matched".to_owned(),
             matched => matched
                 .iter()
-                .map(|matched| format!("rule `{}` matched ({}): {}", matched.rule, matched.effect.as_str(), matched.message))
+                .map(|matched| {
+                    format!("rule `{}` matched ({}): {}", matched.rule, matched.effect.as_str(), matched.message)
+                })
                 .collect::<Vec<_>>()
                 .join("; "),
         };

@@ -10,7 +10,7 @@ use std::string::FromUtf8Error;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::options::{AliasLimits, DuplicateKeyPolicy, MergeKeyPolicy};
-use serde_yaml::{Location, Options, Spanned};
+use serde_yaml::{Error, Location, Options, Spanned};
 
 use crate::problem::{InvalidPolicy, Problem};
 
@@ -63,7 +63,7 @@ impl Value {
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
     if text.len() > MAX_DOCUMENT_BYTES {
         let message = format!("the file is {} bytes long; a policy may have {MAX_DOCUMENT_BYTES}", text.len());
-        return Err(Problem::new(&(0..0), message).help("split it into several files"));
+        return Err(Problem::new(&(0..0), message).label("too long").help("split it into several files"));
     }
     if text.trim().is_empty() {
         return Err(Problem::new(&(0..0), "the file is empty").help("see docs/policies.md for a first policy"));
@@ -90,19 +90,18 @@ fn options() -> Options {
 }
 
 /// The parser's complaint in our words where we know better what to write.
-fn syntax_problem(text: &str, error: &serde_yaml::Error) -> Problem {
-    let error = error.without_snippet();
+fn syntax_problem(text: &str, error: &Error) -> Problem {
+    let mut error = error.without_snippet();
+    // Where it happened below an alias, the cause says more.
+    while let Error::AliasError { error: cause, .. } = error {
+        error = cause;
+    }
     let at = error.location().map_or(0..0, |location| bytes_of(text, &location));
-    let line_start = text[..text.floor_char_boundary(at.start.min(text.len()))].rfind('\n').map_or(0, |end| end + 1);
-    let indentation: &str = &text[line_start..];
-    let indentation = &indentation[..indentation.len() - indentation.trim_start_matches([' ', '\t']).len()];
-    if let Some(tab) = indentation.find('\t') {
-        let tab = line_start + tab;
+    if let Some(tab) = indenting_tab(text, at.start) {
         return Problem::new(&(tab..tab + 1), "a tab indents this line; YAML forbids it")
             .label("tab")
             .help("indent with spaces");
     }
-    use serde_yaml::Error;
     match error {
         Error::MultipleDocuments { .. } => Problem::new(&at, "a second document begins here; a policy file holds one")
             .help("move it to a file of its own"),
@@ -129,8 +128,24 @@ pub(crate) fn not_utf8(name: &str, error: &FromUtf8Error) -> InvalidPolicy {
     InvalidPolicy::new(name, &text, vec![problem.label("not a character").help("save it as UTF-8")])
 }
 
+/// A tab in the indentation of the line of `near`, or of the next one, where the parser stumbled.
+fn indenting_tab(text: &str, near: usize) -> Option<usize> {
+    let near = text.floor_char_boundary(near.min(text.len()));
+    let mut start = text[..near].rfind('\n').map_or(0, |end| end + 1);
+    for line in text[start..].split_inclusive('\n').take(2) {
+        let indentation = line.len() - line.trim_start_matches([' ', '\t']).len();
+        if let Some(tab) = line[..indentation].find('\t') {
+            return Some(start + tab);
+        }
+        start += line.len();
+    }
+    None
+}
+
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    // The place is drawn beside it.
+    line.split(" at line ").next().unwrap_or(line).to_owned()
 }
 
 /// The place of a node as bytes of the source; a parser that gives no byte offsets gives line and column.

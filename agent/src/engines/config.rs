@@ -89,8 +89,9 @@ pub enum ConfigError {
     Url(String),
     #[error("url {0:?}: expected http, because TLS to engines is not supported")]
     Tls(String),
-    #[error("url {0:?}: expected no user or password in it")]
-    Credentials(String),
+    // Does not repeat the url: a password has no place in a log.
+    #[error("url with a user or password: expected none")]
+    Credentials,
     #[error("dialect {given:?}: expected `auto`, {known}", known = known_dialects())]
     Dialect { given: String },
     #[error("interval {0:?}: expected a time such as `5s`, from 250ms to 1h")]
@@ -156,12 +157,15 @@ impl TryFrom<String> for MetricsUrl {
         }
         let Some(authority) = uri.authority() else { return Err(ConfigError::Url(url)) };
         if authority.as_str().contains('@') {
-            return Err(ConfigError::Credentials(url));
+            return Err(ConfigError::Credentials);
         }
         // IPv6 stands in brackets in a URL and without them in an address.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = authority.port_u16().unwrap_or(80);
-        if host.is_empty() || port == 0 || (authority.port().is_none() && authority.as_str().ends_with(':')) {
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => 80,
+            _ => authority.port_u16().unwrap_or(0),
+        };
+        if host.is_empty() || port == 0 {
             return Err(ConfigError::Url(url));
         }
         let path = match uri.path_and_query().map(hyper::http::uri::PathAndQuery::as_str) {
@@ -269,31 +273,150 @@ mod tests {
 
     #[test]
     fn little_has_to_be_said() {
-        check("{}", expect![[""]]);
-        check("targets: [{name: chat, url: 'http://localhost:8000'}]", expect![[""]]);
+        check(
+            "{}",
+            expect![[r#"
+            discover: true
+        "#]],
+        );
+        check(
+            "targets: [{name: chat, url: 'http://localhost:8000'}]",
+            expect![[r#"
+            discover: true
+            chat http://localhost:8000/metrics (localhost 8000) auto 5s None
+        "#]],
+        );
     }
 
     #[test]
     fn everything_can_be_said() {
         check(
             "discover: false\ntargets:\n- {name: a.b-1, url: 'http://[::1]:8080/x?model=y', dialect: llamacpp, interval: 500ms, model: tiny}\n- {name: b, url: 'http://10.0.0.1/', dialect: auto}\n",
-            expect![[""]],
+            expect![[r#"
+                discover: false
+                a.b-1 http://[::1]:8080/x?model=y (::1 8080) llamacpp 500ms Some("tiny")
+                b http://10.0.0.1/metrics (10.0.0.1 80) auto 5s None
+            "#]],
         );
     }
 
     #[test]
     fn mistakes_are_named() {
-        check("discovery: true", expect![[""]]);
-        check("targets: [{name: a b, url: 'http://h'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h'}, {name: a, url: 'http://i'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'https://h'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://u:p@h'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'localhost:8000'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h:99999'}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h', dialect: vlm}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h', interval: 0s}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h', interval: -5s}]", expect![[""]]);
-        check("targets: [{name: a, url: 'http://h', interval: often}]", expect![[""]]);
-        check("targets: [{name: a}]", expect![[""]]);
+        check(
+            "discovery: true",
+            expect![[r#"
+            error: line 1 column 1: unknown field `discovery`, expected one of discover, targets
+             --> <input>:1:1
+              |
+            1 | discovery: true
+              | ^ unknown field `discovery`, expected one of discover, targets
+        "#]],
+        );
+        check(
+            "targets: [{name: a b, url: 'http://h'}]",
+            expect![[r#"
+            error: line 1 column 18: engine name "a b": expected 1 to 64 letters, digits, `.`, `_` or `-`
+             --> <input>:1:18
+              |
+            1 | targets: [{name: a b, url: 'http://h'}]
+              |                  ^ engine name "a b": expected 1 to 64 letters, digits, `.`, `_` or `-`
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h'}, {name: a, url: 'http://i'}]",
+            expect![[r#"
+            two engines are named `a`: expected each name once
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'https://h'}]",
+            expect![[r#"
+            error: line 1 column 26: url "https://h": expected http, because TLS to engines is not supported
+             --> <input>:1:26
+              |
+            1 | targets: [{name: a, url: 'https://h'}]
+              |                          ^ url "https://h": expected http, because TLS to engines is not supported
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://u:p@h'}]",
+            expect![[r#"
+                error: line 1 column 26: url with a user or password: expected none
+                 --> <input>:1:26
+                  |
+                1 | targets: [{name: a, url: 'http://u:p@h'}]
+                  |                          ^ url with a user or password: expected none
+            "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'localhost:8000'}]",
+            expect![[r#"
+            error: line 1 column 26: url "localhost:8000": expected http://HOST[:PORT][/PATH]
+             --> <input>:1:26
+              |
+            1 | targets: [{name: a, url: 'localhost:8000'}]
+              |                          ^ url "localhost:8000": expected http://HOST[:PORT][/PATH]
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h:99999'}]",
+            expect![[r#"
+                error: line 1 column 26: url "http://h:99999": expected http://HOST[:PORT][/PATH]
+                 --> <input>:1:26
+                  |
+                1 | targets: [{name: a, url: 'http://h:99999'}]
+                  |                          ^ url "http://h:99999": expected http://HOST[:PORT][/PATH]
+            "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h', dialect: vlm}]",
+            expect![[r#"
+            error: line 1 column 47: dialect "vlm": expected `auto`, `llamacpp`, `vllm`
+             --> <input>:1:47
+              |
+            1 | targets: [{name: a, url: 'http://h', dialect: vlm}]
+              |                                               ^ dialect "vlm": expected `auto`, `llamacpp`, `vllm`
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h', interval: 0s}]",
+            expect![[r#"
+            error: line 1 column 48: interval "0s": expected a time such as `5s`, from 250ms to 1h
+             --> <input>:1:48
+              |
+            1 | targets: [{name: a, url: 'http://h', interval: 0s}]
+              |                                                ^ interval "0s": expected a time such as `5s`, from 250ms to 1h
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h', interval: -5s}]",
+            expect![[r#"
+            error: line 1 column 48: interval "-5s": expected a time such as `5s`, from 250ms to 1h
+             --> <input>:1:48
+              |
+            1 | targets: [{name: a, url: 'http://h', interval: -5s}]
+              |                                                ^ interval "-5s": expected a time such as `5s`, from 250ms to 1h
+        "#]],
+        );
+        check(
+            "targets: [{name: a, url: 'http://h', interval: often}]",
+            expect![[r#"
+            error: line 1 column 48: interval "often": expected a time such as `5s`, from 250ms to 1h
+             --> <input>:1:48
+              |
+            1 | targets: [{name: a, url: 'http://h', interval: often}]
+              |                                                ^ interval "often": expected a time such as `5s`, from 250ms to 1h
+        "#]],
+        );
+        check(
+            "targets: [{name: a}]",
+            expect![[r#"
+            error: line 1 column 12: missing field `url`
+             --> <input>:1:12
+              |
+            1 | targets: [{name: a}]
+              |            ^ missing field `url`
+        "#]],
+        );
     }
 }

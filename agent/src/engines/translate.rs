@@ -117,9 +117,12 @@ impl<'a> Table<'a> {
             }
             let field = self.columns[index].field;
             let cell = self.cell(index, sample);
-            if !is_possible(field.series, sample.value) || !cell.add(part, sample, field.across) {
+            if !is_possible(field.series, sample.value) {
                 cell.impossible = true;
                 unusable.note(|| format!("{} cannot be {}", sample.name.raw(), sample.value));
+            } else if !cell.add(part, sample, field.across) {
+                cell.impossible = true;
+                unusable.note(|| format!("{} has no usable `le`", sample.name.raw()));
             }
         }
     }

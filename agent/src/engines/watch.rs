@@ -12,6 +12,7 @@ use super::config::{Choice, EngineName, Engines, Interval, MetricsUrl, Target};
 use super::discover::{self, Candidate};
 use super::scrape::{self, Limits, ScrapeError};
 use super::translate::{self, Reading};
+use crate::clock::boot_ns;
 use crate::message::Message;
 use crate::series::{Point, Sample, engine};
 
@@ -247,13 +248,6 @@ impl Account {
         );
         points
     }
-}
-
-/// Nanoseconds of CLOCK_BOOTTIME.
-fn boot_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let part = |number: i64| u64::try_from(number).expect("the boot clock is never negative");
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 #[cfg(test)]

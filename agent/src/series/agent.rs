@@ -1,3 +1,171 @@
-use super::Series;
+//! The daemon about itself.
 
-pub const ROWS: &[&Series] = &[];
+use super::{Kind, Series, Unit};
+
+pub static BUILD_INFO: Series = Series {
+    name: "plumbline_build_info",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Always 1; the version and build digest are labels.",
+    source: "the running executable",
+    otel: "plumbline.build.info",
+    labels: &["version", "build"],
+};
+
+pub static START_TIME: Series = Series {
+    name: "plumbline_start_time_seconds",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+    help: "When the daemon started, seconds since 1970-01-01 UTC.",
+    source: "the wall clock at start",
+    otel: "plumbline.start.time",
+    labels: &[],
+};
+
+pub static CPU_SECONDS: Series = Series {
+    name: "plumbline_cpu_seconds_total",
+    kind: Kind::Counter,
+    unit: Unit::Seconds,
+    help: "CPU time of the daemon in user and kernel mode; the kernel programs run on the account of others.",
+    source: "getrusage(2)",
+    otel: "plumbline.cpu.time",
+    labels: &[],
+};
+
+pub static RESIDENT_MEMORY: Series = Series {
+    name: "plumbline_resident_memory_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    help: "Resident memory of the daemon.",
+    source: "/proc/self/statm",
+    otel: "plumbline.memory.resident",
+    labels: &[],
+};
+
+pub static EVENTS: Series = Series {
+    name: "plumbline_events_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Events that reached the core, by kind.",
+    source: "the core's own count",
+    otel: "plumbline.events",
+    labels: &["kind"],
+};
+
+pub static POLICY_MATCHES: Series = Series {
+    name: "plumbline_policy_matches_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Events that a policy's rule matched.",
+    source: "the policies' verdicts",
+    otel: "plumbline.policy.matches",
+    labels: &["policy", "rule", "effect", "severity"],
+};
+
+pub static POLICY_GENERATION: Series = Series {
+    name: "plumbline_policy_generation",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Policy sets that were in force since the start, the present one included.",
+    source: "the policies",
+    otel: "plumbline.policy.generation",
+    labels: &["digest"],
+};
+
+pub static LOG_RECORDS: Series = Series {
+    name: "plumbline_log_records",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Records in the audit log: the size of its tree.",
+    source: "the log",
+    otel: "plumbline.log.records",
+    labels: &[],
+};
+
+pub static LOG_CHECKPOINT: Series = Series {
+    name: "plumbline_log_checkpoint_records",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Records that the last signed checkpoint covers.",
+    source: "the log",
+    otel: "plumbline.log.checkpoint.records",
+    labels: &[],
+};
+
+pub static LOG_ERRORS: Series = Series {
+    name: "plumbline_log_errors_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Records and checkpoints that could not be written when first tried.",
+    source: "the log",
+    otel: "plumbline.log.errors",
+    labels: &["what"],
+};
+
+pub static SOURCE_UP: Series = Series {
+    name: "plumbline_source_up",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "1 when the source's last reading succeeded; without it the source's series are absent.",
+    source: "the last reading of each source",
+    otel: "plumbline.source.up",
+    labels: &["source"],
+};
+
+pub static SOURCE_AGE: Series = Series {
+    name: "plumbline_source_age_seconds",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+    help: "Time since the source's last reading was taken.",
+    source: "the last reading of each source",
+    otel: "plumbline.source.age",
+    labels: &["source"],
+};
+
+pub static SOURCE_ERRORS: Series = Series {
+    name: "plumbline_source_errors_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Readings that failed.",
+    source: "the readings of each source",
+    otel: "plumbline.source.errors",
+    labels: &["source"],
+};
+
+pub static LABEL_OVERFLOW: Series = Series {
+    name: "plumbline_label_overflow_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Values that went to the label set `other`, because their series had its full number of label sets.",
+    source: "the store",
+    otel: "plumbline.label.overflow",
+    labels: &["series"],
+};
+
+pub static PROCESSES: Series = Series {
+    name: "plumbline_processes",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Processes in the daemon's table, living and lately dead.",
+    source: "the table of processes",
+    otel: "plumbline.processes",
+    labels: &[],
+};
+
+pub const ROWS: &[&Series] = &[
+    &BUILD_INFO,
+    &START_TIME,
+    &CPU_SECONDS,
+    &RESIDENT_MEMORY,
+    &EVENTS,
+    &POLICY_MATCHES,
+    &POLICY_GENERATION,
+    &LOG_RECORDS,
+    &LOG_CHECKPOINT,
+    &LOG_ERRORS,
+    &SOURCE_UP,
+    &SOURCE_AGE,
+    &SOURCE_ERRORS,
+    &LABEL_OVERFLOW,
+    &PROCESSES,
+];

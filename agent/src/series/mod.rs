@@ -9,6 +9,8 @@ pub mod cost;
 pub mod engine;
 pub mod gpu;
 pub mod kernel;
+pub mod prometheus;
+pub mod store;
 
 /// All rows, subject by subject.
 pub const TABLE: &[&[&Series]] = &[agent::ROWS, kernel::ROWS, gpu::ROWS, engine::ROWS, cost::ROWS];
@@ -124,7 +126,11 @@ mod tests {
             assert!(seen.insert(row.name), "{} stands twice", row.name);
             assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
             assert!(row.name.starts_with("plumbline_"), "{}", row.name);
-            assert!(!row.help.is_empty() && !row.source.is_empty() && !row.otel.is_empty(), "{}", row.name);
+            assert!(
+                row.help.ends_with('.') && !row.help.is_empty() && !row.source.is_empty() && !row.otel.is_empty(),
+                "{}",
+                row.name
+            );
         }
     }
 }

@@ -7,9 +7,10 @@
 mod package;
 mod sources;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 pub(crate) use self::package::{Package, Stanza};
 use self::sources::{Mirrors, Suite};
@@ -19,6 +20,9 @@ use crate::error::{Error, Result};
 
 /// The keys that sign Debian's package lists, installed on every Debian system.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// One set-up asks for the same lists several times.
+const LISTS_ARE_FRESH: Duration = Duration::from_secs(3600);
 
 /// What `apt` may take as already present when it resolves dependencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub(crate) enum Installed {
 pub(crate) struct Apt {
     config: PathBuf,
     suites: String,
+    /// The state directories serve one process at a time.
+    _lock: File,
 }
 
 impl Apt {
@@ -55,6 +61,7 @@ impl Apt {
                 "{KEYRING} is missing, so Debian's package lists cannot be checked; install `debian-archive-keyring`"
             )));
         }
+        let lock = cache.lock(&format!("apt-{name}"))?;
         let dir = cache.path("apt").join(name);
         for sub in ["state/lists/partial", "cache/archives/partial"] {
             let sub = dir.join(sub);
@@ -63,14 +70,26 @@ impl Apt {
         write(&dir.join("debian.sources"), &suites.iter().map(|suite| suite.deb822(KEYRING)).collect::<String>())?;
         write(&dir.join("nothing-installed"), "")?;
         let config = dir.join("apt.conf");
-        let acquire = sources::acquire_settings(&cmd::output(Command::new("apt-config").arg("dump"))?);
-        write(&config, &configuration(&dir, installed, &acquire))?;
+        write(&config, &configuration(&dir, installed, &network_settings()?))?;
 
         let names = suites.iter().map(|suite| suite.name.as_str()).collect::<Vec<_>>().join(", ");
-        println!("setup: fetching the package lists of {names} from the Debian mirror");
-        let apt = Self { config, suites: names };
-        cmd::output(apt.command("apt-get").args(["-qq", "--error-on=any", "update"]))?;
+        let apt = Self { config, suites: names, _lock: lock };
+        apt.update(&dir.join("updated"))?;
         Ok(apt)
+    }
+
+    /// Fetches the package lists, unless that was done a moment ago.
+    fn update(&self, stamp: &Path) -> Result<()> {
+        let age = fs::metadata(stamp).and_then(|file| file.modified()).map(|time| time.elapsed().unwrap_or_default());
+        if age.is_ok_and(|age| age < LISTS_ARE_FRESH) {
+            return Ok(());
+        }
+        println!("setup: fetching the package lists of {} from the Debian mirror", self.suites);
+        let said = cmd::output(self.command("apt-get").args(["-q", "--error-on=any", "update"]))?;
+        if let Some(line) = said.lines().find(|line| line.starts_with("Fetched ")) {
+            println!("setup:   {}", line.to_lowercase());
+        }
+        write(stamp, "")
     }
 
     /// Every version of a package that the suites have, newest first.
@@ -78,6 +97,12 @@ impl Apt {
         let text = cmd::output(self.command("apt-cache").args(["show", "--", name]))
             .map_err(|_| Error::said(format!("the Debian mirror has no package `{name}` in {}", self.suites)))?;
         Ok(package::stanzas(&text))
+    }
+
+    /// The newest version of a package.
+    pub(crate) fn newest(&self, name: &str) -> Result<Package> {
+        let versions = self.show(name)?;
+        versions.first().ok_or_else(|| Error::said(format!("the package {name} has no version")))?.package()
     }
 
     /// The package and whatever it needs that is not installed, as `apt-get install` would choose.
@@ -120,6 +145,17 @@ pub(crate) fn debian_release() -> Result<String> {
     sources::debian_release(&fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
+/// The mirror of Debian's main archive that this machine uses.
+pub(crate) fn main_mirror() -> Result<String> {
+    let release = debian_release()?;
+    Ok(Mirrors::of_machine()?.suite(&release).uri)
+}
+
+/// How this machine's `apt` reaches the network, as lines of an `apt.conf`.
+pub(crate) fn network_settings() -> Result<String> {
+    Ok(sources::acquire_settings(&cmd::output(Command::new("apt-config").arg("dump"))?))
+}
+
 /// An `apt.conf` in which every directory is our own, and the machine's way to reach the network is kept.
 fn configuration(dir: &Path, installed: Installed, acquire: &str) -> String {
     let dir = dir.display();
@@ -143,6 +179,7 @@ APT::Sandbox::User "root";
 APT::Architecture "amd64";
 APT::Architectures {{ "amd64"; }};
 Acquire::Languages "none";
+Acquire::GzipIndexes "true";
 // The oldest suite is archived: its signature stays good, its date does not.
 Acquire::Check-Valid-Until "false";
 {acquire}"#

@@ -19,7 +19,7 @@ const CODE_NAMES: [&str; 4] = ["bullseye", "bookworm", "trixie", "forky"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Suite {
     pub(super) name: String,
-    uri: String,
+    pub(super) uri: String,
 }
 
 impl Suite {

@@ -37,12 +37,35 @@ fn check(page: &str, expect: Expect) {
 
 #[test]
 fn a_page_of_vllm_0_32() {
-    check(VLLM, expect![[""]]);
+    check(
+        VLLM,
+        expect![[r#"
+        vllm
+        requests_running ["e", "tiny-llama"] 4
+        requests_waiting ["e", "tiny-llama"] 8
+        kv_cache_usage_ratio ["e", "tiny-llama"] 0.9743589743589743
+        prompt_tokens_total ["e", "tiny-llama"] 2650
+        prompt_tokens_cached_total ["e", "tiny-llama"] 2080
+        generation_tokens_total ["e", "tiny-llama"] 7015
+        time_to_first_token_seconds ["e", "tiny-llama"] 23 buckets to Some((inf, 28)), 52.53018617630005 s, 28
+        inter_token_latency_seconds ["e", "tiny-llama"] 20 buckets to Some((inf, 6987)), 69.88006034099863 s, 6987
+    "#]],
+    );
 }
 
 #[test]
 fn a_page_of_llamacpp() {
-    check(LLAMACPP, expect![[""]]);
+    check(
+        LLAMACPP,
+        expect![[r#"
+        llamacpp
+        requests_running ["e", ""] 4
+        requests_waiting ["e", ""] 8
+        prompt_tokens_total ["e", ""] 226
+        prompt_tokens_cached_total ["e", ""] 121
+        generation_tokens_total ["e", ""] 240
+    "#]],
+    );
 }
 
 #[test]
@@ -70,7 +93,11 @@ fn the_order_of_lines_and_labels_does_not_matter() {
     assert_eq!(render(&lines.join("\n")), render(VLLM));
     check(
         "vllm:num_requests_running{model_name=\"m\",engine=\"0\"} 1\nvllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\n",
-        expect![[""]],
+        expect![[r#"
+            vllm
+            requests_running ["e", "m"] 1
+            1 unusable, first: vllm:num_requests_running stands twice with the same labels
+        "#]],
     );
 }
 
@@ -81,21 +108,52 @@ fn older_names_serve_where_the_newer_are_missing() {
          vllm:time_per_output_token_seconds_bucket{model_name=\"m\",le=\"1\"} 2\n\
          vllm:time_per_output_token_seconds_sum{model_name=\"m\"} 3\n\
          vllm:time_per_output_token_seconds_count{model_name=\"m\"} 4\n",
-        expect![[""]],
+        expect![[r#"
+            vllm
+            requests_running ["e", "m"] 1
+            kv_cache_usage_ratio ["e", "m"] 0.5
+            inter_token_latency_seconds ["e", "m"] 2 buckets to Some((inf, 4)), 3 s, 4
+        "#]],
     );
     // Where both stand, as in vLLM 0.10, the newer is read and nothing is added up.
     check(
         "vllm:num_requests_running{model_name=\"m\"} 1\nvllm:gpu_cache_usage_perc{model_name=\"m\"} 0.5\nvllm:kv_cache_usage_perc{model_name=\"m\"} 0.25\n",
-        expect![[""]],
+        expect![[r#"
+            vllm
+            requests_running ["e", "m"] 1
+            kv_cache_usage_ratio ["e", "m"] 0.25
+        "#]],
     );
 }
 
 #[test]
 fn prompt_tokens_are_the_computed_ones_or_absent() {
     let running = "vllm:num_requests_running 0\n";
-    check(&format!("{running}vllm:prompt_tokens_total 100\nvllm:prompt_tokens_cached_total 40\n"), expect![[""]]);
-    check(&format!("{running}vllm:prompt_tokens_total 100\n"), expect![[""]]);
-    check(&format!("{running}vllm:prompt_tokens_total 10\nvllm:prompt_tokens_cached_total 40\n"), expect![[""]]);
+    check(
+        &format!("{running}vllm:prompt_tokens_total 100\nvllm:prompt_tokens_cached_total 40\n"),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        prompt_tokens_total ["e", ""] 60
+        prompt_tokens_cached_total ["e", ""] 40
+    "#]],
+    );
+    check(
+        &format!("{running}vllm:prompt_tokens_total 100\n"),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+    "#]],
+    );
+    check(
+        &format!("{running}vllm:prompt_tokens_total 10\nvllm:prompt_tokens_cached_total 40\n"),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        prompt_tokens_cached_total ["e", ""] 40
+        1 unusable, first: prompt_tokens_total contradicts itself
+    "#]],
+    );
 }
 
 #[test]
@@ -104,7 +162,12 @@ fn ranks_are_summed_and_the_fullest_cache_speaks() {
         "vllm:num_requests_running{engine=\"0\",model_name=\"m\"} 1\nvllm:num_requests_running{engine=\"1\",model_name=\"m\"} 2\n\
          vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"m\"} 0.25\nvllm:kv_cache_usage_perc{engine=\"1\",model_name=\"m\"} 0.75\n\
          vllm:num_requests_running{engine=\"0\",model_name=\"other model\"} 5\n",
-        expect![[""]],
+        expect![[r#"
+            vllm
+            requests_running ["e", "m"] 3
+            requests_running ["e", "other model"] 5
+            kv_cache_usage_ratio ["e", "m"] 0.75
+        "#]],
     );
 }
 
@@ -112,12 +175,19 @@ fn ranks_are_summed_and_the_fullest_cache_speaks() {
 fn impossible_values_make_the_series_absent_and_are_counted() {
     check(
         "llamacpp:requests_processing nan\nllamacpp:requests_deferred -1\nllamacpp:tokens_predicted_total +Inf\nllamacpp:prompt_tokens_total 7\nllamacpp:n_busy_slots_per_decode nan\nbroken{\n",
-        expect![[""]],
+        expect![[r#"
+            llamacpp
+            prompt_tokens_total ["e", ""] 7
+            4 unusable, first: llamacpp:requests_processing cannot be NaN
+        "#]],
     );
     // One rank of two is unknown, so their sum is.
     check(
         "vllm:num_requests_running{engine=\"0\"} 1\nvllm:num_requests_running{engine=\"1\"} NaN\nvllm:kv_cache_usage_perc 87.5\n",
-        expect![[""]],
+        expect![[r#"
+            vllm
+            2 unusable, first: vllm:num_requests_running cannot be NaN
+        "#]],
     );
 }
 
@@ -129,21 +199,88 @@ fn bounds_of_buckets_are_numbers_and_counts_are_cumulative() {
         )
     };
     let bucket = |le: &str, count: &str| format!("vllm:time_to_first_token_seconds_bucket{{le=\"{le}\"}} {count}\n");
-    check(&histogram(&(bucket("1.0", "1") + &bucket("2.5e+00", "2") + &bucket("+Inf", "3"))), expect![[""]]);
-    check(&histogram(&bucket("1", "1")), expect![[""]]);
-    check(&histogram(&(bucket("1", "2") + &bucket("2", "1") + &bucket("+Inf", "3"))), expect![[""]]);
-    check(&histogram(&(bucket("1", "1") + &bucket("1.0", "1") + &bucket("+Inf", "3"))), expect![[""]]);
-    check(&histogram(&bucket("+Inf", "4")), expect![[""]]);
-    check(&histogram(&bucket("wide", "3")), expect![[""]]);
+    check(
+        &histogram(&(bucket("1.0", "1") + &bucket("2.5e+00", "2") + &bucket("+Inf", "3"))),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        time_to_first_token_seconds ["e", ""] 3 buckets to Some((inf, 3)), 1.5 s, 3
+    "#]],
+    );
+    check(
+        &histogram(&bucket("1", "1")),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        time_to_first_token_seconds ["e", ""] 2 buckets to Some((inf, 3)), 1.5 s, 3
+    "#]],
+    );
+    check(
+        &histogram(&(bucket("1", "2") + &bucket("2", "1") + &bucket("+Inf", "3"))),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        1 unusable, first: time_to_first_token_seconds contradicts itself
+    "#]],
+    );
+    check(
+        &histogram(&(bucket("1", "1") + &bucket("1.0", "1") + &bucket("+Inf", "3"))),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        1 unusable, first: time_to_first_token_seconds contradicts itself
+    "#]],
+    );
+    check(
+        &histogram(&bucket("+Inf", "4")),
+        expect![[r#"
+        vllm
+        requests_running ["e", ""] 0
+        1 unusable, first: time_to_first_token_seconds contradicts itself
+    "#]],
+    );
+    check(
+        &histogram(&bucket("wide", "3")),
+        expect![[r#"
+            vllm
+            requests_running ["e", ""] 0
+            1 unusable, first: vllm:time_to_first_token_seconds_bucket has no usable `le`
+        "#]],
+    );
 }
 
 #[test]
 fn pages_of_others_are_not_recognised() {
-    check("", expect![[""]]);
-    check("up 1\nprocess_cpu_seconds_total 3\n", expect![[""]]);
-    check("sglang:num_running_reqs{model_name=\"m\"} 1\n", expect![[""]]);
-    check("lmdeploy:num_requests_running{model_name=\"m\"} 1\n", expect![[""]]);
-    check("# TYPE vllm:num_requests_running gauge\n", expect![[""]]);
+    check(
+        "",
+        expect![[r#"
+        not recognised
+    "#]],
+    );
+    check(
+        "up 1\nprocess_cpu_seconds_total 3\n",
+        expect![[r#"
+        not recognised
+    "#]],
+    );
+    check(
+        "sglang:num_running_reqs{model_name=\"m\"} 1\n",
+        expect![[r#"
+        not recognised
+    "#]],
+    );
+    check(
+        "lmdeploy:num_requests_running{model_name=\"m\"} 1\n",
+        expect![[r#"
+        not recognised
+    "#]],
+    );
+    check(
+        "# TYPE vllm:num_requests_running gauge\n",
+        expect![[r#"
+        not recognised
+    "#]],
+    );
 }
 
 #[test]

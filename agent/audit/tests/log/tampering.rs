@@ -1,0 +1,306 @@
+//! The tamper corpus: whatever is done to a log without its key is found, with the right exit code and place.
+
+use std::fs;
+use std::path::Path;
+
+use expect_test::{Expect, expect};
+use plumbline_audit::checkpoint::{Checkpoint, SignedCheckpoint};
+use plumbline_audit::frame::{self, Kind};
+use plumbline_audit::merkle::{Frontier, leaf_hash};
+use plumbline_audit::{Draft, Log, SigningKey, Verdict};
+use serde_json::json;
+
+use crate::support::*;
+
+/// Does `tamper` to a closed log of seven records in three segments (0–2, 3–5, 6), then compares exit code and finding.
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
+fn check(tamper: impl FnOnce(&Path), expect: Expect) {
+    let dir = closed_log();
+    assert_eq!(verified(dir.path()).exit_code(), 0);
+    tamper(dir.path());
+    expect.assert_eq(&finding(dir.path()));
+}
+
+fn finding(dir: &Path) -> String {
+    let report = verified(dir);
+    let code = report.exit_code();
+    match report.verdict {
+        Verdict::Tampered(finding) | Verdict::Untrusted(finding) => format!("{code} {finding}"),
+        Verdict::Intact | Verdict::Incomplete => format!("{code} {report}"),
+    }
+}
+
+fn segment(dir: &Path, n: usize) -> std::path::PathBuf {
+    segments(dir)[n].clone()
+}
+
+#[test]
+fn any_byte_flipped_in_any_file_of_a_closed_log_is_found() {
+    let dir = closed_log();
+    for path in segments(dir.path()).into_iter().chain([dir.path().join("checkpoint")]) {
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            fs::write(&path, &bad).unwrap();
+            let report = verified(dir.path());
+            let Verdict::Tampered(finding) = &report.verdict else { panic!("{path:?} byte {at}: {report}") };
+            let torn_last = finding.what.contains("kept in the segments too");
+            assert!(
+                torn_last || path.ends_with(&finding.file) || finding.file == "checkpoint",
+                "{path:?} byte {at}: {finding}"
+            );
+        }
+        fs::write(&path, &good).unwrap();
+    }
+    assert_eq!(verified(dir.path()).exit_code(), 0);
+}
+
+#[test]
+fn a_byte_flipped_in_each_region_is_found_at_its_offset() {
+    /// Flips a bit of the byte `at` bytes into the frame `n` of the second segment.
+    fn flip(n: usize, at: usize) -> impl FnOnce(&Path) {
+        move |dir| {
+            let path = segment(dir, 1);
+            let before = frames(&path).iter().take(n).map(|(_, payload)| 12 + payload.len()).sum::<usize>();
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[8 + before + at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    let magic = |dir: &Path| {
+        let mut bytes = fs::read(segment(dir, 1)).unwrap();
+        bytes[7] ^= 3;
+        fs::write(segment(dir, 1), bytes).unwrap();
+    };
+    check(magic, expect![[]]);
+    check(flip(0, 40), expect![[]]);
+    check(flip(1, 40), expect![[]]);
+    check(flip(2, 0), expect![[]]);
+    check(flip(2, 3), expect![[]]);
+    check(flip(2, 4), expect![[]]);
+    check(flip(2, 8), expect![[]]);
+    check(flip(2, 12), expect![[]]);
+}
+
+/// Changes the message of the n-th record of a segment, and its CRC with it.
+fn reword(path: &Path, n: usize) {
+    edit_frames(path, |all| {
+        let at = record(all, n);
+        let payload = &mut all[at].1;
+        *payload = String::from_utf8(payload.clone()).unwrap().replace("event", "avent").into_bytes();
+    });
+}
+
+#[test]
+fn a_changed_record_with_a_right_crc_is_found_by_the_next_record() {
+    check(|dir| reword(&segment(dir, 0), 1), expect![[]]);
+}
+
+#[test]
+fn a_changed_record_with_no_record_after_it_is_found_by_the_checkpoint() {
+    check(|dir| reword(&segment(dir, 2), 0), expect![[]]);
+}
+
+#[test]
+fn a_deleted_record_is_found() {
+    check(|dir| edit_frames(&segment(dir, 0), |all| drop(all.remove(record(all, 1)))), expect![[]]);
+}
+
+#[test]
+fn a_duplicated_record_is_found() {
+    let duplicate = |all: &mut Vec<(Kind, Vec<u8>)>| all.insert(record(all, 1), all[record(all, 1)].clone());
+    check(|dir| edit_frames(&segment(dir, 0), duplicate), expect![[]]);
+}
+
+#[test]
+fn reordered_records_are_found() {
+    let reorder = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let (first, second) = (record(all, 0), record(all, 1));
+        all.swap(first, second);
+    };
+    check(|dir| edit_frames(&segment(dir, 0), reorder), expect![[]]);
+}
+
+#[test]
+fn a_deleted_segment_is_found_wherever_it_was() {
+    check(|dir| fs::remove_file(segment(dir, 0)).unwrap(), expect![[]]);
+    check(|dir| fs::remove_file(segment(dir, 1)).unwrap(), expect![[]]);
+    check(|dir| fs::remove_file(segment(dir, 2)).unwrap(), expect![[]]);
+    check(|dir| segments(dir).iter().for_each(|path| fs::remove_file(path).unwrap()), expect![[]]);
+}
+
+#[test]
+fn a_segment_under_the_name_of_another_is_found() {
+    check(|dir| drop(fs::copy(segment(dir, 2), segment(dir, 1)).unwrap()), expect![[]]);
+}
+
+#[test]
+fn a_cut_at_a_frame_boundary_below_the_last_checkpoint_is_found() {
+    // The closing checkpoint alone, then the record before it too.
+    check(|dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())), expect![[]]);
+    check(|dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)), expect![[]]);
+    check(|dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())), expect![[]]);
+}
+
+#[test]
+fn a_cut_inside_a_frame_below_the_last_checkpoint_is_found() {
+    let cut = |n: usize| {
+        move |dir: &Path| {
+            let bytes = fs::read(segment(dir, n)).unwrap();
+            fs::write(segment(dir, n), &bytes[..bytes.len() - 5]).unwrap();
+        }
+    };
+    check(cut(1), expect![[]]);
+    check(cut(2), expect![[]]);
+}
+
+#[test]
+fn a_missing_checkpoint_file_is_found() {
+    check(|dir| fs::remove_file(dir.join("checkpoint")).unwrap(), expect![[]]);
+}
+
+/// Everything an attacker can make alone: a consistent log with the same records, signed with another key.
+fn forged_log(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let forger = SigningKey::from_seed(name, &[2; 32]).unwrap();
+    let options = plumbline_audit::Options { key: forger, ..options() };
+    let (mut log, _) = Log::open(dir.path(), options).unwrap();
+    append(&mut log, 0..7);
+    log.close().unwrap();
+    dir
+}
+
+#[test]
+fn a_log_signed_with_another_key_is_untrusted_and_not_intact() {
+    expect![[]].assert_eq(&finding(forged_log(ORIGIN).path()));
+    expect![[]].assert_eq(&finding(forged_log("node-18.example.com/plumbline").path()));
+}
+
+#[test]
+fn a_segment_signed_with_another_key_among_good_ones_is_untrusted() {
+    let forged = forged_log(ORIGIN);
+    check(|dir| drop(fs::copy(segment(forged.path(), 2), segment(dir, 2)).unwrap()), expect![[]]);
+}
+
+#[test]
+fn a_checkpoint_signed_with_another_key_under_a_good_header_is_found() {
+    let forger = SigningKey::from_seed(ORIGIN, &[2; 32]).unwrap();
+    let resign = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let good = Checkpoint::open(&all.last().unwrap().1, &[vkey()]).unwrap();
+        all.last_mut().unwrap().1 = good.sign(&forger).note.into_bytes();
+    };
+    check(|dir| edit_frames(&segment(dir, 0), resign), expect![[]]);
+}
+
+#[test]
+fn a_checkpoint_moved_to_another_place_is_found() {
+    let early = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let last = all.pop().unwrap();
+        all.insert(record(all, 1), last);
+    };
+    check(|dir| edit_frames(&segment(dir, 0), early), expect![[]]);
+}
+
+#[test]
+fn a_segment_without_its_opening_checkpoint_is_found() {
+    check(|dir| edit_frames(&segment(dir, 1), |all| drop(all.remove(1))), expect![[]]);
+}
+
+#[test]
+fn a_second_header_is_found() {
+    check(|dir| edit_frames(&segment(dir, 1), |all| all.push(all[0].clone())), expect![[]]);
+}
+
+#[test]
+fn a_header_that_lies_about_what_was_before_is_found() {
+    let lie = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let text = String::from_utf8(all[0].1.clone()).unwrap();
+        let at = text.find("prev ").unwrap() + 5;
+        let mut bytes = text.into_bytes();
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        all[0].1 = bytes;
+    };
+    check(|dir| edit_frames(&segment(dir, 1), lie), expect![[]]);
+}
+
+#[test]
+fn garbage_appended_to_the_end_is_found() {
+    let append = |garbage: &'static [u8]| {
+        move |dir: &Path| fs::write(segment(dir, 2), [&fs::read(segment(dir, 2)).unwrap(), garbage].concat()).unwrap()
+    };
+    check(append(&[b'A'; 100]), expect![[]]);
+    // Too short to be told from a frame whose writing was cut off; it hides nothing and it is not a record.
+    check(append(b"AAAA"), expect![[]]);
+}
+
+#[test]
+fn records_appended_without_the_key_are_not_yet_signed_and_said_so() {
+    let forge = |dir: &Path, mut draft: Draft| {
+        let all: Vec<_> = segments(dir).iter().flat_map(|path| frames(path)).collect();
+        let leaves = all.iter().filter(|(kind, _)| *kind == Kind::Record).map(|(_, bytes)| leaf_hash(bytes));
+        let last = leaves.last().unwrap();
+        let mut bytes = fs::read(segment(dir, 2)).unwrap();
+        frame::encode(Kind::Record, &draft.seal(ORIGIN, 7, &last).unwrap(), &mut bytes);
+        fs::write(segment(dir, 2), bytes).unwrap();
+    };
+    check(|dir| forge(dir, draft("forged")), expect![[]]);
+}
+
+#[test]
+fn a_record_of_another_log_is_found() {
+    let steal = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let n = record(all, 0);
+        all[n].1 = String::from_utf8(all[n].1.clone()).unwrap().replace("node-17", "node-18").into_bytes();
+    };
+    check(|dir| edit_frames(&segment(dir, 0), steal), expect![[]]);
+}
+
+#[test]
+fn text_in_the_log_cannot_drive_the_terminal_of_who_verifies() {
+    let steal = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let n = record(all, 0);
+        let text = String::from_utf8(all[n].1.clone()).unwrap();
+        all[n].1 = text.replace("\"log_name\":\"node-17", "\"log_name\":\"\\u001b[2J\u{202e}").into_bytes();
+    };
+    check(|dir| edit_frames(&segment(dir, 0), steal), expect![[]]);
+}
+
+#[test]
+fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), options()).unwrap();
+    append(&mut log, 0..4);
+    log.checkpoint().unwrap();
+    let older = copy_dir(dir.path());
+    append(&mut log, 4..7);
+    let kept_elsewhere = log.close().unwrap();
+
+    assert_eq!(verified(older.path()).exit_code(), 0);
+    let report = verified_with(older.path(), &[vkey()], Some(kept_elsewhere.clone()));
+    expect![[]].assert_eq(&report.to_string());
+    assert_eq!(verified_with(dir.path(), &[vkey()], Some(kept_elsewhere)).exit_code(), 0);
+}
+
+#[test]
+fn two_histories_signed_with_the_same_key_are_found_by_a_checkpoint_kept_elsewhere() {
+    let dir = closed_log();
+    let leaves: Frontier = (0..5u8).map(|n| leaf_hash(&[n])).collect();
+    let other: SignedCheckpoint = Checkpoint::of(ORIGIN, &leaves).sign(&key());
+    let report = verified_with(dir.path(), &[vkey()], Some(other));
+    expect![[]].assert_eq(&report.to_string());
+}
+
+#[test]
+fn a_declared_loss_makes_the_log_incomplete_and_not_tampered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), options()).unwrap();
+    append(&mut log, 0..2);
+    let mut loss = event("events were lost");
+    loss.insert("class_uid".into(), 1008.into());
+    loss.insert("unmapped".into(), json!({"plumbline": {"kind": "loss", "count": 12}}));
+    log.append(&mut Draft::new(loss).unwrap()).unwrap();
+    log.close().unwrap();
+    expect![[]].assert_eq(&finding(dir.path()));
+}

@@ -1,0 +1,25 @@
+//! What a person sees who made a mistake: every message names the place, what is wrong, and what to write.
+
+use expect_test::Expect;
+use plumbline_policy::Policy;
+
+mod exceptions;
+mod rules;
+mod yaml;
+
+/// The rendered mistakes of a policy file, or its success.
+pub(crate) fn check(text: &str, expect: &Expect) {
+    let mut seen = String::new();
+    match Policy::parse("policy.yaml", text) {
+        Ok(policy) => seen = format!("ok: {}", policy.name()),
+        Err(mistakes) => mistakes.render(&mut seen).expect("writing into a string"),
+    }
+    expect.assert_eq(&seen);
+}
+
+/// A policy whose one rule ends in `rest`, which gives `match` and what follows.
+pub(crate) fn with_rule(rest: &str) -> String {
+    format!(
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  rules:\n    - name: r\n      severity: high\n      effect: alert\n      message: m\n{rest}"
+    )
+}

@@ -1,0 +1,367 @@
+//! `decide` equals the plainest evaluator that can be written: one that walks the policy as its author wrote it, knows
+//! globs by backtracking and networks by their bits, and shares no code with the library.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use plumbline_policy::{Ancestor, Facts, Object, PolicySet, Protocol, Subject};
+use proptest::prelude::*;
+
+/// A rule as plain data.
+#[derive(Debug, Clone)]
+struct Rule {
+    when: When,
+    except: Vec<Exception>,
+}
+
+#[derive(Debug, Clone)]
+enum When {
+    File { watch: Vec<String> },
+    Connect { not_to: Vec<(IpAddr, u8)>, udp: bool },
+}
+
+#[derive(Debug, Clone, Default)]
+struct Exception {
+    exe: Vec<String>,
+    comm: Option<String>,
+    uid: Option<u32>,
+    cgroup: Option<String>,
+    unit: Option<String>,
+    descendants_of: Option<String>,
+    container: Option<String>,
+    /// In file rules.
+    path: Option<String>,
+    /// In connect rules.
+    to: Option<(IpAddr, u8)>,
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone)]
+struct Event {
+    exe: Option<String>,
+    comm: String,
+    uid: u32,
+    cgroup: Option<String>,
+    container: Option<String>,
+    ancestors: Vec<Option<String>>,
+    path: String,
+    path_truncated: bool,
+    watched: Option<String>,
+    address: IpAddr,
+    port: u16,
+    udp: bool,
+    is_file: bool,
+}
+
+// The reference.
+
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        // `/**` at the end is everything below; in the middle any number of whole components.
+        [b'/', b'*', b'*'] => text.len() > 1 && text[0] == b'/',
+        [b'/', b'*', b'*', b'/', rest @ ..] => {
+            let tail: Vec<u8> = [b"/", rest].concat();
+            (0..text.len()).any(|at| text[at] == b'/' && (at == 0 || text[0] == b'/') && glob(&tail, &text[at..]))
+        }
+        [b'*', rest @ ..] => {
+            let run = text.iter().position(|&byte| byte == b'/').unwrap_or(text.len());
+            (0..=run).any(|taken| glob(rest, &text[taken..]))
+        }
+        [b'?', rest @ ..] => matches!(text, [byte, more @ ..] if *byte != b'/' && glob(rest, more)),
+        [byte, rest @ ..] => matches!(text, [other, more @ ..] if byte == other && glob(rest, more)),
+    }
+}
+
+fn at_or_below(pattern: &str, path: &str) -> bool {
+    (1..=path.len()).any(|end| {
+        (end == path.len() || path.as_bytes()[end] == b'/') && glob(pattern.as_bytes(), path[..end].as_bytes())
+    })
+}
+
+fn bits(address: IpAddr) -> (Vec<bool>, bool) {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => match v6.octets() {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, a, b, c, d] => vec![a, b, c, d],
+            all => all.to_vec(),
+        },
+    };
+    let v4 = octets.len() == 4;
+    (octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)).collect(), v4)
+}
+
+fn inside(address: IpAddr, (network, prefix): (IpAddr, u8)) -> bool {
+    let (address, network) = (bits(address), bits(network));
+    address.1 == network.1 && address.0[..prefix as usize] == network.0[..prefix as usize]
+}
+
+fn excused(exception: &Exception, event: &Event) -> bool {
+    let mut holds = Vec::new();
+    if !exception.exe.is_empty() {
+        let exe = event.exe.as_deref();
+        holds.push(exe.is_some_and(|exe| exception.exe.iter().any(|g| glob(g.as_bytes(), exe.as_bytes()))));
+    }
+    if let Some(comm) = &exception.comm {
+        holds.push(*comm == event.comm);
+    }
+    if let Some(uid) = exception.uid {
+        holds.push(uid == event.uid);
+    }
+    if let Some(pattern) = &exception.cgroup {
+        holds.push(event.cgroup.as_ref().is_some_and(|cgroup| at_or_below(pattern, cgroup)));
+    }
+    if let Some(pattern) = &exception.unit {
+        let unit =
+            event.cgroup.iter().flat_map(|cgroup| cgroup.split('/')).find(|c| !c.is_empty() && !c.ends_with(".slice"));
+        holds.push(unit.is_some_and(|unit| {
+            (unit.ends_with(".service") || unit.ends_with(".scope")) && glob(pattern.as_bytes(), unit.as_bytes())
+        }));
+    }
+    if let Some(pattern) = &exception.descendants_of {
+        holds.push(event.ancestors.iter().flatten().any(|exe| glob(pattern.as_bytes(), exe.as_bytes())));
+    }
+    if let Some(prefix) = &exception.container {
+        holds.push(event.container.as_ref().is_some_and(|id| id.starts_with(prefix)));
+    }
+    if let Some(pattern) = &exception.path {
+        holds.push(event.is_file && !event.path_truncated && glob(pattern.as_bytes(), event.path.as_bytes()));
+    }
+    if let Some(network) = exception.to {
+        holds.push(!event.is_file && inside(event.address, network));
+    }
+    if let Some(port) = exception.port {
+        holds.push(!event.is_file && event.port == port);
+    }
+    holds.into_iter().all(|one| one)
+}
+
+fn matches(rule: &Rule, event: &Event) -> bool {
+    let covered = match &rule.when {
+        When::File { watch } if event.is_file => {
+            let below = |path: &str| watch.iter().any(|pattern| at_or_below(pattern, path));
+            match (&event.watched, event.path_truncated) {
+                (None, true) => true,
+                (watched, truncated) => watched.as_deref().is_some_and(below) || (!truncated && below(&event.path)),
+            }
+        }
+        When::Connect { not_to, udp } if !event.is_file => {
+            (*udp || !event.udp) && !not_to.iter().any(|&network| inside(event.address, network))
+        }
+        _ => false,
+    };
+    covered && !rule.except.iter().any(|exception| excused(exception, event))
+}
+
+// The same rule as its author writes it.
+
+fn yaml(rules: &[Rule]) -> String {
+    let mut out = String::from("apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  rules:\n");
+    for (index, rule) in rules.iter().enumerate() {
+        out += &format!("    - {{name: r{index}, severity: low, effect: audit, message: '{{pid}}', match: ");
+        out += &match &rule.when {
+            When::File { watch } => format!("{{file: {{watch: {watch:?}}}}}"),
+            When::Connect { not_to, udp } => {
+                let networks: Vec<String> =
+                    not_to.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+                let protocols = if *udp { "[tcp, udp]" } else { "tcp" };
+                format!("{{connect: {{notTo: {networks:?}, protocol: {protocols}}}}}")
+            }
+        };
+        let except: Vec<String> = rule.except.iter().map(exception_yaml).filter(|one| one != "{}").collect();
+        if !except.is_empty() {
+            out += &format!(", except: [{}]", except.join(", "));
+        }
+        out += "}\n";
+    }
+    out
+}
+
+fn exception_yaml(exception: &Exception) -> String {
+    let mut fields = Vec::new();
+    if !exception.exe.is_empty() {
+        fields.push(format!("exe: {:?}", exception.exe));
+    }
+    fields.extend(exception.comm.iter().map(|comm| format!("comm: {comm:?}")));
+    fields.extend(exception.uid.iter().map(|uid| format!("uid: {uid}")));
+    fields.extend(exception.cgroup.iter().map(|glob| format!("cgroup: {glob:?}")));
+    fields.extend(exception.unit.iter().map(|glob| format!("unit: {glob:?}")));
+    fields.extend(exception.descendants_of.iter().map(|glob| format!("descendantsOf: {{exe: {glob:?}}}")));
+    fields.extend(exception.container.iter().map(|prefix| format!("container: {prefix:?}")));
+    fields.extend(exception.path.iter().map(|glob| format!("path: {glob:?}")));
+    fields.extend(exception.to.iter().map(|(address, prefix)| format!("to: \"{address}/{prefix}\"")));
+    fields.extend(exception.port.iter().map(|port| format!("port: {port}")));
+    format!("{{{}}}", fields.join(", "))
+}
+
+// Small alphabets, so that matches are as frequent as misses.
+
+fn path() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "aab", "a.slice", "a.service", "b.scope"]), 1..5)
+        .prop_map(|components| format!("/{}", components.join("/")))
+}
+
+fn pattern(components: Vec<&'static str>) -> impl Strategy<Value = String> {
+    let named = prop::sample::select(vec!["a", "b", "a*", "?b"]);
+    (prop::collection::vec(prop::sample::select(components), 0..3), named, prop::bool::ANY).prop_map(
+        |(mut components, named, last)| {
+            // One component that names something, so that the checker does not refuse the pattern as matching all.
+            components.insert(if last { components.len() } else { 0 }, named);
+            format!("/{}", components.join("/"))
+        },
+    )
+}
+
+fn file_glob() -> impl Strategy<Value = String> {
+    pattern(vec!["a", "b", "*", "a*", "*b", "?", "**"])
+}
+
+fn directory_glob() -> impl Strategy<Value = String> {
+    pattern(vec!["a", "b", "*", "a*", "*b", "?"])
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        prop::array::uniform4(prop::sample::select(vec![0, 1, 10, 128, 255])).prop_map(|o| Ipv4Addr::from(o).into()),
+        prop::array::uniform4(prop::sample::select(vec![0, 1, 10, 128, 255]))
+            .prop_map(|o| Ipv4Addr::from(o).to_ipv6_mapped().into()),
+        (prop::sample::select(vec![0xfd00u16, 0xfe80, 0xfe81, 0x2001]), any::<u16>())
+            .prop_map(|(first, last)| Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last).into()),
+    ]
+}
+
+fn network() -> impl Strategy<Value = (IpAddr, u8)> {
+    prop_oneof![
+        (prop::array::uniform4(prop::sample::select(vec![0u8, 1, 10, 128, 255])), 0..=32u8).prop_map(
+            |(octets, prefix)| {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                (Ipv4Addr::from(u32::from_be_bytes(octets) & mask).into(), prefix)
+            }
+        ),
+        (prop::sample::select(vec![0xfd00u16, 0xfe80, 0xfe81, 0x2001]), 1..=16u8).prop_map(|(first, prefix)| {
+            let kept = first & (u16::MAX << (16 - u16::from(prefix)));
+            (Ipv6Addr::new(kept, 0, 0, 0, 0, 0, 0, 0).into(), prefix)
+        }),
+    ]
+}
+
+fn rarely<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> impl Strategy<Value = Option<T>> {
+    prop::option::weighted(0.25, strategy)
+}
+
+fn exception(file: bool) -> impl Strategy<Value = Exception> {
+    let unit = prop::sample::select(vec!["a.service", "*.service", "?.scope"]).prop_map(str::to_owned);
+    let object = (rarely(file_glob()), rarely(network()), rarely(0..3u16));
+    (
+        prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(file_glob(), 1..3)],
+        rarely(prop::sample::select(vec!["a", "b"]).prop_map(str::to_owned)),
+        rarely(0..3u32),
+        rarely(file_glob()),
+        rarely(unit),
+        rarely(file_glob()),
+        rarely(Just("0123456789ab".to_owned())),
+        object,
+    )
+        .prop_map(move |(exe, comm, uid, cgroup, unit, descendants_of, container, (path, to, port))| Exception {
+            exe,
+            comm,
+            uid,
+            cgroup,
+            unit,
+            descendants_of,
+            container,
+            path: path.filter(|_| file),
+            to: to.filter(|_| !file),
+            port: port.filter(|_| !file),
+        })
+        // The checker refuses one that names nothing.
+        .prop_filter("an exception names something", |exception| exception_yaml(exception) != "{}")
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let file = (prop::collection::vec(directory_glob(), 1..3), prop::collection::vec(exception(true), 0..4))
+        .prop_map(|(watch, except)| Rule { when: When::File { watch }, except });
+    let connect =
+        (prop::collection::vec(network(), 1..4), any::<bool>(), prop::collection::vec(exception(false), 0..4))
+            .prop_map(|(not_to, udp, except)| Rule { when: When::Connect { not_to, udp }, except });
+    prop_oneof![file, connect]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let subject = (
+        prop::option::of(path()),
+        prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned),
+        0..4u32,
+        prop::option::of(path()),
+        prop::option::of(prop::sample::select(vec!["0123456789abcdef", "ffffffffffff"]).prop_map(str::to_owned)),
+        prop::collection::vec(prop::option::of(path()), 0..3),
+    );
+    let object = (path(), rarely(Just(())), prop::option::of(path()), address(), 0..4u16, any::<bool>(), any::<bool>());
+    (subject, object).prop_map(
+        |((exe, comm, uid, cgroup, container, ancestors), (path, truncated, watched, address, port, udp, is_file))| {
+            Event {
+                exe,
+                comm,
+                uid,
+                cgroup,
+                container,
+                ancestors,
+                path,
+                path_truncated: truncated.is_some(),
+                watched,
+                address,
+                port,
+                udp,
+                is_file,
+            }
+        },
+    )
+}
+
+fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
+    let ancestors: Vec<Ancestor<'_>> =
+        event.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref().map(str::as_bytes), comm: b"" }).collect();
+    let object = if event.is_file {
+        Object::FileOpen {
+            path: event.path.as_bytes(),
+            path_truncated: event.path_truncated,
+            watched: event.watched.as_deref().map(str::as_bytes),
+        }
+    } else {
+        let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
+        Object::Connect { protocol, address: event.address, port: event.port }
+    };
+    let subject = Subject {
+        pid: 1,
+        uid: event.uid,
+        comm: event.comm.as_bytes(),
+        exe: event.exe.as_deref().map(str::as_bytes),
+        ancestors: &ancestors,
+        cgroup: event.cgroup.as_deref().map(str::as_bytes),
+        container: event.container.as_deref(),
+        pod_uid: None,
+    };
+    set.decide(&Facts { subject, object }).matched().iter().map(|matched| matched.rule.to_string()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decide_equals_the_reference(
+        rules in prop::collection::vec(rule(), 1..4),
+        events in prop::collection::vec(event(), 20),
+    ) {
+        let text = yaml(&rules);
+        let set = PolicySet::from_documents([("p.yaml", text.as_str())])
+            .unwrap_or_else(|mistakes| panic!("{mistakes:?}\n{text}"));
+        for event in &events {
+            let expected: Vec<String> = rules
+                .iter()
+                .enumerate()
+                .filter(|(_, rule)| matches(rule, event))
+                .map(|(index, _)| format!("r{index}"))
+                .collect();
+            prop_assert_eq!(ask(&set, event), expected, "{}\n{:?}", text, event);
+        }
+    }
+}

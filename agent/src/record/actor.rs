@@ -1,0 +1,92 @@
+//! The OCSF objects for who did it: `actor.process` with user, container, file and ancestry.
+//!
+//! Attribute names are those of OCSF 1.8.0 (objects `process`, `process_entity`, `user`, `container`, `file`).
+
+use serde_json::{Map, Value, json};
+
+use super::text::{show, shown};
+use crate::{
+    event::Task,
+    identity::{Identity, Process, cgroup::Cgroup},
+};
+
+/// The OCSF `file.type_id` of a regular file.
+pub const TYPE_REGULAR: u8 = 1;
+
+/// `actor` of an event, and the exact bytes of what could not be shown.
+pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, Value>) -> Value {
+    let mut process = Map::new();
+    process.insert("pid".into(), task.pid.into());
+    process.insert("tid".into(), task.tid.into());
+    process.insert("name".into(), shown(&task.comm).into());
+    process.insert("uid".into(), process_uid(task.pid, task.start_boot_ns).into());
+    let mut user = Map::from_iter([("uid".to_owned(), Value::from(task.uid.to_string()))]);
+    if task.uid == 0 {
+        user.insert("name".into(), "root".into());
+    }
+    process.insert("user".into(), user.into());
+    if let Some(identity) = identity {
+        if let Some(exe) = &identity.process.exe {
+            let file = show(exe);
+            if let Some(b64) = file.exact_b64 {
+                exact.insert("exe_b64".into(), b64.into());
+            }
+            process.insert("file".into(), executable(&file.text));
+        }
+        if let Some(container) = identity.process.cgroup.as_ref().and_then(container) {
+            process.insert("container".into(), container);
+        }
+        let mut ancestors = identity.ancestors.iter();
+        if let Some(parent) = ancestors.next() {
+            let mut object = entity(parent);
+            if let Some(exe) = &parent.exe {
+                object.remove("path");
+                object.insert("file".into(), executable(&shown(exe)));
+            }
+            process.insert("parent_process".into(), object.into());
+        }
+        let ancestry: Vec<Value> = identity.ancestors.iter().map(|ancestor| entity(ancestor).into()).collect();
+        if !ancestry.is_empty() {
+            process.insert("ancestry".into(), ancestry.into());
+        }
+    }
+    json!({ "process": process })
+}
+
+/// Names a process for ever on this boot: the number and when it started.
+pub fn process_uid(pid: u32, start_boot_ns: u64) -> String {
+    format!("{pid}@{start_boot_ns}")
+}
+
+/// Whether the event's profiles must name `container`.
+pub fn has_container(identity: Option<&Identity>) -> bool {
+    identity.is_some_and(|identity| identity.process.cgroup.as_ref().is_some_and(|cgroup| cgroup.container.is_some()))
+}
+
+fn entity(process: &Process) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("pid".into(), process.pid.into());
+    object.insert("name".into(), shown(&process.comm).into());
+    object.insert("uid".into(), process_uid(process.pid, process.start_boot_ns).into());
+    if let Some(exe) = &process.exe {
+        object.insert("path".into(), shown(exe).into());
+    }
+    object
+}
+
+fn executable(path: &str) -> Value {
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path);
+    json!({ "name": name, "path": path, "type_id": TYPE_REGULAR })
+}
+
+fn container(cgroup: &Cgroup) -> Option<Value> {
+    let container = cgroup.container.as_ref()?;
+    let mut object = Map::new();
+    object.insert("uid".into(), container.id.clone().into());
+    object.insert("runtime".into(), container.runtime.into());
+    if let Some(pod_uid) = &cgroup.pod_uid {
+        object.insert("pod_uuid".into(), pod_uid.clone().into());
+        object.insert("orchestrator".into(), "kubernetes".into());
+    }
+    Some(object.into())
+}

@@ -1,0 +1,199 @@
+//! Event + identity + verdict → the one canonical form: an OCSF 1.8.0 event that the log seals.
+//!
+//! One file per kind of event; a kind without a mapping does not compile. Everything here is pure: the wall clock comes
+//! with the data. Fields that OCSF has no place for stand in `unmapped.plumbline`.
+
+mod actor;
+mod file_activity;
+mod lifecycle;
+mod log_activity;
+mod network_activity;
+pub mod text;
+
+use plumbline_audit::record::{Draft, DraftError};
+use plumbline_policy::{Effect, Severity, Verdict};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    event::{Event, What},
+    identity::Identity,
+};
+
+/// The version of the schema that every record follows.
+pub const OCSF_VERSION: &str = "1.8.0";
+
+/// OCSF `severity_id`: 1 Informational.
+const INFORMATIONAL: u64 = 1;
+/// OCSF `disposition_id` of the profile `security_control`: 17 Logged, 19 Alert.
+const LOGGED: u64 = 17;
+const ALERT: u64 = 19;
+/// OCSF `device.type_id`: 1 Server.
+const SERVER: u64 = 1;
+
+/// What is the same in every record of this run.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    pub hostname: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// SHA-256 of the running executable, hexadecimal, or why it is not known.
+    pub build: String,
+}
+
+/// The clocks and the policies at the moment of recording.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// Wall clock minus CLOCK_BOOTTIME, nanoseconds: turns an event's kernel time into wall time.
+    pub unix_minus_boot_ns: i128,
+    /// `synchronised`, `unsynchronised` or `unknown` (adjtimex(2)).
+    pub clock_sync: &'static str,
+    pub policy_digest: &'a str,
+    pub policy_generation: u64,
+}
+
+/// What one kind of event says in its own class.
+#[derive(Debug)]
+struct Body {
+    class_uid: u64,
+    activity_id: u64,
+    activity_name: &'static str,
+    message: String,
+    /// `unmapped.plumbline.kind`.
+    kind: &'static str,
+    /// Attributes of the class.
+    fields: Map<String, Value>,
+    /// What goes into `unmapped.plumbline`.
+    own: Map<String, Value>,
+}
+
+impl Recorder {
+    /// The draft of the record, or `None` for events that only feed identity.
+    pub fn draft(
+        &self,
+        event: &Event,
+        identity: Option<&Identity>,
+        verdict: Option<&Verdict>,
+        moment: &Moment<'_>,
+    ) -> Option<Result<Draft, DraftError>> {
+        let mut exact = Map::new();
+        let who = event.task.as_ref().map_or_else(String::new, |task| {
+            format!("{} (pid {})", text::shown(&task.comm), task.pid)
+        });
+        let body = match &event.what {
+            What::FileOpen(open) => file_activity::body(open, &who, identity, &mut exact),
+            What::Connect(connect) => network_activity::body(connect, &who),
+            What::Loss(loss) => log_activity::loss(loss),
+            What::Start(start) => lifecycle::start(start),
+            What::Stop(stop) => lifecycle::stop(stop),
+            What::Exec(_) | What::Fork(_) | What::Exit(_) => return None,
+        };
+        Some(Draft::new(self.event(event, identity, verdict, moment, body, exact)))
+    }
+
+    fn event(
+        &self,
+        event: &Event,
+        identity: Option<&Identity>,
+        verdict: Option<&Verdict>,
+        moment: &Moment<'_>,
+        body: Body,
+        exact: Map<String, Value>,
+    ) -> Map<String, Value> {
+        let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
+        let matched = verdict.and_then(|verdict| verdict.matched().first());
+        let mut profiles = vec!["host", "security_control"];
+        if actor::has_container(identity) {
+            profiles.push("container");
+        }
+        let mut own = Map::new();
+        own.insert("kind".into(), body.kind.into());
+        own.insert("unix_ns".into(), u64::try_from(unix_ns).unwrap_or(0).into());
+        own.insert("boot_ns".into(), event.boot_ns.into());
+        own.insert("clock_sync".into(), moment.clock_sync.into());
+        own.insert("build".into(), self.build.clone().into());
+        own.insert(
+            "policy".into(),
+            json!({ "digest": moment.policy_digest, "generation": moment.policy_generation }),
+        );
+        if let Some(origin) = event.origin {
+            let name = plumbline_ebpf::program::NAMES.get(origin.program as usize).copied().unwrap_or("unknown");
+            own.insert(
+                "program".into(),
+                json!({ "name": name, "cpu": origin.cpu, "sequence": origin.sequence }),
+            );
+        }
+        if let Some(task) = &event.task {
+            own.insert(
+                "namespaces".into(),
+                json!({ "mnt": task.namespaces.mnt, "net": task.namespaces.net, "pid": task.namespaces.pid }),
+            );
+            own.insert("cgroup_id".into(), task.cgroup_id.into());
+        }
+        if let Some(cgroup) = identity.and_then(|identity| identity.process.cgroup.as_ref()) {
+            own.insert("cgroup".into(), text::shown(&cgroup.path).into());
+        }
+        if let Some(verdict) = verdict {
+            let rules: Vec<Value> = verdict
+                .matched()
+                .iter()
+                .map(|one| json!({ "policy": &*one.policy, "rule": &*one.rule, "effect": one.effect.as_str(), "severity": one.severity.as_str() }))
+                .collect();
+            if !rules.is_empty() {
+                own.insert("matched".into(), rules.into());
+            }
+        }
+        own.extend(body.own);
+        own.extend(exact);
+
+        let mut record = Map::new();
+        record.insert("class_uid".into(), body.class_uid.into());
+        record.insert("category_uid".into(), (body.class_uid / 1000).into());
+        record.insert("activity_id".into(), body.activity_id.into());
+        record.insert("activity_name".into(), body.activity_name.into());
+        record.insert("type_uid".into(), (body.class_uid * 100 + body.activity_id).into());
+        record.insert("severity_id".into(), matched.map_or(INFORMATIONAL, |one| severity_id(one.severity)).into());
+        record.insert("time".into(), u64::try_from(unix_ns / 1_000_000).unwrap_or(0).into());
+        let message = matched.map_or(body.message, |one| one.message.clone());
+        record.insert("message".into(), message.into());
+        record.insert(
+            "metadata".into(),
+            json!({
+                "version": OCSF_VERSION,
+                "product": { "name": "Plumbline", "vendor_name": "Plumbline", "version": env!("CARGO_PKG_VERSION") },
+                "profiles": profiles,
+            }),
+        );
+        record.insert(
+            "device".into(),
+            json!({ "type_id": SERVER, "hostname": self.hostname, "boot_uid": self.boot_id }),
+        );
+        if let Some(task) = &event.task {
+            let mut exact = Map::new();
+            record.insert("actor".into(), actor::actor(task, identity, &mut exact));
+            own.extend(exact);
+        }
+        let alert = verdict.and_then(Verdict::effect) == Some(Effect::Alert);
+        record.insert("disposition_id".into(), if alert { ALERT } else { LOGGED }.into());
+        if let Some(matched) = matched {
+            record.insert("is_alert".into(), alert.into());
+            record.insert(
+                "policy".into(),
+                json!({ "name": &*matched.policy, "uid": &*matched.rule, "version": moment.policy_digest }),
+            );
+        }
+        record.extend(body.fields);
+        record.insert("unmapped".into(), json!({ "plumbline": own }));
+        record
+    }
+}
+
+/// OCSF `severity_id`.
+fn severity_id(severity: Severity) -> u64 {
+    match severity {
+        Severity::Informational => 1,
+        Severity::Low => 2,
+        Severity::Medium => 3,
+        Severity::High => 4,
+        Severity::Critical => 5,
+    }
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask vm`: Debian's kernels in QEMU, each with the test program as its first process.
+//!
+//! The guest is a kernel, an initramfs with `/init` (the binary `vm-init` of the package `plumbline-tests`) and the kernel
+//! object `/plumbline.bpf.o`; it has no disk and no network card. It reports on the serial console, one line a test:
+//! `ok NAME`, `not ok NAME: why`, `skip NAME: why`, and `vm: done` when it got to the end.
+
+mod initramfs;
+mod kernel;
+mod qemu;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use clap::Args;
+
+use self::initramfs::Initramfs;
+pub(crate) use self::kernel::{ALL, Kernel};
+use self::qemu::Qemu;
+use crate::build::Build;
+use crate::cache::Cache;
+use crate::cmd;
+use crate::error::{Error, Result};
+use crate::report::{Report, Tally};
+use crate::workspace;
+
+/// Boot Debian kernels in QEMU and run the kernel programs' tests in them.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  cargo xtask vm --kernel 5.10\n  cargo xtask vm --kernel 6.1,newest --verbose\n  cargo xtask vm --all"
+)]
+pub(crate) struct Vm {
+    /// Which kernels: 5.10, 6.1, 6.12, newest.
+    #[arg(long, value_delimiter = ',', required_unless_present = "all")]
+    kernel: Vec<Kernel>,
+    /// Every kernel.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// Show the whole console, not only the results.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Another first process than the test program; it ends with the line `vm: done`.
+    #[arg(long, value_name = "PROGRAM")]
+    init: Option<PathBuf>,
+}
+
+impl Vm {
+    /// Whether everything passed.
+    pub(crate) fn run(&self, cache: &Cache) -> Result<bool> {
+        if self.init.is_none() {
+            Build { bpf_only: true, ..Build::default() }.run(cache)?;
+            build_init()?;
+        }
+        let init = self.init.clone().unwrap_or_else(default_init);
+        let mut report = Report::default();
+        for kernel in if self.all { ALL.to_vec() } else { self.kernel.clone() } {
+            report.step(&format!("kernel {kernel}"), || test_on(cache, kernel, &init, self.verbose));
+        }
+        println!("\n{report}");
+        Ok(report.total().failed == 0)
+    }
+}
+
+/// Fetches QEMU and these kernels.
+pub(crate) fn set_up(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
+    Qemu::set_up(cache)?;
+    kernels.iter().try_for_each(|kernel| kernel.image(cache).map(drop))
+}
+
+/// Builds the first process of the guests.
+pub(crate) fn build_init() -> Result<()> {
+    let build = ["build", "--package", "plumbline-tests", "--bin", "vm-init"];
+    cmd::run(Command::new("cargo").current_dir(workspace::root()).args(build))
+}
+
+pub(crate) fn default_init() -> PathBuf {
+    workspace::target().join("debug/vm-init")
+}
+
+/// Boots one kernel and counts what the guest reports.
+pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool) -> Result<Tally> {
+    let qemu = Qemu::set_up(cache)?;
+    let image = kernel.image(cache)?;
+    let work = workspace::target().join("vm");
+    fs::create_dir_all(&work).map_err(Error::file("create", &work))?;
+    let initramfs = work.join(format!("{kernel}.cpio"));
+    fs::write(&initramfs, pack(init)?).map_err(Error::file("write", &initramfs))?;
+
+    let version = fs::read_to_string(image.with_file_name("version")).unwrap_or_default();
+    println!("booting {}", version.trim());
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    qemu.boot(&image, &initramfs, &work.join(format!("{kernel}.log")), |line| {
+        let result = Tally::of_console_line(line);
+        tally += result.unwrap_or_default();
+        if verbose || result.is_some() {
+            println!("{line}");
+        }
+    })?;
+    println!("{tally} in {:.1} s", start.elapsed().as_secs_f64());
+    if tally == Tally::default() {
+        return Err(Error::said("the guest ran to its end without reporting a single test"));
+    }
+    Ok(tally)
+}
+
+fn pack(init: &Path) -> Result<Vec<u8>> {
+    let mut image = Initramfs::default();
+    image.console();
+    for mount_point in ["proc", "sys", "tmp", "run"] {
+        image.directory(mount_point);
+    }
+    image.program("init", init)?;
+    let object = workspace::bpf_object();
+    if object.exists() {
+        image.file("plumbline.bpf.o", &object)?;
+    }
+    Ok(image.finish())
+}
