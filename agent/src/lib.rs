@@ -1,8 +1,18 @@
 //! The daemon, stage by stage, in the order in which data meets them; `ARCHITECTURE.md` has the map.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod core;
+pub mod cost;
+pub mod daemon;
+pub mod engines;
 pub mod event;
+pub mod http;
 pub mod identity;
 pub mod message;
+pub mod own;
 pub mod probes;
+pub mod record;
 pub mod series;
+pub mod verdict;

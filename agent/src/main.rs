@@ -1,3 +1,7 @@
 //! The binary: one name for the daemon and every tool around it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plumbline::cli::main()
+}

@@ -23,6 +23,8 @@ pub enum Violation {
     SegmentOrigin { expected: String, found: String },
     #[error("expected a segment that begins with record {expected}, found one that begins with record {found}")]
     FirstSeq { expected: u64, found: u64 },
+    #[error("expected this segment to begin with record {expected}, as its name says, found record {found}")]
+    Name { expected: u64, found: u64 },
     #[error("expected the segment header to repeat the hash {expected} of the record before it, found {found}")]
     HeaderPrev { expected: Hash, found: Hash },
     #[error("expected the segment header to repeat the tree with root {expected}, found root {found}")]
@@ -56,7 +58,9 @@ pub enum Violation {
     UnsignedEnd { records: u64 },
     #[error("expected at least the {expected} records that {pin} signs, found {found}: the log was cut or rolled back")]
     PinSize { pin: &'static str, expected: u64, found: u64 },
-    #[error("{pin} signs root {expected} over {size} records, but they have root {found}: these are two histories")]
+    #[error(
+        "{pin} signs root {expected} over {size} records, but they have root {found}: these are two histories, or a record was changed"
+    )]
     PinRoot { pin: &'static str, size: u64, expected: String, found: String },
     #[error("expected {pin} to be kept in the segments too, but it is not there")]
     PinUnframed { pin: &'static str },
@@ -121,9 +125,6 @@ impl Chain {
 
     /// The next segment: its header must repeat where the chain is.
     pub(crate) fn next_segment(&mut self, header: &Header) -> Result<(), Violation> {
-        if let records @ 1.. = self.unsigned() {
-            return Err(Violation::UnsignedEnd { records });
-        }
         if header.origin != self.origin {
             return Err(Violation::SegmentOrigin { expected: self.origin.clone(), found: header.origin.clone() });
         }
@@ -140,6 +141,14 @@ impl Chain {
         self.key = header.key.clone();
         self.signed = None;
         Ok(())
+    }
+
+    /// A segment ends here, and another follows.
+    pub(crate) fn end_segment(&self) -> Result<(), Violation> {
+        match self.unsigned() {
+            0 => Ok(()),
+            records => Err(Violation::UnsignedEnd { records }),
+        }
     }
 
     /// Records that no checkpoint signs yet.

@@ -139,11 +139,9 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
         if !trusted.contains(&header.key) {
             return Err(place.stop()(Violation::UntrustedKey { found: header.key.to_string() }));
         }
-        let expected = if index == 0 { 0 } else { header.first_seq() };
-        for found in [header.first_seq(), segment.first_seq] {
-            if found != expected {
-                return Err(place.stop()(Violation::FirstSeq { expected, found }));
-            }
+        if header.first_seq() != segment.first_seq {
+            let (expected, found) = (segment.first_seq, header.first_seq());
+            return Err(place.stop()(Violation::Name { expected, found }));
         }
         let chain = match &mut chain {
             Some(chain) => {
@@ -151,6 +149,9 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
                 chain
             }
             None => {
+                if let found @ 1.. = header.first_seq() {
+                    return Err(place.stop()(Violation::FirstSeq { expected: 0, found }));
+                }
                 // Only now is it known that the key is trusted, and that a note that is not signed by it is wrong.
                 if let Some(published) = published.take() {
                     let published = published.map_err(published_place.clone().stop())?;
@@ -194,6 +195,9 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
             }
         }
         report.unsigned_records = chain.unsigned();
+        if index < last {
+            chain.end_segment().map_err(place.clone().stop())?;
+        }
     }
     if let Some(chain) = chain {
         chain.finish().map_err(place.stop())?;

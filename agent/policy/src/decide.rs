@@ -81,7 +81,7 @@ impl When {
                 let by_inode = watched.is_some_and(|watched| covered.matches(watched));
                 // Of a truncated path nobody can say that it lies elsewhere.
                 let unknown = *path_truncated && watched.is_none();
-                by_inode || (!path_truncated && covered.matches(path))
+                by_inode || unknown || (!path_truncated && covered.matches(path))
             }
             (Self::Connect { not_to, protocols }, Object::Connect { protocol, address, .. }) => {
                 protocols.contains(protocol) && !within_any(*address, not_to)

@@ -74,7 +74,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 fn at_or_below(pattern: &str, path: &str) -> bool {
     (1..=path.len()).any(|end| {
-        (end == path.len() || path.as_bytes()[end] == b'/') && glob(pattern.as_bytes(), path[..end].as_bytes())
+        (end == path.len() || path.as_bytes()[end] == b'/') && glob(pattern.as_bytes(), &path.as_bytes()[..end])
     })
 }
 

@@ -7,6 +7,7 @@ pub mod btf;
 pub mod decode;
 pub mod hooks;
 pub mod kernel;
+pub mod ntp;
 mod offsets;
 pub mod sensor;
 mod tasks;

@@ -86,8 +86,8 @@ impl Apt {
         }
         println!("setup: fetching the package lists of {} from the Debian mirror", self.suites);
         let said = cmd::output(self.command("apt-get").args(["-q", "--error-on=any", "update"]))?;
-        if let Some(line) = said.lines().find(|line| line.starts_with("Fetched ")) {
-            println!("setup:   {}", line.to_lowercase());
+        if let Some(size) = said.lines().find_map(|line| line.strip_prefix("Fetched ")) {
+            println!("setup:   fetched {size}");
         }
         write(stamp, "")
     }
@@ -174,6 +174,9 @@ Dir::Etc::PreferencesParts "/dev/null";
 Dir::State "{dir}/state";
 Dir::State::Status "{status}";
 Dir::Cache "{dir}/cache";
+// Made in memory when asked; on disk it is ten times the lists.
+Dir::Cache::PkgCache "";
+Dir::Cache::SrcPkgCache "";
 // All is read by one user only, who may not be `_apt`.
 APT::Sandbox::User "root";
 APT::Architecture "amd64";

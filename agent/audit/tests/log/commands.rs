@@ -23,7 +23,7 @@ fn check(dir: &Path, arguments: &[&str], code: i32, says: &str) {
 #[test]
 fn each_answer_has_its_exit_code() {
     let dir = closed_log();
-    let files = tempfile::tempdir().unwrap();
+    let files = scratch();
     let file = |name: &str, text: &str| {
         let path = files.path().join(name);
         fs::write(&path, text).unwrap();

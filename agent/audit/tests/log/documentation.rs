@@ -21,7 +21,7 @@ fn hexdump(bytes: &[u8]) -> String {
 
 #[test]
 fn the_worked_example_is_what_the_code_writes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let key = SigningKey::from_seed("log.example/a", &[1; 32]).unwrap();
     let (mut log, _) = Log::open(dir.path(), Options::new(key.clone())).unwrap();
     let event = json!({"class_uid": 1008, "message": "one"});

@@ -32,7 +32,7 @@ fn the_bytes_are_the_record_as_it_was_written() {
 
 #[test]
 fn a_reader_at_the_end_goes_on_when_there_is_more_also_in_a_new_segment() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
     let mut reader = Reader::from_seq(dir.path(), 0).unwrap();
     for number in 0..12 {
@@ -74,6 +74,6 @@ fn damage_and_absence_are_errors_with_their_place() {
 
     fs::remove_file(&segments(dir.path())[0]).unwrap();
     assert!(matches!(Reader::from_seq(dir.path(), 0), Err(ReadError::Gone { wanted: 0, first: 3 })));
-    let empty = tempfile::tempdir().unwrap();
+    let empty = scratch();
     assert!(matches!(Reader::from_seq(empty.path(), 0), Err(ReadError::NotALog { .. })));
 }

@@ -39,9 +39,16 @@ pub(crate) fn draft(message: &str) -> Draft {
     Draft::new(event(message)).expect("the event is free of chain fields")
 }
 
+/// An empty directory, in memory where the system has such a place: these tests flush often and never cut the power.
+pub(crate) fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.expect("a place for temporary files")
+}
+
 /// A log of seven records in three segments, closed in order.
 pub(crate) fn closed_log() -> TempDir {
-    let dir = tempfile::tempdir().expect("a directory for the log");
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).expect("an empty directory");
     append(&mut log, 0..7);
     log.close().expect("room on the disk");
@@ -102,7 +109,7 @@ pub(crate) fn record(frames: &[(Kind, Vec<u8>)], n: usize) -> usize {
 }
 
 pub(crate) fn copy_dir(from: &Path) -> TempDir {
-    let to = tempfile::tempdir().expect("a directory for the copy");
+    let to = scratch();
     for entry in fs::read_dir(from).expect("the directory is there") {
         let entry = entry.expect("the directory can be read");
         fs::copy(entry.path(), to.path().join(entry.file_name())).expect("the file can be copied");

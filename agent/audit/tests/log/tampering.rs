@@ -31,6 +31,10 @@ fn finding(dir: &Path) -> String {
     }
 }
 
+fn copy_file(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap();
+}
+
 fn segment(dir: &Path, n: usize) -> std::path::PathBuf {
     segments(dir)[n].clone()
 }
@@ -74,14 +78,54 @@ fn a_byte_flipped_in_each_region_is_found_at_its_offset() {
         bytes[7] ^= 3;
         fs::write(segment(dir, 1), bytes).unwrap();
     };
-    check(magic, expect![[]]);
-    check(flip(0, 40), expect![[]]);
-    check(flip(1, 40), expect![[]]);
-    check(flip(2, 0), expect![[]]);
-    check(flip(2, 3), expect![[]]);
-    check(flip(2, 4), expect![[]]);
-    check(flip(2, 8), expect![[]]);
-    check(flip(2, 12), expect![[]]);
+    check(
+        magic,
+        expect![[
+            r#"1 segment-00000000000000000003.plog, offset 0, record seq 3: expected the magic bytes of a segment, found PLUMBLN\x02"#
+        ]],
+    );
+    check(
+        flip(0, 40),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the bytes of this frame to have CRC 3406809e, found 11deb608"
+        ],
+    );
+    check(
+        flip(1, 40),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 410, record seq 3: expected the bytes of this frame to have CRC 3ab7a3df, found c71b16de"
+        ],
+    );
+    check(
+        flip(2, 0),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found eacbfd50"
+        ],
+    );
+    check(
+        flip(2, 3),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected a frame length of 1 to 65535, found 16777552"
+        ],
+    );
+    check(
+        flip(2, 4),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7f, found 4918ab7e"
+        ],
+    );
+    check(
+        flip(2, 8),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found ee715385"
+        ],
+    );
+    check(
+        flip(2, 12),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found c60d2b6a"
+        ],
+    );
 }
 
 /// Changes the message of the n-th record of a segment, and its CRC with it.
@@ -95,23 +139,39 @@ fn reword(path: &Path, n: usize) {
 
 #[test]
 fn a_changed_record_with_a_right_crc_is_found_by_the_next_record() {
-    check(|dir| reword(&segment(dir, 0), 1), expect![[]]);
+    check(
+        |dir| reword(&segment(dir, 0), 1),
+        expect![[
+            r#"1 segment-00000000000000000000.plog, offset 869, record seq 1: record 1 hashes to 670fc159269ff5a54126c59dc1587fff606b3a00973e35c9730e5cfd899b00c6, but record 2 keeps "ed18c4632e8cc16a1831cc680f573d66433e7bd66fe3dc69688f4b34be3d456b" as the hash before it: one of them was changed"#
+        ]],
+    );
 }
 
 #[test]
 fn a_changed_record_with_no_record_after_it_is_found_by_the_checkpoint() {
-    check(|dir| reword(&segment(dir, 2), 0), expect![[]]);
+    check(
+        |dir| reword(&segment(dir, 2), 0),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 627, record seq 6: the file `checkpoint` signs root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE= over 7 records, but they have root rJ7fsW9D/7sguDiVZ3brgPzv6OWSMyFZZM0g7T02O2U=: these are two histories"
+        ],
+    );
 }
 
 #[test]
 fn a_deleted_record_is_found() {
-    check(|dir| edit_frames(&segment(dir, 0), |all| drop(all.remove(record(all, 1)))), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), |all| drop(all.remove(record(all, 1)))),
+        expect!["1 segment-00000000000000000000.plog, offset 869, record seq 1: expected record 1, found record 2"],
+    );
 }
 
 #[test]
 fn a_duplicated_record_is_found() {
     let duplicate = |all: &mut Vec<(Kind, Vec<u8>)>| all.insert(record(all, 1), all[record(all, 1)].clone());
-    check(|dir| edit_frames(&segment(dir, 0), duplicate), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), duplicate),
+        expect!["1 segment-00000000000000000000.plog, offset 1217, record seq 2: expected record 2, found record 1"],
+    );
 }
 
 #[test]
@@ -120,28 +180,71 @@ fn reordered_records_are_found() {
         let (first, second) = (record(all, 0), record(all, 1));
         all.swap(first, second);
     };
-    check(|dir| edit_frames(&segment(dir, 0), reorder), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), reorder),
+        expect!["1 segment-00000000000000000000.plog, offset 521, record seq 0: expected record 0, found record 1"],
+    );
 }
 
 #[test]
 fn a_deleted_segment_is_found_wherever_it_was() {
-    check(|dir| fs::remove_file(segment(dir, 0)).unwrap(), expect![[]]);
-    check(|dir| fs::remove_file(segment(dir, 1)).unwrap(), expect![[]]);
-    check(|dir| fs::remove_file(segment(dir, 2)).unwrap(), expect![[]]);
-    check(|dir| segments(dir).iter().for_each(|path| fs::remove_file(path).unwrap()), expect![[]]);
+    check(
+        |dir| fs::remove_file(segment(dir, 0)).unwrap(),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 0: expected a segment that begins with record 0, found one that begins with record 3"
+        ],
+    );
+    check(
+        |dir| fs::remove_file(segment(dir, 1)).unwrap(),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 8, record seq 3: expected a segment that begins with record 3, found one that begins with record 6"
+        ],
+    );
+    check(
+        |dir| fs::remove_file(segment(dir, 2)).unwrap(),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 1888, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
+        ],
+    );
+    check(
+        |dir| segments(dir).iter().for_each(|path| fs::remove_file(path).unwrap()),
+        expect![
+            "1 checkpoint, offset 0, record seq 0: expected at least the 7 records that the file `checkpoint` signs, found 0: the log was cut or rolled back"
+        ],
+    );
 }
 
 #[test]
 fn a_segment_under_the_name_of_another_is_found() {
-    check(|dir| drop(fs::copy(segment(dir, 2), segment(dir, 1)).unwrap()), expect![[]]);
+    check(
+        |dir| copy_file(&segment(dir, 2), &segment(dir, 1)),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected a segment that begins with record 6, found one that begins with record 3"
+        ],
+    );
 }
 
 #[test]
 fn a_cut_at_a_frame_boundary_below_the_last_checkpoint_is_found() {
     // The closing checkpoint alone, then the record before it too.
-    check(|dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())), expect![[]]);
-    check(|dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)), expect![[]]);
-    check(|dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"
+        ],
+    );
+    check(
+        |dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 627, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
+        ],
+    );
+    check(
+        |dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected a segment that another follows to end with a checkpoint, found 3 records after its last"
+        ],
+    );
 }
 
 #[test]
@@ -152,18 +255,33 @@ fn a_cut_inside_a_frame_below_the_last_checkpoint_is_found() {
             fs::write(segment(dir, n), &bytes[..bytes.len() - 5]).unwrap();
         }
     };
-    check(cut(1), expect![[]]);
-    check(cut(2), expect![[]]);
+    check(
+        cut(1),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 1671, record seq 6: expected a whole frame, found 212 bytes of an unfinished one"
+        ],
+    );
+    check(
+        cut(2),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"
+        ],
+    );
 }
 
 #[test]
 fn a_missing_checkpoint_file_is_found() {
-    check(|dir| fs::remove_file(dir.join("checkpoint")).unwrap(), expect![[]]);
+    check(
+        |dir| fs::remove_file(dir.join("checkpoint")).unwrap(),
+        expect![
+            "1 checkpoint, offset 0, record seq 0: expected the file `checkpoint`, which is written before the first record, but it is missing"
+        ],
+    );
 }
 
 /// Everything an attacker can make alone: a consistent log with the same records, signed with another key.
 fn forged_log(name: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let forger = SigningKey::from_seed(name, &[2; 32]).unwrap();
     let options = plumbline_audit::Options { key: forger, ..options() };
     let (mut log, _) = Log::open(dir.path(), options).unwrap();
@@ -174,14 +292,19 @@ fn forged_log(name: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_log_signed_with_another_key_is_untrusted_and_not_intact() {
-    expect![[]].assert_eq(&finding(forged_log(ORIGIN).path()));
-    expect![[]].assert_eq(&finding(forged_log("node-18.example.com/plumbline").path()));
+    expect![[r#"3 segment-00000000000000000000.plog, offset 8, record seq 0: expected a segment signed by a trusted key, found key "node-17.example.com/plumbline+183ced09+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#]].assert_eq(&finding(forged_log(ORIGIN).path()));
+    expect![[r#"3 segment-00000000000000000000.plog, offset 8, record seq 0: expected a segment signed by a trusted key, found key "node-18.example.com/plumbline+69060eec+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#]].assert_eq(&finding(forged_log("node-18.example.com/plumbline").path()));
 }
 
 #[test]
 fn a_segment_signed_with_another_key_among_good_ones_is_untrusted() {
     let forged = forged_log(ORIGIN);
-    check(|dir| drop(fs::copy(segment(forged.path(), 2), segment(dir, 2)).unwrap()), expect![[]]);
+    check(
+        |dir| copy_file(&segment(forged.path(), 2), &segment(dir, 2)),
+        expect![[
+            r#"3 segment-00000000000000000006.plog, offset 8, record seq 6: expected a segment signed by a trusted key, found key "node-17.example.com/plumbline+183ced09+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#
+        ]],
+    );
 }
 
 #[test]
@@ -191,7 +314,12 @@ fn a_checkpoint_signed_with_another_key_under_a_good_header_is_found() {
         let good = Checkpoint::open(&all.last().unwrap().1, &[vkey()]).unwrap();
         all.last_mut().unwrap().1 = good.sign(&forger).note.into_bytes();
     };
-    check(|dir| edit_frames(&segment(dir, 0), resign), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), resign),
+        expect![
+            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a checkpoint signed by the segment's key: the note has no signature by a key that is trusted here"
+        ],
+    );
 }
 
 #[test]
@@ -200,17 +328,32 @@ fn a_checkpoint_moved_to_another_place_is_found() {
         let last = all.pop().unwrap();
         all.insert(record(all, 1), last);
     };
-    check(|dir| edit_frames(&segment(dir, 0), early), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), early),
+        expect![
+            "1 segment-00000000000000000000.plog, offset 869, record seq 1: expected a checkpoint over the 1 records before it, found one over 3"
+        ],
+    );
 }
 
 #[test]
 fn a_segment_without_its_opening_checkpoint_is_found() {
-    check(|dir| edit_frames(&segment(dir, 1), |all| drop(all.remove(1))), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 1), |all| drop(all.remove(1))),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 410, record seq 3: expected a checkpoint right after the segment header"
+        ],
+    );
 }
 
 #[test]
 fn a_second_header_is_found() {
-    check(|dir| edit_frames(&segment(dir, 1), |all| all.push(all[0].clone())), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 1), |all| all.push(all[0].clone())),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 1888, record seq 6: expected a record or a checkpoint, found a second segment header"
+        ],
+    );
 }
 
 #[test]
@@ -222,7 +365,12 @@ fn a_header_that_lies_about_what_was_before_is_found() {
         bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
         all[0].1 = bytes;
     };
-    check(|dir| edit_frames(&segment(dir, 1), lie), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 1), lie),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the segment header to repeat the hash 3dfcd85cd792016d7f225e35008e5cbf08c875367ff21c1d5987c12cd0d2b36d of the record before it, found 0dfcd85cd792016d7f225e35008e5cbf08c875367ff21c1d5987c12cd0d2b36d"
+        ],
+    );
 }
 
 #[test]
@@ -230,9 +378,23 @@ fn garbage_appended_to_the_end_is_found() {
     let append = |garbage: &'static [u8]| {
         move |dir: &Path| fs::write(segment(dir, 2), [&fs::read(segment(dir, 2)).unwrap(), garbage].concat()).unwrap()
     };
-    check(append(&[b'A'; 100]), expect![[]]);
+    check(
+        append(&[b'A'; 100]),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 1192, record seq 7: expected a frame length of 1 to 65535, found 1094795585"
+        ],
+    );
     // Too short to be told from a frame whose writing was cut off; it hides nothing and it is not a record.
-    check(append(b"AAAA"), expect![[]]);
+    check(
+        append(b"AAAA"),
+        expect![[r#"
+        0 intact: 7 records, 6 checkpoints, 3 segments
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 7 records, root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE=
+          unfinished  4 bytes of a frame at the end: normal while a writer runs or after a crash
+    "#]],
+    );
 }
 
 #[test]
@@ -245,7 +407,16 @@ fn records_appended_without_the_key_are_not_yet_signed_and_said_so() {
         frame::encode(Kind::Record, &draft.seal(ORIGIN, 7, &last).unwrap(), &mut bytes);
         fs::write(segment(dir, 2), bytes).unwrap();
     };
-    check(|dir| forge(dir, draft("forged")), expect![[]]);
+    check(
+        |dir| forge(dir, draft("forged")),
+        expect![[r#"
+        0 intact: 8 records, 6 checkpoints, 3 segments
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 7 records, root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE=
+          not signed  1 record after the last checkpoint: not yet signed, so not yet proved
+    "#]],
+    );
 }
 
 #[test]
@@ -254,7 +425,12 @@ fn a_record_of_another_log_is_found() {
         let n = record(all, 0);
         all[n].1 = String::from_utf8(all[n].1.clone()).unwrap().replace("node-17", "node-18").into_bytes();
     };
-    check(|dir| edit_frames(&segment(dir, 0), steal), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), steal),
+        expect![[
+            r#"1 segment-00000000000000000000.plog, offset 521, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "node-18.example.com/plumbline""#
+        ]],
+    );
 }
 
 #[test]
@@ -264,12 +440,17 @@ fn text_in_the_log_cannot_drive_the_terminal_of_who_verifies() {
         let text = String::from_utf8(all[n].1.clone()).unwrap();
         all[n].1 = text.replace("\"log_name\":\"node-17", "\"log_name\":\"\\u001b[2J\u{202e}").into_bytes();
     };
-    check(|dir| edit_frames(&segment(dir, 0), steal), expect![[]]);
+    check(
+        |dir| edit_frames(&segment(dir, 0), steal),
+        expect![[
+            r#"1 segment-00000000000000000000.plog, offset 521, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "\u{1b}[2J\u{202e}.example.com/plumbline""#
+        ]],
+    );
 }
 
 #[test]
 fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
     append(&mut log, 0..4);
     log.checkpoint().unwrap();
@@ -279,7 +460,13 @@ fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
 
     assert_eq!(verified(older.path()).exit_code(), 0);
     let report = verified_with(older.path(), &[vkey()], Some(kept_elsewhere.clone()));
-    expect![[]].assert_eq(&report.to_string());
+    expect![[r#"
+        TAMPERED at segment-00000000000000000003.plog, offset 1192, record seq 4: expected at least the 7 records that the expected checkpoint signs, found 4: the log was cut or rolled back
+          verified    4 records, 4 checkpoints, 2 segments before this place
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 4 records, root s7dEUEm55YkQHmEk6bhHfavI5rQkL2haCqV0mW9rxKg=
+    "#]].assert_eq(&report.to_string());
     assert_eq!(verified_with(dir.path(), &[vkey()], Some(kept_elsewhere)).exit_code(), 0);
 }
 
@@ -289,12 +476,18 @@ fn two_histories_signed_with_the_same_key_are_found_by_a_checkpoint_kept_elsewhe
     let leaves: Frontier = (0..5u8).map(|n| leaf_hash(&[n])).collect();
     let other: SignedCheckpoint = Checkpoint::of(ORIGIN, &leaves).sign(&key());
     let report = verified_with(dir.path(), &[vkey()], Some(other));
-    expect![[]].assert_eq(&report.to_string());
+    expect![[r#"
+        TAMPERED at segment-00000000000000000003.plog, offset 975, record seq 4: the expected checkpoint signs root uFW0LWww9bCH4FJmeD+9bjlPe5JgE8yqZ3AKiwxaWW8= over 5 records, but they have root PPx+HmAr5HJIjqT9VFh1N0eOMJCnaUaOA5r8m6X7w9I=: these are two histories
+          verified    4 records, 3 checkpoints, 2 segments before this place
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 3 records, root x0hKFoQoJtCvJwCM6rkx4UMMSEMYh++exP8BY1QH3t4=
+    "#]].assert_eq(&report.to_string());
 }
 
 #[test]
 fn a_declared_loss_makes_the_log_incomplete_and_not_tampered() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
     append(&mut log, 0..2);
     let mut loss = event("events were lost");
@@ -302,5 +495,12 @@ fn a_declared_loss_makes_the_log_incomplete_and_not_tampered() {
     loss.insert("unmapped".into(), json!({"plumbline": {"kind": "loss", "count": 12}}));
     log.append(&mut Draft::new(loss).unwrap()).unwrap();
     log.close().unwrap();
-    expect![[]].assert_eq(&finding(dir.path()));
+    expect![[r#"
+        2 intact but incomplete, as it declares itself: 3 records, 2 checkpoints, 1 segment
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 3 records, root l0/++q9DVdCH54Ml7BY4ojqCIJubMcnGg6fD1G6UQ1Y=
+          gaps        declared by 1 record
+    "#]]
+    .assert_eq(&finding(dir.path()));
 }

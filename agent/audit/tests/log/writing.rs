@@ -11,7 +11,7 @@ use crate::support::*;
 
 #[test]
 fn the_leaf_of_a_record_is_the_hash_of_its_bytes_and_the_next_record_names_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), Options::new(key())).unwrap();
     let first = log.append(&mut draft("first")).unwrap();
     let second = log.append(&mut draft("second")).unwrap();
@@ -28,7 +28,7 @@ fn the_leaf_of_a_record_is_the_hash_of_its_bytes_and_the_next_record_names_it() 
 
 #[test]
 fn a_second_writer_is_refused_while_the_first_is_there() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (log, _) = Log::open(dir.path(), options()).unwrap();
     assert!(matches!(Log::open(dir.path(), options()), Err(LogError::Locked { .. })));
     drop(log);
@@ -39,7 +39,7 @@ fn a_second_writer_is_refused_while_the_first_is_there() {
 #[test]
 fn files_and_directory_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
-    let parent = tempfile::tempdir().unwrap();
+    let parent = scratch();
     let dir = parent.path().join("log");
     drop(Log::open(&dir, options()).unwrap());
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
@@ -51,7 +51,7 @@ fn files_and_directory_are_their_owners_alone() {
 
 #[test]
 fn checkpoints_come_after_so_many_records_or_so_much_time_and_also_when_idle() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let options = Options { checkpoint_every_records: 3, checkpoint_every: Duration::from_secs(10), ..options() };
     let (mut log, _) = Log::open(dir.path(), options).unwrap();
     let tick = |log: &mut Log, second: u64| {
@@ -79,7 +79,7 @@ fn checkpoints_come_after_so_many_records_or_so_much_time_and_also_when_idle() {
 
 #[test]
 fn a_log_verifies_at_every_moment_of_its_writing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
     for number in 0..20 {
         append(&mut log, number..number + 1);
@@ -90,7 +90,7 @@ fn a_log_verifies_at_every_moment_of_its_writing() {
 
 #[test]
 fn a_verifier_beside_a_running_writer_raises_no_alarm() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let options = Options { segment_bytes: 60_000, checkpoint_every_records: 10, ..options() };
     let (mut log, _) = Log::open(dir.path(), options).unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -137,7 +137,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..60),
         segment_bytes in 0u64..4000,
     ) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let open = || Log::open(dir.path(), Options { segment_bytes, ..options() }).unwrap().0;
         let mut log = open();
         let mut appended = 0;

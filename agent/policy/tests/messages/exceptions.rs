@@ -9,6 +9,7 @@ fn relative_paths_are_refused() {
     check(
         &with_rule("      match: {file: {watch: [models]}}\n      except: [{exe: vllm}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 2 mistakes; line 10, column 30: `models` is a relative path
               × `models` is a relative path
                 ╭─[policy.yaml:10:30]
               9 │       message: m
@@ -37,6 +38,7 @@ fn a_home_in_an_exception_is_to_be_written_out() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{exe: ~/bin/vllm}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 22: `~/bin/vllm` is a relative path
               × `~/bin/vllm` is a relative path
                 ╭─[policy.yaml:11:22]
              10 │       match: {file: {watch: [/m]}}
@@ -55,6 +57,7 @@ fn a_number_where_text_belongs_is_to_be_quoted() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{comm: 7}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 23: the name of a task is text, not a number
               × the name of a task is text, not a number
                 ╭─[policy.yaml:11:23]
              10 │       match: {file: {watch: [/m]}}
@@ -73,6 +76,7 @@ fn an_exception_that_excuses_everybody_is_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{}, {exe: /**}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 2 mistakes; line 11, column 16: an empty exception would excuse everybody
               × an empty exception would excuse everybody
                 ╭─[policy.yaml:11:16]
              10 │       match: {file: {watch: [/m]}}
@@ -101,6 +105,7 @@ fn an_exception_for_the_other_kind_of_object_is_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{port: 443}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 17: `port` can only excuse in rules that match `connect`
               × `port` can only excuse in rules that match `connect`
                 ╭─[policy.yaml:11:17]
              10 │       match: {file: {watch: [/m]}}
@@ -119,6 +124,7 @@ fn numbers_out_of_range_say_the_range() {
     check(
         &with_rule("      match: {connect: {notTo: ['::1']}}\n      except: [{port: 70000}, {uid: -1}, {port: 4.5}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 3 mistakes; line 11, column 23: 70000 is not a port
               × 70000 is not a port
                 ╭─[policy.yaml:11:23]
              10 │       match: {connect: {notTo: ['::1']}}
@@ -154,6 +160,7 @@ fn names_that_the_kernel_would_have_cut_are_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{comm: text-generation-server}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 23: `text-generation-server` is longer than a task's name can be
               × `text-generation-server` is longer than a task's name can be
                 ╭─[policy.yaml:11:23]
              10 │       match: {file: {watch: [/m]}}
@@ -172,6 +179,7 @@ fn short_container_prefixes_are_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{container: abc}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 28: `abc` is not the prefix of a container id
               × `abc` is not the prefix of a container id
                 ╭─[policy.yaml:11:28]
              10 │       match: {file: {watch: [/m]}}
@@ -190,6 +198,7 @@ fn broken_globs_are_refused() {
     check(
         &with_rule("      match: {file: {watch: ['/m/[a']}}\n      except: [{exe: '/a**/b'}]\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 2 mistakes; line 10, column 30: the glob does not parse: unclosed character class; missing ']'
               × the glob does not parse: unclosed character class; missing ']'
                 ╭─[policy.yaml:10:30]
               9 │       message: m

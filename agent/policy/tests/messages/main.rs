@@ -12,7 +12,10 @@ pub(crate) fn check(text: &str, expect: &Expect) {
     let mut seen = String::new();
     match Policy::parse("policy.yaml", text) {
         Ok(policy) => seen = format!("ok: {}", policy.name()),
-        Err(mistakes) => mistakes.render(&mut seen).expect("writing into a string"),
+        Err(mistakes) => {
+            seen = format!("{mistakes}\n");
+            mistakes.render(&mut seen).expect("writing into a string");
+        }
     }
     expect.assert_eq(&seen);
 }

@@ -14,6 +14,7 @@ fn unknown_fields_are_named_with_what_was_probably_meant() {
     check(
         &with_rule("      match: {file: {wach: [/models]}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 22: `file` has no field `wach`
               × `file` has no field `wach`
                 ╭─[policy.yaml:10:22]
               9 │       message: m
@@ -32,6 +33,7 @@ fn a_field_that_resembles_none_lists_what_may_stand_there() {
     check(
         &with_rule("      match: {file: {watch: [/models]}}\n      throttle: 5\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 7: a rule has no field `throttle`
               × a rule has no field `throttle`
                 ╭─[policy.yaml:11:7]
              10 │       match: {file: {watch: [/models]}}
@@ -51,6 +53,7 @@ fn wrong_words_are_named_with_what_was_probably_meant() {
     check(
         &text,
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 7, column 17: `hihg` is not a severity
               × `hihg` is not a severity
                ╭─[policy.yaml:7:17]
              6 │     - name: r
@@ -71,6 +74,7 @@ fn an_effect_that_does_not_exist_lists_those_that_do() {
     check(
         &text,
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 8, column 15: `quarantine` is not an effect
               × `quarantine` is not an effect
                ╭─[policy.yaml:8:15]
              7 │       severity: high
@@ -92,6 +96,7 @@ fn several_mistakes_are_shown_at_once() {
     check(
         &text,
         &expect![[r#"
+            policy file `policy.yaml` has 4 mistakes; line 7, column 17: expected `informational`, `low`, `medium`, `high` or `critical`, not a number
               × expected `informational`, `low`, `medium`, `high` or `critical`, not a number
                ╭─[policy.yaml:7:17]
              6 │     - name: r
@@ -137,6 +142,7 @@ fn a_network_with_host_bits_says_which_network_is_meant() {
     check(
         &with_rule("      match: {connect: {notTo: [192.168.1.7/16]}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 33: `192.168.1.7/16` is not a network: it has bits set beyond the prefix
               × `192.168.1.7/16` is not a network: it has bits set beyond the prefix
                 ╭─[policy.yaml:10:33]
               9 │       message: m
@@ -155,6 +161,7 @@ fn a_v4_network_in_v6_clothes_says_how_to_write_it() {
     check(
         &with_rule("      match: {connect: {notTo: ['::ffff:10.0.0.0/104']}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 33: `::ffff:10.0.0.0/104` is a v4 network in v6 clothes; it would never match
               × `::ffff:10.0.0.0/104` is a v4 network in v6 clothes; it would never match
                 ╭─[policy.yaml:10:33]
               9 │       message: m
@@ -173,6 +180,7 @@ fn watching_everything_is_refused() {
     check(
         &with_rule("      match: {file: {watch: [/, /**, /a/../b]}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 3 mistakes; line 10, column 30: watching `/` would make an event of every file that is opened
               × watching `/` would make an event of every file that is opened
                 ╭─[policy.yaml:10:30]
               9 │       message: m
@@ -210,6 +218,7 @@ fn a_duplicate_rule_name_shows_both_places() {
     check(
         &with_rule(&format!("      match: {{file: {{watch: [/models]}}}}\n{rule}")),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 13: two rules are called `r`
               × two rules are called `r`
                 ╭─[policy.yaml:11:13]
               5 │   rules:
@@ -236,6 +245,7 @@ fn an_empty_list_of_rules_is_refused() {
     check(
         "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: p}\nspec: {rules: []}\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 4, column 15: `rules` is empty
               × `rules` is empty
                ╭─[policy.yaml:4:15]
              3 │ metadata: {name: p}
@@ -254,6 +264,7 @@ fn missing_fields_are_named() {
     check(
         "kind: Policy\nspec: {rules: [{name: r}]}\n",
         &expect![[r#"
+            policy file `policy.yaml` has 6 mistakes; line 1, column 1: a policy lacks `apiVersion`
               × a policy lacks `apiVersion`
                ╭─[policy.yaml:1:1]
              1 │ kind: Policy
@@ -317,6 +328,7 @@ fn a_match_without_an_object_and_one_with_two_are_refused() {
     check(
         &with_rule("      match: {}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 14: `match` names nothing
               × `match` names nothing
                 ╭─[policy.yaml:10:14]
               9 │       message: m
@@ -331,6 +343,7 @@ fn a_match_without_an_object_and_one_with_two_are_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}, connect: {notTo: ['::1']}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 36: `match` names more than one kind of object
               × `match` names more than one kind of object
                 ╭─[policy.yaml:10:36]
               9 │       message: m
@@ -350,6 +363,7 @@ fn unknown_placeholders_are_named_with_what_was_probably_meant() {
     check(
         &text.replace("message: m", "message: 'a {pth}'"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has an unknown placeholder `{pth}`
               × the message has an unknown placeholder `{pth}`
                 ╭─[policy.yaml:9:16]
               8 │       effect: alert
@@ -365,6 +379,7 @@ fn unknown_placeholders_are_named_with_what_was_probably_meant() {
     check(
         &text.replace("message: m", "message: 'a {port}'"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has an unknown placeholder `{port}`
               × the message has an unknown placeholder `{port}`
                 ╭─[policy.yaml:9:16]
               8 │       effect: alert
@@ -380,6 +395,7 @@ fn unknown_placeholders_are_named_with_what_was_probably_meant() {
     check(
         &text.replace("message: m", "message: 'a {path'"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has a `{` without its partner
               × the message has a `{` without its partner
                 ╭─[policy.yaml:9:16]
               8 │       effect: alert
@@ -400,6 +416,7 @@ fn a_test_of_a_rule_that_does_not_exist_is_refused() {
     check(
         &with_rule(&format!("      match: {{file: {{watch: [/m]}}}}\n{test}")),
         &expect![[r#"
+            policy file `policy.yaml` has 2 mistakes; line 11, column 19: this policy has no rule `s`
               × this policy has no rule `s`
                 ╭─[policy.yaml:11:19]
              10 │       match: {file: {watch: [/m]}}

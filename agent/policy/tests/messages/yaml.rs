@@ -9,6 +9,7 @@ fn a_duplicate_key_shows_both_places() {
     check(
         &with_rule("      match: {file: {watch: [/models]}}\n      severity: low\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 11, column 7: `severity` stands twice in a rule
               × `severity` stands twice in a rule
                 ╭─[policy.yaml:11:7]
               6 │     - name: r
@@ -33,6 +34,7 @@ fn tabs_are_named() {
     check(
         &with_rule("\t  match: {file: {watch: [/models]}}\n"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 10, column 1: a tab indents this line; YAML forbids it
               × a tab indents this line; YAML forbids it
                 ╭─[policy.yaml:10:1]
               9 │       message: m
@@ -51,6 +53,7 @@ fn wrong_types_say_what_was_expected() {
     check(
         "apiVersion: plumbline/v1\nkind: Policy\nmetadata: p\nspec: {rules: {name: r}}\n",
         &expect![[r#"
+            policy file `policy.yaml` has 2 mistakes; line 3, column 11: `metadata` is a mapping of `name` or `description`, not text
               × `metadata` is a mapping of `name` or `description`, not text
                ╭─[policy.yaml:3:11]
              2 │ kind: Policy
@@ -78,6 +81,7 @@ fn another_version_of_the_language_is_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n").replace("plumbline/v1", "cilium.io/v1alpha1"),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 13: `cilium.io/v1alpha1` is not the version of the policy language that is read here
               × `cilium.io/v1alpha1` is not the version of the policy language that is read here
                ╭─[policy.yaml:1:13]
              1 │ apiVersion: cilium.io/v1alpha1
@@ -96,6 +100,7 @@ fn broken_yaml_shows_the_place() {
     check(
         "apiVersion: plumbline/v1\nspec: [\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 2, column 7: this is not valid YAML: unclosed bracket '['
               × this is not valid YAML: unclosed bracket '['
                ╭─[policy.yaml:2:7]
              1 │ apiVersion: plumbline/v1
@@ -109,6 +114,7 @@ fn broken_yaml_shows_the_place() {
     check(
         "apiVersion: 'plumbline/v1\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 13: this is not valid YAML: unclosed quote
               × this is not valid YAML: unclosed quote
                ╭─[policy.yaml:1:13]
              1 │ apiVersion: 'plumbline/v1
@@ -121,6 +127,7 @@ fn broken_yaml_shows_the_place() {
     check(
         "",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 1: the file is empty
               × the file is empty
                ╭─[policy.yaml:1:1]
                ╰────
@@ -135,6 +142,7 @@ fn a_second_document_is_refused() {
     check(
         "kind: Policy\n---\nkind: Policy\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 3, column 1: a second document begins here; a policy file holds one
               × a second document begins here; a policy file holds one
                ╭─[policy.yaml:3:1]
              2 │ ---
@@ -153,6 +161,7 @@ fn merge_keys_are_refused() {
     check(
         "a: &a {kind: Policy}\nb: {<<: *a}\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 2, column 5: merge keys (`<<`) are not part of the policy language
               × merge keys (`<<`) are not part of the policy language
                ╭─[policy.yaml:2:5]
              1 │ a: &a {kind: Policy}
@@ -171,6 +180,7 @@ fn control_characters_of_a_hostile_file_do_not_reach_the_terminal() {
     check(
         "kind: \"\\e[31mred\"\nspec: '\u{9b}31m'\n\u{1b}[31m: x\n",
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 2, column 8: this is not valid YAML: unexpected character: `\u{9b}'
               × this is not valid YAML: unexpected character: `\u{9b}'
                ╭─[policy.yaml:2:8]
              1 │ kind: "\e[31mred"
@@ -194,6 +204,7 @@ fn a_document_that_multiplies_itself_is_refused() {
     check(
         &bomb,
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 22: the document is too deep, too large or repeats itself too often through aliases
               × the document is too deep, too large or repeats itself too often through aliases
                ╭─[policy.yaml:1:22]
              1 │ a0: &a0 [x, x, x, x, x, x, x, x, x, x]
@@ -212,6 +223,7 @@ fn a_document_without_end_is_refused() {
     check(
         &"[".repeat(100_000),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 256: this is not valid YAML: recursion limit exceeded
               × this is not valid YAML: recursion limit exceeded
                ╭─[policy.yaml:1:256]
              1 │ [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…
@@ -224,6 +236,7 @@ fn a_document_without_end_is_refused() {
     check(
         &format!("# {}\n", "x".repeat(1 << 20)),
         &expect![[r#"
+            policy file `policy.yaml` has 1 mistake; line 1, column 1: the file is 1048579 bytes long; a policy may have 1048576
               × the file is 1048579 bytes long; a policy may have 1048576
                ╭─[policy.yaml:1:1]
              1 │ # xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…

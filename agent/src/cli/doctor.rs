@@ -1,0 +1,91 @@
+//! `plumbline doctor`: what this node can and cannot see, and what to change, on one screen.
+
+use std::process::ExitCode;
+
+use super::{ConfigFile, failed, say};
+use crate::{
+    config::Config,
+    core::chain,
+    engines::discover,
+    probes::{HookVerdict, Probes, kernel::Fact, kernel::KernelFacts, ntp},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(super) fn main(arguments: &Arguments) -> ExitCode {
+    let (config, origin) = match Config::load(arguments.config.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(error) => return failed(&error),
+    };
+    say(&format!("configuration   {origin}"));
+    let facts = KernelFacts::read();
+    say("\nKERNEL");
+    for (name, fact) in [
+        ("release", &facts.release),
+        ("type info (BTF)", &facts.btf),
+        ("security modules", &facts.lsm),
+        ("lockdown", &facts.lockdown),
+        ("cgroup v2", &facts.cgroup2),
+        ("capabilities", &facts.capabilities),
+    ] {
+        say(&format!("  {name:<18}{}", words(fact)));
+    }
+    say(&format!("  {:<18}{}", "wall clock", ntp::clock_sync()));
+
+    say("\nHOOKS");
+    let mut useful = false;
+    match Probes::load(&config.probes, &facts) {
+        Ok(probes) => {
+            useful |= !probes.is_useless();
+            probes.verdicts.iter().for_each(hook);
+        }
+        Err(error) => say(&format!("  absent: {}", chain(&error))),
+    }
+
+    say("\nGPU");
+//GPU
+    say("\nENGINES");
+    let found = discover::look(std::path::Path::new("/proc"));
+    for target in &config.engines.targets {
+        useful = true;
+        say(&format!("  {} at {} (configured)", target.name, target.url));
+    }
+    for candidate in &found.candidates {
+        useful = true;
+        say(&format!("  {} at {} (pid {})", candidate.dialect.name, candidate.url, candidate.pid));
+    }
+    if config.engines.targets.is_empty() && found.candidates.is_empty() {
+        say("  absent: none configured, and no process of a known engine listens");
+    }
+    if config.prices.is_none() {
+        say("\nPRICE\n  absent: no `prices` in the configuration");
+    }
+    if useful { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn words(fact: &Fact) -> String {
+    match fact {
+        Ok(text) => text.clone(),
+        Err(reason) => format!("absent: {reason}"),
+    }
+}
+
+/// The rung that was taken with its cost and blind spots, and every rung that was refused with its reason.
+fn hook(verdict: &HookVerdict) {
+    let hook = verdict.hook;
+    match verdict.attached {
+        Some(rung) => {
+            say(&format!("  {:<12} attached ({})  sees {}", hook.name, rung.name, hook.sees));
+            say(&format!("  {:<12}   costs {}", "", rung.cost));
+            say(&format!("  {:<12}   blind to {}", "", rung.blind));
+        }
+        None => say(&format!("  {:<12} OFF  not seen: {}", hook.name, hook.sees)),
+    }
+    for (rung, reason) in &verdict.refused {
+        say(&format!("  {:<12}   {rung} refused: {reason}", ""));
+    }
+}

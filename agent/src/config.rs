@@ -1,0 +1,210 @@
+//! The configuration: where it comes from, and what it may say.
+//!
+//! Precedence: `--config FILE`, else [`SYSTEM_FILE`] if it exists, else the built-in defaults; command-line options go
+//! over all of them. Unknown fields are errors. What is read is checked while it is read: a [`Config`] in hand is valid.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{cost::PriceBook, engines::config::Engines, probes::ProbesConfig};
+
+/// Read when no other file is named.
+pub const SYSTEM_FILE: &str = "/etc/plumbline/config.yaml";
+
+/// Everything the user may say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The node's name in records and in the log's origin; the host name when empty.
+    pub node: Option<String>,
+    /// Where the log and the node's key are kept.
+    pub state_dir: PathBuf,
+    /// Where `/metrics` and the status page are served; `null` serves nothing.
+    pub listen: Option<SocketAddr>,
+    /// A directory of policies; the built-in ones when absent.
+    pub policies: Option<PathBuf>,
+    pub audit: AuditConfig,
+    pub probes: ProbesConfig,
+    pub gpu: GpuConfig,
+    pub engines: Engines,
+    /// What compute costs; without it nothing is priced.
+    pub prices: Option<PriceBook>,
+    /// Where metrics and records go by OTLP; nowhere when absent.
+    pub otlp: Option<OtlpConfig>,
+}
+
+/// How the audit log is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// A signed checkpoint after so many records, …
+    pub checkpoint_records: u64,
+    /// … or so many seconds, also when nothing happened.
+    pub checkpoint_seconds: u64,
+    pub segment_bytes: u64,
+}
+
+/// How GPUs are read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuConfig {
+    pub enabled: bool,
+    /// The NVML library, when it is not where the dynamic linker looks.
+    pub library: Option<PathBuf>,
+    pub interval_seconds: u64,
+}
+
+/// An OTLP receiver, HTTP with protobuf.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// Such as `http://127.0.0.1:4318`; `/v1/metrics` and `/v1/logs` are put behind it.
+    pub endpoint: String,
+    #[serde(default = "default_otlp_seconds")]
+    pub interval_seconds: u64,
+}
+
+fn default_otlp_seconds() -> u64 {
+    15
+}
+
+/// Beside the port of the Prometheus agents and not one of a well-known exporter.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: None,
+            state_dir: PathBuf::from("/var/lib/plumbline"),
+            listen: Some(DEFAULT_LISTEN),
+            policies: None,
+            audit: AuditConfig::default(),
+            probes: ProbesConfig::default(),
+            gpu: GpuConfig::default(),
+            engines: Engines::default(),
+            prices: None,
+            otlp: None,
+        }
+    }
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { checkpoint_records: 1024, checkpoint_seconds: 10, segment_bytes: 64 << 20 }
+    }
+}
+
+impl Default for GpuConfig {
+    fn default() -> Self {
+        Self { enabled: true, library: None, interval_seconds: 1 }
+    }
+}
+
+impl AuditConfig {
+    pub fn checkpoint_every(&self) -> Duration {
+        Duration::from_secs(self.checkpoint_seconds.max(1))
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read the configuration {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// The message holds the place and the lines around it.
+    #[error("the configuration {} is not valid\n{message}", path.display())]
+    Invalid { path: PathBuf, message: String },
+}
+
+/// Where a configuration came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    BuiltIn,
+    File(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in defaults"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration that holds here.
+    pub fn load(file: Option<&Path>) -> Result<(Self, Origin), ConfigError> {
+        let path = match file {
+            Some(path) => path.to_owned(),
+            None if Path::new(SYSTEM_FILE).exists() => PathBuf::from(SYSTEM_FILE),
+            None => return Ok((Self::default(), Origin::BuiltIn)),
+        };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let config = Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.clone(), message })?;
+        Ok((config, Origin::File(path)))
+    }
+
+    /// Reads one document; an empty one is the defaults.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        serde_yaml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    pub fn log_dir(&self) -> PathBuf {
+        self.state_dir.join("log")
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.state_dir.join("node.key")
+    }
+
+    /// The public half, which the reviewer gets.
+    pub fn vkey_file(&self) -> PathBuf {
+        self.state_dir.join("node.vkey")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[expect(clippy::needless_pass_by_value, reason = "reads better in the tests")]
+    fn refused(text: &str, expect: Expect) {
+        expect.assert_eq(&Config::parse(text).unwrap_err());
+    }
+
+    #[test]
+    fn nothing_said_is_the_defaults() {
+        let config = Config::parse("# nothing\n\n").unwrap();
+        assert_eq!(config.listen, Some(DEFAULT_LISTEN));
+        assert_eq!(config.audit.checkpoint_seconds, 10);
+    }
+
+    #[test]
+    fn what_is_said_holds_and_the_rest_is_default() {
+        let config = Config::parse("listen: 127.0.0.1:1\nprices: {currency: EUR, node_per_hour: 1}\n").unwrap();
+        assert_eq!(config.listen.map(|listen| listen.port()), Some(1));
+        assert_eq!(config.prices.unwrap().node_per_hour.unwrap().as_f64().to_bits(), 1f64.to_bits());
+        assert!(config.gpu.enabled);
+    }
+
+    #[test]
+    fn mistakes_show_their_place() {
+        refused("audit:\n  checkpoint_recs: 5\n", expect![[""]]);
+        refused("listen: everywhere\n", expect![[""]]);
+        refused("probes:\n  ring_bytes: big\n", expect![[""]]);
+    }
+}

@@ -1,0 +1,430 @@
+//! Putting the roles together. Today all of them run in one process: the sensor and the engines' scrapers as tasks, the
+//! GPU worker and the core as threads. This is the one place that decides so.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc as std_mpsc},
+    time::Duration,
+};
+
+use plumbline_audit::{Log, LogError, Options, Recovery, SigningKey};
+use plumbline_policy::{LoadError, PolicySet};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    clock,
+    config::Config,
+    core::{Core, Rules, SharedStore, chain, lock},
+    cost::Ledger,
+    engines,
+    event::{Event, Start, Stop, What},
+//GPU0
+    http::{self, Node},
+    identity::procfs::Procfs,
+    message::Message,
+    probes::{
+        Probes,
+        kernel::KernelFacts,
+        sensor::{self, LossAccount},
+        watch::Enrolled,
+    },
+    record::Recorder,
+    series::{Point, agent, kernel},
+    verdict::{self, WatchedPaths},
+};
+
+/// Messages between the roles. The sensor waits when it is full, and the kernel's ring holds what comes meanwhile.
+const QUEUE_MESSAGES: usize = 4096;
+
+/// How often the directories that policies name are looked for again: caches and homes appear.
+const EXPAND_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the core does what is due by time.
+const CORE_TICK: Duration = Duration::from_millis(500);
+
+/// Why the daemon does not run.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error("cannot use the state directory {}", path.display())]
+    State { path: PathBuf, source: io::Error },
+    #[error("the node's key {} cannot be used: {reason}", path.display())]
+    Key { path: PathBuf, reason: String },
+    #[error("the audit log cannot be opened")]
+    Log(#[source] LogError),
+    #[error("cannot listen on {address}")]
+    Listen { address: std::net::SocketAddr, source: io::Error },
+    #[error("{0}")]
+    Policies(String),
+    #[error("nothing useful is left: no kernel program runs ({probes}), GPUs and engines are switched off")]
+    Useless { probes: String },
+    #[error("the operating system refused a thread or a signal handler")]
+    System(#[source] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let policies = Arc::new(load_policies(&config)?);
+    let node = config.node.clone().unwrap_or_else(hostname);
+    let (log, recovery, vkey) = open_log(&config, &node)?;
+    let listener = match config.listen {
+        Some(address) => {
+            Some(http::bind(address).await.map_err(|source| DaemonError::Listen { address, source })?)
+        }
+        None => None,
+    };
+
+    let (stop_all, stop) = watch::channel(false);
+    let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
+    let store = SharedStore::default();
+    let mut sensor = Sensor::start(&config, &messages, &stop)?;
+    let watched = sensor.watch(&policies);
+
+    let core = Core::new(
+        Procfs::default(),
+        Rules { policies: Arc::clone(&policies), watched: watched.clone() },
+        Recorder { hostname: node.clone(), boot_id: boot_id(), build: build_digest() },
+        log,
+        Ledger::new(config.prices.clone()),
+        Arc::clone(&store),
+    );
+    let (rules, new_rules) = watch::channel(Rules { policies, watched });
+    let coverage = sensor.coverage();
+    let start = Start { coverage: coverage.clone(), previous: describe(&recovery) };
+    let core = spawn_core(core, inbox, new_rules, sensor.tasks(), start)?;
+
+//GPU
+    let engines =
+        tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
+    let node = Node {
+        node,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        log_dir: config.log_dir().display().to_string(),
+        vkey,
+        coverage,
+        watched: paths(&rules.borrow().watched),
+    };
+    publish_fixed(&store, &sensor);
+    let (node, node_seen) = watch::channel(node);
+    let http = listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, stop.clone())));
+    if let Some(address) = config.listen {
+        tracing::info!(%address, "serving /metrics");
+    }
+
+    let reason = watch_over(&config, &mut sensor, &messages, &rules, &store, &node).await?;
+    tracing::info!(reason, "stopping");
+    let _ = stop_all.send(true);
+    let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
+    // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
+    let _ = engines.await;
+//GPU2
+    drop(sensor);
+    let _ = messages.send(Message::Event(Box::new(stopped))).await;
+    drop(messages);
+    if let Some(http) = http {
+        let _ = http.await;
+    }
+    let ended = tokio::task::spawn_blocking(move || core.join()).await;
+    match ended {
+        Ok(Ok(Err(error))) => Err(DaemonError::Log(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Everything that recurs until a signal ends it: losses, reloads, new directories. Returns why it ended.
+async fn watch_over(
+    config: &Config,
+    sensor: &mut Sensor,
+    messages: &mpsc::Sender<Message>,
+    rules: &watch::Sender<Rules>,
+    store: &SharedStore,
+    node: &watch::Sender<Node>,
+) -> Result<String, DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::System)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::System)?;
+    let mut account = sensor::account_ticker();
+    let mut expand = tokio::time::interval(EXPAND_EVERY);
+    loop {
+        let renewed = tokio::select! {
+            _ = terminate.recv() => return Ok("SIGTERM".to_owned()),
+            _ = interrupt.recv() => return Ok("SIGINT".to_owned()),
+            _ = account.tick() => {
+                for loss in sensor.account(store) {
+                    let _ = messages.send(Message::Event(Box::new(loss))).await;
+                }
+                continue;
+            }
+            _ = hangup.recv() => match load_policies(config) {
+                Ok(policies) => Arc::new(policies.following(&rules.borrow().policies)),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "the policies are not valid; the last good ones stay in force");
+                    continue;
+                }
+            },
+            _ = expand.tick() => Arc::clone(&rules.borrow().policies),
+        };
+        let same_policies = renewed.digest() == rules.borrow().policies.digest();
+        if same_policies && !sensor.directories_changed(&renewed) {
+            continue;
+        }
+        let watched = sensor.watch(&renewed);
+        if !same_policies {
+            tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
+        }
+        let shown = paths(&watched);
+        lock(store).set(watched_directories(shown.len()));
+        node.send_modify(|node| node.watched = shown);
+        rules.send_replace(Rules { policies: renewed, watched });
+    }
+}
+
+/// The core on a thread and a runtime of its own, so that its disk waits stop nobody else.
+fn spawn_core(
+    mut core: Core<Procfs>,
+    mut inbox: mpsc::Receiver<Message>,
+    mut rules: watch::Receiver<Rules>,
+    tasks: Vec<crate::event::Task>,
+    start: Start,
+) -> Result<std::thread::JoinHandle<Result<(), LogError>>, DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(DaemonError::System)?;
+    let run = move || {
+        runtime.block_on(async {
+            core.world.seed(&tasks, &core.processes);
+            let start = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Start(start) };
+            core.handle(Message::Event(Box::new(start)));
+            let mut tick = tokio::time::interval(CORE_TICK);
+            loop {
+                tokio::select! {
+                    message = inbox.recv() => match message {
+                        Some(message) => core.handle(message),
+                        None => break,
+                    },
+                    Ok(()) = rules.changed() => core.rules = rules.borrow_and_update().clone(),
+                    _ = tick.tick() => core.tick(),
+                }
+            }
+            core.tick();
+            core.close()
+        })
+    };
+    std::thread::Builder::new().name("core".to_owned()).spawn(run).map_err(DaemonError::System)
+}
+
+/// The sensor role, or why there is none.
+struct Sensor {
+    probes: Result<Probes, String>,
+    answers: std_mpsc::Receiver<Enrolled>,
+    directories: Vec<PathBuf>,
+    losses: LossAccount,
+}
+
+impl Sensor {
+    fn start(
+        config: &Config,
+        messages: &mpsc::Sender<Message>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Self, DaemonError> {
+        let (enrolled, answers) = std_mpsc::channel();
+        let started = Probes::load(&config.probes, &KernelFacts::read()).and_then(|mut probes| {
+            sensor::start(&mut probes, messages, &enrolled, stop)?;
+            Ok(probes)
+        });
+        let probes = started.map_err(|error| chain(&error));
+        match &probes {
+            Ok(probes) => {
+                for verdict in &probes.verdicts {
+                    tracing::info!(hook = verdict.hook.name, state = verdict.describe(), "hook");
+                }
+            }
+            Err(reason) => tracing::error!(reason, "no kernel program runs: file opens and connections are not seen"),
+        }
+        let blind = probes.as_ref().map_or(true, Probes::is_useless);
+        if blind && !config.gpu.enabled && !config.engines.discover && config.engines.targets.is_empty() {
+            let probes = probes.err().unwrap_or_else(|| "the kernel took no rung of any hook".to_owned());
+            return Err(DaemonError::Useless { probes });
+        }
+        Ok(Self { probes, answers, directories: Vec::new(), losses: LossAccount::default() })
+    }
+
+    /// Enrols what the policies name and exists now.
+    fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
+        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
+        self.directories = verdict::directories(policies);
+        match probes.watch(&self.directories, &self.answers) {
+            Ok(enrolment) => {
+                for (directory, error) in &enrolment.failed {
+                    tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
+                }
+                for watched in &enrolment.watched {
+                    tracing::info!(directory = %watched.asked.display(), inode = watched.key.ino, "watching");
+                }
+                enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect()
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no directory is watched");
+                WatchedPaths::new()
+            }
+        }
+    }
+
+    fn directories_changed(&self, policies: &PolicySet) -> bool {
+        self.probes.is_ok() && verdict::directories(policies) != self.directories
+    }
+
+    fn tasks(&mut self) -> Vec<crate::event::Task> {
+        let Ok(probes) = &mut self.probes else { return Vec::new() };
+        probes.tasks().unwrap_or_else(|reason| {
+            tracing::warn!(reason, "running processes are not known from the kernel; /proc answers for them");
+            Vec::new()
+        })
+    }
+
+    /// Hooks, and how each fared.
+    fn coverage(&self) -> Vec<(String, String)> {
+        match &self.probes {
+            Ok(probes) => probes
+                .verdicts
+                .iter()
+                .map(|verdict| (verdict.hook.name.to_owned(), verdict.describe()))
+                .collect(),
+            Err(reason) => vec![("kernel programs".to_owned(), format!("absent: {reason}"))],
+        }
+    }
+
+    /// What was lost since the last account; the counters go to the store.
+    fn account(&mut self, store: &SharedStore) -> Vec<Event> {
+        let Ok(probes) = &self.probes else { return Vec::new() };
+        let Ok(counted) = probes.counted() else { return Vec::new() };
+        let misses: Vec<(&'static str, u64)> =
+            probes.recursion_misses().into_iter().map(|(hook, misses)| (hook.name, misses)).collect();
+        let mut store = lock(store);
+        for (name, cpus) in plumbline_ebpf::program::NAMES.iter().zip(&counted) {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            let generated = cpus.iter().map(|cpu| cpu.generated).sum::<u64>() as f64;
+            store.set(Point::new(&kernel::GENERATED, &[name], generated));
+        }
+        self.losses.settle(&counted, &misses)
+    }
+}
+
+/// Values that stay as they are until the daemon ends.
+fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
+    let mut store = lock(store);
+    #[expect(clippy::cast_precision_loss, reason = "a start time needs no nanoseconds")]
+    let now_seconds = clock::unix_ns() as f64 / 1e9;
+    store.set(Point::new(&agent::START_TIME, &[], now_seconds));
+    store.set(Point::new(&agent::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &build_digest()], 1.0));
+    for verdict in sensor.probes.iter().flat_map(|probes| &probes.verdicts) {
+        let (rung, up) = verdict.attached.map_or(("none", 0.0), |rung| (rung.name, 1.0));
+        store.set(Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up));
+    }
+    store.set(watched_directories(sensor.directories.len()));
+}
+
+fn watched_directories(count: usize) -> Point {
+    Point::new(&kernel::WATCHED_DIRECTORIES, &[], f64::from(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+fn paths(watched: &WatchedPaths) -> Vec<String> {
+    watched.iter().map(|(_, path)| path.display().to_string()).collect()
+}
+
+fn load_policies(config: &Config) -> Result<PolicySet, DaemonError> {
+    match &config.policies {
+        None => Ok(PolicySet::embedded()),
+        Some(directory) => PolicySet::load(directory).map_err(|error| DaemonError::Policies(explain(&error))),
+    }
+}
+
+/// The whole message of policies that cannot be used: file, line, caret, what to write instead.
+pub fn explain(error: &LoadError) -> String {
+    let mut text = String::new();
+    let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+    match handler.render_report(&mut text, error) {
+        Ok(()) => text,
+        Err(_) => chain(error),
+    }
+}
+
+/// Opens the log with the node's key, both made at the first start.
+fn open_log(config: &Config, node: &str) -> Result<(Log, Recovery, String), DaemonError> {
+    fs::create_dir_all(&config.state_dir)
+        .map_err(|source| DaemonError::State { path: config.state_dir.clone(), source })?;
+    let key = node_key(&config.key_file(), node)?;
+    let vkey = key.verifier().to_string();
+    fs::write(config.vkey_file(), format!("{vkey}\n"))
+        .map_err(|source| DaemonError::State { path: config.vkey_file(), source })?;
+    let options = Options {
+        segment_bytes: config.audit.segment_bytes,
+        checkpoint_every_records: config.audit.checkpoint_records,
+        checkpoint_every: config.audit.checkpoint_every(),
+        ..Options::new(key)
+    };
+    let (log, recovery) = Log::open(&config.log_dir(), options).map_err(DaemonError::Log)?;
+    tracing::info!(dir = %config.log_dir().display(), vkey, previous = describe(&recovery), "audit log is open");
+    Ok((log, recovery, vkey))
+}
+
+/// Reads the key, or makes one that only its owner can read.
+fn node_key(path: &Path, node: &str) -> Result<SigningKey, DaemonError> {
+    let unusable = |reason: String| DaemonError::Key { path: path.to_owned(), reason };
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let mode = fs::metadata(path).map(|meta| std::os::unix::fs::MetadataExt::mode(&meta)).unwrap_or(0);
+            if mode & 0o077 != 0 {
+                return Err(unusable(format!("others can read it (mode {:o}); expected 600", mode & 0o777)));
+            }
+            SigningKey::from_text(text.trim()).map_err(|error| unusable(chain(&error)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = SigningKey::generate(&format!("plumbline/{node}")).map_err(|error| unusable(chain(&error)))?;
+            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            made.and_then(|mut file| writeln!(file, "{}", key.to_text()).and_then(|()| file.sync_all()))
+                .map_err(|error| unusable(error.to_string()))?;
+            tracing::info!(path = %path.display(), "made a key for this node");
+            Ok(key)
+        }
+        Err(error) => Err(unusable(error.to_string())),
+    }
+}
+
+fn describe(recovery: &Recovery) -> String {
+    let Recovery { created, last_seq, clean_stop, dropped_bytes } = recovery;
+    match last_seq {
+        _ if *created => "new".to_owned(),
+        None => "empty".to_owned(),
+        Some(seq) if *clean_stop => format!("closed in order after record {seq}"),
+        Some(seq) => format!("not closed; recovered up to record {seq}, {dropped_bytes} bytes of a torn frame dropped"),
+    }
+}
+
+/// The host's name; `localhost` where it has none.
+pub fn hostname() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() || name == "(none)" { "localhost".to_owned() } else { name.to_owned() }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// SHA-256 of the running executable, kernel programs included, since they are part of it.
+fn build_digest() -> String {
+    static DIGEST: Mutex<Option<String>> = Mutex::new(None);
+    let mut digest = DIGEST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    digest
+        .get_or_insert_with(|| {
+            let bytes = fs::read("/proc/self/exe").unwrap_or_default();
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+        .clone()
+}

@@ -1,0 +1,122 @@
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`. It reads the store and changes nothing.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    clock,
+    core::{SharedStore, lock},
+    own,
+    series::{Point, agent, prometheus},
+};
+
+/// What does not change while the daemon runs, for the status page.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Node {
+    pub node: String,
+    pub version: String,
+    pub log_dir: String,
+    pub vkey: String,
+    /// Hooks and other sources, and how each fared.
+    pub coverage: Vec<(String, String)>,
+    pub watched: Vec<String>,
+}
+
+/// The answer of `/api/v1/status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    #[serde(flatten)]
+    pub node: Node,
+    /// Sources without a reading, and why.
+    pub absent: Vec<(String, String)>,
+    pub log_records: u64,
+    pub signed_records: u64,
+    pub policy_matches: u64,
+    pub lost: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    store: SharedStore,
+    node: Arc<watch::Receiver<Node>>,
+}
+
+/// Binds; a port in use is an error here and not later.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Serves until `stop` is true.
+pub async fn serve(
+    listener: TcpListener,
+    store: SharedStore,
+    node: watch::Receiver<Node>,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/api/v1/status", get(status))
+        .with_state(Shared { store, node: Arc::new(node) });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            let _ = stop.wait_for(|&stop| stop).await;
+        })
+        .await
+}
+
+async fn metrics(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let points = snapshot(&shared.store);
+    let (content_type, page) = if accept.contains("application/openmetrics-text") {
+        (prometheus::OPENMETRICS, prometheus::openmetrics(points))
+    } else {
+        (prometheus::TEXT, prometheus::text_0_0_4(points))
+    };
+    match page {
+        Ok(page) => ([(header::CONTENT_TYPE, content_type)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Every present value, the daemon's own cost as of now included.
+pub fn snapshot(store: &SharedStore) -> Vec<Point> {
+    let mut store = lock(store);
+    if let Some(cost) = own::own_cost() {
+        store.set(Point::new(&agent::CPU_SECONDS, &[], cost.cpu_seconds));
+        store.set(Point::new(&agent::RESIDENT_MEMORY, &[], cost.resident_bytes));
+    }
+    store.snapshot(clock::boot_ns())
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
+    let points = snapshot(&shared.store);
+    let absent = lock(&shared.store).absent().map(|(name, why)| (name.to_owned(), why.to_owned())).collect();
+    let sum = |name: &str| -> u64 {
+        let numbers = points.iter().filter(|point| point.series.name == name).filter_map(Point::number);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+        let sum = numbers.sum::<f64>() as u64;
+        sum
+    };
+    let status = Status {
+        node: shared.node.borrow().clone(),
+        absent,
+        log_records: sum("plumbline_log_records"),
+        signed_records: sum("plumbline_log_checkpoint_records"),
+        policy_matches: sum("plumbline_policy_matches_total"),
+        lost: sum("plumbline_lost_total"),
+    };
+    match serde_json::to_string_pretty(&status) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
