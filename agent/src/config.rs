@@ -147,8 +147,7 @@ impl Config {
             None if Path::new(SYSTEM_FILE).exists() => PathBuf::from(SYSTEM_FILE),
             None => return Ok((Self::default(), Origin::BuiltIn)),
         };
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         let config = Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.clone(), message })?;
         Ok((config, Origin::File(path)))
     }

@@ -60,14 +60,7 @@ struct Unrecorded {
 }
 
 impl<P: Processes> Core<P> {
-    pub fn new(
-        processes: P,
-        rules: Rules,
-        recorder: Recorder,
-        log: Log,
-        ledger: Ledger,
-        store: SharedStore,
-    ) -> Self {
+    pub fn new(processes: P, rules: Rules, recorder: Recorder, log: Log, ledger: Ledger, store: SharedStore) -> Self {
         Self {
             world: World::default(),
             processes,

@@ -26,7 +26,7 @@ use crate::{
     cost::Ledger,
     engines,
     event::{Event, Start, Stop, What},
-//GPU0
+    //GPU0
     http::{self, Node},
     identity::procfs::Procfs,
     message::Message,
@@ -75,9 +75,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let node = config.node.clone().unwrap_or_else(hostname);
     let (log, recovery, vkey) = open_log(&config, &node)?;
     let listener = match config.listen {
-        Some(address) => {
-            Some(http::bind(address).await.map_err(|source| DaemonError::Listen { address, source })?)
-        }
+        Some(address) => Some(http::bind(address).await.map_err(|source| DaemonError::Listen { address, source })?),
         None => None,
     };
 
@@ -100,7 +98,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let start = Start { coverage: coverage.clone(), previous: describe(&recovery) };
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), start)?;
 
-//GPU
+    //GPU
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
     let node = Node {
@@ -113,7 +111,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     };
     publish_fixed(&store, &sensor);
     let (node, node_seen) = watch::channel(node);
-    let http = listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, stop.clone())));
+    let http =
+        listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, stop.clone())));
     if let Some(address) = config.listen {
         tracing::info!(%address, "serving /metrics");
     }
@@ -124,7 +123,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
-//GPU2
+    //GPU2
     drop(sensor);
     let _ = messages.send(Message::Event(Box::new(stopped))).await;
     drop(messages);
@@ -290,11 +289,9 @@ impl Sensor {
     /// Hooks, and how each fared.
     fn coverage(&self) -> Vec<(String, String)> {
         match &self.probes {
-            Ok(probes) => probes
-                .verdicts
-                .iter()
-                .map(|verdict| (verdict.hook.name.to_owned(), verdict.describe()))
-                .collect(),
+            Ok(probes) => {
+                probes.verdicts.iter().map(|verdict| (verdict.hook.name.to_owned(), verdict.describe())).collect()
+            }
             Err(reason) => vec![("kernel programs".to_owned(), format!("absent: {reason}"))],
         }
     }

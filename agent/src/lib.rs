@@ -8,6 +8,7 @@ pub mod cost;
 pub mod daemon;
 pub mod engines;
 pub mod event;
+pub mod gpu;
 pub mod http;
 pub mod identity;
 pub mod message;

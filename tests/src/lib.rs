@@ -1,7 +1,9 @@
-//! What end-to-end tests share: the bench that runs the real kernel programs and waits for their events.
+//! What end-to-end tests share: the bench that runs the real kernel programs, the real daemon, and simulated engines.
 //!
-//! A test here must not be confused by the rest of the machine: it looks only at events of its own process or its own
-//! children.
+//! A test here must not be confused by the rest of the machine: it looks only at what its own processes did.
 
 pub mod bench;
 pub mod checks;
+pub mod daemon;
+pub mod fake_engine;
+pub mod spine;

@@ -3,6 +3,7 @@
 //! Needs a Debian with git and Rust; everything else is fetched into one cache directory. Nothing is installed.
 
 mod apt;
+mod bench;
 mod build;
 mod cache;
 mod cmd;
@@ -43,6 +44,7 @@ enum Task {
     Test(test::Test),
     Vm(vm::Vm),
     Engine(engine::Engine),
+    Bench(bench::Bench),
     Distro(distro::Distro),
     Lint(lint::Lint),
 }
@@ -67,6 +69,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Test(test) => Ok(test.run(&Cache::open()?)),
         Task::Vm(vm) => vm.run(&Cache::open()?),
         Task::Engine(engine) => engine.run(&Cache::open()?).map(|()| true),
+        Task::Bench(bench) => bench.run().map(|()| true),
         Task::Distro(distro) => distro.run(&Cache::open()?).map(|()| true),
         Task::Lint(lint) => Ok(lint.run()),
     }

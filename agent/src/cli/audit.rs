@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use plumbline_audit::{Reader, verify::{self, verify}};
+use plumbline_audit::{
+    Reader,
+    verify::{self, verify},
+};
 
 use super::{failed, say};
 

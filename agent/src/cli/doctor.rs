@@ -47,7 +47,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 
     say("\nGPU");
-//GPU
+    //GPU
     say("\nENGINES");
     let found = discover::look(std::path::Path::new("/proc"));
     for target in &config.engines.targets {

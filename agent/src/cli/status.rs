@@ -64,7 +64,10 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
 
 fn show(status: &Status) {
     say(&format!("{} plumbline {}", status.node.node, status.node.version));
-    say(&format!("log       {} records, {} signed, in {}", status.log_records, status.signed_records, status.node.log_dir));
+    say(&format!(
+        "log       {} records, {} signed, in {}",
+        status.log_records, status.signed_records, status.node.log_dir
+    ));
     say(&format!("key       {}", status.node.vkey));
     say(&format!("matches   {} policy matches, {} events lost", status.policy_matches, status.lost));
     for (name, state) in &status.node.coverage {

@@ -106,7 +106,8 @@ async fn exchange(url: &MetricsUrl, limit_bytes: usize) -> Result<Page, ScrapeEr
     })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ScrapeError::Http)?;
-    let _connection = AbortOnDrop(tokio::spawn(connection));
+    // Its task ends with `sender` and the body: hyper hangs up when nobody waits for an answer any more.
+    tokio::spawn(connection);
     let response = sender.send_request(request(url)).await.map_err(ScrapeError::Http)?;
     let format = check_head(&response)?;
     // Without either header the body ends where the connection does, be that its end or not.
@@ -171,15 +172,6 @@ async fn read_body(mut incoming: Incoming, limit_bytes: usize) -> Result<Vec<u8>
         body.extend_from_slice(&data);
     }
     Ok(body)
-}
-
-/// Ends the connection's task with the request that needed it.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

@@ -143,34 +143,49 @@ mod tests {
     fn a_pod_is_named_by_either_kubelet_driver() {
         check(
             "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3c1f2a4e_5b6c_7d8e_9f0a_1b2c3d4e5f60.slice/cri-containerd-ID.scope\n",
-            expect!["/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3c1f2a4e_5b6c_7d8e_9f0a_1b2c3d4e5f60.slice/cri-containerd-ID.scope container=containerd 8f3b pod=3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60"],
+            expect![
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3c1f2a4e_5b6c_7d8e_9f0a_1b2c3d4e5f60.slice/cri-containerd-ID.scope container=containerd 8f3b pod=3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60"
+            ],
         );
         check(
             "11:memory:/kubepods/besteffort/pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60/ID\n",
-            expect!["/kubepods/besteffort/pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60/ID container=unknown 8f3b pod=3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60"],
+            expect![
+                "/kubepods/besteffort/pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60/ID container=unknown 8f3b pod=3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60"
+            ],
         );
         check(
             "0::/system.slice/kubepods-besteffort-pod1.slice:cri-containerd:ID\n",
-            expect!["/system.slice/kubepods-besteffort-pod1.slice:cri-containerd:ID container=containerd 8f3b pod=none"],
+            expect![
+                "/system.slice/kubepods-besteffort-pod1.slice:cri-containerd:ID container=containerd 8f3b pod=none"
+            ],
         );
     }
 
     #[test]
     fn a_hybrid_system_names_the_container_in_its_v1_lines() {
-        check("12:pids:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n", expect!["/docker/ID container=docker 8f3b pod=none"]);
+        check(
+            "12:pids:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
+            expect!["/docker/ID container=docker 8f3b pod=none"],
+        );
         check("12:pids:/\n0::/user.slice\n", expect!["/user.slice container=none pod=none"]);
     }
 
     #[test]
     fn podman_and_cri_o_are_told_apart() {
-        check("0::/machine.slice/libpod-ID.scope/container\n", expect!["/machine.slice/libpod-ID.scope/container container=podman 8f3b pod=none"]);
+        check(
+            "0::/machine.slice/libpod-ID.scope/container\n",
+            expect!["/machine.slice/libpod-ID.scope/container container=podman 8f3b pod=none"],
+        );
         check("0::/crio-ID.scope\n", expect!["/crio-ID.scope container=cri-o 8f3b pod=none"]);
     }
 
     #[test]
     fn what_only_looks_like_an_id_is_none() {
         check("0::/docker-ABCDEF.scope\n", expect!["/docker-ABCDEF.scope container=none pod=none"]);
-        check("0::/tripod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60\n", expect!["/tripod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60 container=none pod=none"]);
+        check(
+            "0::/tripod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60\n",
+            expect!["/tripod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60 container=none pod=none"],
+        );
         check("garbage", expect!["nothing"]);
     }
 

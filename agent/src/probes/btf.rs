@@ -198,7 +198,8 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Result<&[u8], BtfError> {
-        let tail = self.bytes.get(self.strings + offset as usize..).ok_or(BtfError::Damaged("a name behind the end"))?;
+        let tail =
+            self.bytes.get(self.strings + offset as usize..).ok_or(BtfError::Damaged("a name behind the end"))?;
         let end = tail.iter().position(|&byte| byte == 0).ok_or(BtfError::Damaged("a name without end"))?;
         Ok(&tail[..end])
     }

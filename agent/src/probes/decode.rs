@@ -6,9 +6,7 @@ use plumbline_ebpf::record::{self, Header};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
-use crate::event::{
-    Connect, Event, Exec, Exit, FileKey, FileOpen, Fork, Namespaces, Origin, Protocol, Task, What,
-};
+use crate::event::{Connect, Event, Exec, Exit, FileKey, FileOpen, Fork, Namespaces, Origin, Protocol, Task, What};
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
@@ -25,7 +23,11 @@ pub enum DecodeError {
 pub enum Decoded {
     Event(Event),
     /// The answer to an enrolling open of the daemon's own thread `tid`.
-    Enrolled { tid: u32, key: FileKey, path: Vec<u8> },
+    Enrolled {
+        tid: u32,
+        key: FileKey,
+        path: Vec<u8>,
+    },
 }
 
 const AF_INET: u16 = 2;

@@ -62,8 +62,7 @@ fn selected(line: &str) -> String {
 fn effective(status: &str) -> Fact {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).ok_or("no CapEff in /proc/self/status")?;
     let bits = u64::from_str_radix(line.trim(), 16).map_err(|error| format!("CapEff: {error}"))?;
-    let has: Vec<&str> =
-        CAPABILITIES.iter().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name).collect();
+    let has: Vec<&str> = CAPABILITIES.iter().filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| *name).collect();
     if has.is_empty() { Err("none of those that loading programs takes".to_owned()) } else { Ok(has.join(" ")) }
 }
 

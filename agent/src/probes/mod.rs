@@ -18,9 +18,7 @@ use std::{collections::BTreeMap, fs, fs::File, os::fd::AsFd as _, os::fd::AsRawF
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, PerCpuArray, RingBuf},
-    programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, Lsm, ProgramError, RawTracePoint,
-    },
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, Lsm, ProgramError, RawTracePoint},
 };
 use plumbline_ebpf::program;
 use serde::{Deserialize, Serialize};
@@ -134,8 +132,7 @@ impl Probes {
                 for rung in hook.rungs {
                     let wanted = forced.get(hook.name).is_none_or(|&name| name == rung.name);
                     let tried = if wanted {
-                        precheck(hook, rung, &types, &resolved, facts)
-                            .and_then(|()| attach(&mut ebpf, rung, &btf))
+                        precheck(hook, rung, &types, &resolved, facts).and_then(|()| attach(&mut ebpf, rung, &btf))
                     } else {
                         Err("not wanted by `probes.rungs`".to_owned())
                     };
@@ -222,9 +219,7 @@ fn precheck(
     };
     match rung.attach {
         Attach::FEntry(name, wanted) => arguments("function", name, types.parameters(name), wanted),
-        Attach::BtfTracepoint(name, wanted) => {
-            arguments("tracepoint", name, types.tracepoint_arguments(name), wanted)
-        }
+        Attach::BtfTracepoint(name, wanted) => arguments("tracepoint", name, types.tracepoint_arguments(name), wanted),
         Attach::Lsm(_) => match &facts.lsm {
             Ok(list) if list.split(',').any(|name| name == "bpf") => Ok(()),
             Ok(list) => Err(format!("`bpf` is not among the active security modules ({list}); boot with lsm=…,bpf")),

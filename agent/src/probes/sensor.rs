@@ -31,6 +31,9 @@ pub const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
 /// Events taken from a ring before they are handed over: bounds the time without an `.await`.
 const BATCH: usize = 256;
 
+/// Lifecycle records taken at once: more than their ring holds, so all that lie in it.
+const LIFECYCLE_BATCH: usize = 16_384;
+
 /// Drains both rings until `stop` turns true.
 pub fn start(
     probes: &mut Probes,
@@ -38,61 +41,73 @@ pub fn start(
     enrolled: &std_mpsc::Sender<Enrolled>,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), ProbesError> {
-    // Lifecycle first: a process should be known before its opens arrive.
-    for name in ["LIFECYCLE", "EVENTS"] {
-        let ring = probes.take_ring(name)?;
-        let (out, enrolled, stop) = (out.clone(), enrolled.clone(), stop.clone());
-        tokio::spawn(async move {
-            if let Err(error) = drain(ring, &out, &enrolled, stop).await {
-                tracing::error!(%error, ring = name, "the ring can no longer be read");
-            }
-        });
-    }
+    let events = probes.take_ring("EVENTS")?;
+    let lifecycle = probes.take_ring("LIFECYCLE")?;
+    let (out, enrolled, stop) = (out.clone(), enrolled.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(error) = drain(events, lifecycle, &out, &enrolled, stop).await {
+            tracing::error!(%error, "the rings can no longer be read");
+        }
+    });
     Ok(())
 }
 
+/// Hands over lifecycle records before the events that they explain: whatever is in the events' ring was preceded by its
+/// process's exec, and that lies in the other ring by the time the event can be read. So a batch of events is taken
+/// first, then all of the lifecycle ring, and the latter is handed over first.
 async fn drain(
-    ring: RingBuf<MapData>,
+    events: RingBuf<MapData>,
+    lifecycle: RingBuf<MapData>,
     out: &mpsc::Sender<Message>,
     enrolled: &std_mpsc::Sender<Enrolled>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    // SAFETY: a ring buffer owns its map's file descriptor, returns the same one every time, and closes it when dropped.
-    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-    let mut ring = ring.map_err(io::Error::from)?;
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut events = readable(events)?;
+    let mut lifecycle = readable(lifecycle)?;
+    let (mut held, mut first) = (Vec::with_capacity(BATCH), Vec::new());
     loop {
-        let mut ready = tokio::select! {
-            ready = ring.readable_mut() => ready?,
+        // Cleared before the rings are looked at, so that what comes meanwhile makes them ready again.
+        tokio::select! {
+            ready = events.readable_mut() => ready?.clear_ready(),
+            ready = lifecycle.readable_mut() => ready?.clear_ready(),
             _ = stop.wait_for(|&stop| stop) => return Ok(()),
-        };
+        }
         loop {
-            while batch.len() < BATCH
-                && let Some(item) = ready.get_inner_mut().next()
-            {
-                match decode(&item) {
-                    Ok(Decoded::Event(event)) => batch.push(event),
-                    Ok(Decoded::Enrolled { tid, key, path }) => {
-                        // The receiver lives as long as the daemon; without it nobody asks.
-                        let _ = enrolled.send(Enrolled { tid, key, path });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a kernel record could not be decoded");
-                        batch.push(lost("decode", error.to_string(), None, 1));
-                    }
-                }
-            }
-            if batch.is_empty() {
+            take(events.get_mut(), BATCH, &mut held, enrolled);
+            take(lifecycle.get_mut(), LIFECYCLE_BATCH, &mut first, enrolled);
+            if held.is_empty() && first.is_empty() {
                 break;
             }
-            for event in batch.drain(..) {
+            for event in first.drain(..).chain(held.drain(..)) {
                 if out.send(Message::Event(Box::new(event))).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        // Only after the ring was seen empty: its readiness is an edge.
-        ready.clear_ready();
+    }
+}
+
+fn readable(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: a ring buffer owns its map's file descriptor, returns the same one every time, and closes it when dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    registered.map_err(io::Error::from)
+}
+
+/// Decodes up to `most` records into `batch`.
+fn take(ring: &mut RingBuf<MapData>, most: usize, batch: &mut Vec<Event>, enrolled: &std_mpsc::Sender<Enrolled>) {
+    for _ in 0..most {
+        let Some(item) = ring.next() else { return };
+        match decode(&item) {
+            Ok(Decoded::Event(event)) => batch.push(event),
+            Ok(Decoded::Enrolled { tid, key, path }) => {
+                // The receiver lives as long as the daemon; without it nobody asks.
+                let _ = enrolled.send(Enrolled { tid, key, path });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a kernel record could not be decoded");
+                batch.push(lost("decode", error.to_string(), None, 1));
+            }
+        }
     }
 }
 

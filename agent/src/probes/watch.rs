@@ -46,7 +46,9 @@ pub struct Watched {
 pub enum EnrolError {
     #[error("it cannot be opened: {0}")]
     Open(#[source] std::io::Error),
-    #[error("the file-open program did not see the daemon's own open; in a container, the daemon needs the host's pid namespace")]
+    #[error(
+        "the file-open program did not see the daemon's own open; in a container, the daemon needs the host's pid namespace"
+    )]
     NoAnswer,
     #[error("more than {MAX_WATCHED} watched directories")]
     TooMany,

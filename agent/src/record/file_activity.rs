@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, actor::TYPE_REGULAR, text::{show, shown}};
+use super::{
+    Body,
+    actor::TYPE_REGULAR,
+    text::{show, shown},
+};
 use crate::{event::FileOpen, identity::Identity};
 
 const CLASS_UID: u64 = 1001;

@@ -76,9 +76,10 @@ impl Recorder {
         moment: &Moment<'_>,
     ) -> Option<Result<Draft, DraftError>> {
         let mut exact = Map::new();
-        let who = event.task.as_ref().map_or_else(String::new, |task| {
-            format!("{} (pid {})", text::shown(&task.comm), task.pid)
-        });
+        let who = event
+            .task
+            .as_ref()
+            .map_or_else(String::new, |task| format!("{} (pid {})", text::shown(&task.comm), task.pid));
         let body = match &event.what {
             What::FileOpen(open) => file_activity::body(open, &who, identity, &mut exact),
             What::Connect(connect) => network_activity::body(connect, &who),
@@ -111,16 +112,10 @@ impl Recorder {
         own.insert("boot_ns".into(), event.boot_ns.into());
         own.insert("clock_sync".into(), moment.clock_sync.into());
         own.insert("build".into(), self.build.clone().into());
-        own.insert(
-            "policy".into(),
-            json!({ "digest": moment.policy_digest, "generation": moment.policy_generation }),
-        );
+        own.insert("policy".into(), json!({ "digest": moment.policy_digest, "generation": moment.policy_generation }));
         if let Some(origin) = event.origin {
             let name = plumbline_ebpf::program::NAMES.get(origin.program as usize).copied().unwrap_or("unknown");
-            own.insert(
-                "program".into(),
-                json!({ "name": name, "cpu": origin.cpu, "sequence": origin.sequence }),
-            );
+            own.insert("program".into(), json!({ "name": name, "cpu": origin.cpu, "sequence": origin.sequence }));
         }
         if let Some(task) = &event.task {
             own.insert(
@@ -163,10 +158,8 @@ impl Recorder {
                 "profiles": profiles,
             }),
         );
-        record.insert(
-            "device".into(),
-            json!({ "type_id": SERVER, "hostname": self.hostname, "boot_uid": self.boot_id }),
-        );
+        record
+            .insert("device".into(), json!({ "type_id": SERVER, "hostname": self.hostname, "boot_uid": self.boot_id }));
         if let Some(task) = &event.task {
             let mut exact = Map::new();
             record.insert("actor".into(), actor::actor(task, identity, &mut exact));

@@ -41,7 +41,10 @@ mod tests {
 
     #[test]
     fn plain_names_are_left_alone() {
-        assert_eq!(show("/modèles/llama.gguf".as_bytes()), Shown { text: "/modèles/llama.gguf".into(), exact_b64: None });
+        assert_eq!(
+            show("/modèles/llama.gguf".as_bytes()),
+            Shown { text: "/modèles/llama.gguf".into(), exact_b64: None }
+        );
     }
 
     #[test]

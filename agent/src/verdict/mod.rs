@@ -15,7 +15,12 @@ use crate::{
 pub type WatchedPaths = Vec<(FileKey, PathBuf)>;
 
 /// What the policies say of this event, or `None` when it is of a kind that policies do not speak about.
-pub fn judge(policies: &PolicySet, watched: &WatchedPaths, event: &Event, identity: Option<&Identity>) -> Option<Verdict> {
+pub fn judge(
+    policies: &PolicySet,
+    watched: &WatchedPaths,
+    event: &Event,
+    identity: Option<&Identity>,
+) -> Option<Verdict> {
     let task = event.task.as_ref()?;
     let object = match &event.what {
         What::FileOpen(open) => Object::FileOpen {

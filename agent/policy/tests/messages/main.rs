@@ -9,14 +9,14 @@ mod yaml;
 
 /// The rendered mistakes of a policy file, or its success.
 pub(crate) fn check(text: &str, expect: &Expect) {
-    let mut seen = String::new();
-    match Policy::parse("policy.yaml", text) {
-        Ok(policy) => seen = format!("ok: {}", policy.name()),
+    let seen = match Policy::parse("policy.yaml", text) {
+        Ok(policy) => format!("ok: {}", policy.name()),
         Err(mistakes) => {
-            seen = format!("{mistakes}\n");
-            mistakes.render(&mut seen).expect("writing into a string");
+            let mut drawn = format!("{mistakes}\n");
+            mistakes.render(&mut drawn).expect("writing into a string");
+            drawn
         }
-    }
+    };
     expect.assert_eq(&seen);
 }
 

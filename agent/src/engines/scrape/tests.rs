@@ -79,13 +79,14 @@ async fn an_engine_that_is_down_is_an_error() {
 }
 
 #[tokio::test]
-async fn an_engine_that_never_answers_costs_the_timeout() {
-    let (page, _) = serve(|stream| async move {
-        let _stream = stream;
-        std::future::pending::<()>().await;
+async fn an_engine_that_never_answers_costs_the_timeout_and_sees_us_hang_up() {
+    let began = std::time::Instant::now();
+    let (page, _) = serve(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
     })
     .await;
     assert_eq!(say(page), "timeout: no whole answer within 300ms");
+    assert!(began.elapsed() < Duration::from_secs(2), "the connection is left open");
 }
 
 #[tokio::test]

@@ -1,0 +1,104 @@
+//! A daemon under measurement: started with a configuration of its own, asked over HTTP what it attached, stopped.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::error::{Error, Result};
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Daemon {
+    child: Child,
+    /// Hooks and their rungs, such as `hook="open",rung="fentry"`.
+    pub(super) attached: Vec<String>,
+}
+
+impl Daemon {
+    /// Returns when its page says what is attached.
+    pub(super) fn start(binary: &Path, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+        let config = dir.join("config.yaml");
+        // Only the kernel programs are measured here.
+        fs::write(&config, "gpu: { enabled: false }\n").map_err(Error::file("write", &config))?;
+        let log_path = dir.join("daemon.log");
+        let log = File::create(&log_path).map_err(Error::file("create", &log_path))?;
+        let address = free_address()?;
+        let mut command = Command::new(binary);
+        command.arg("run").arg("--config").arg(&config).arg("--state-dir").arg(dir.join("state"));
+        command.arg("--listen").arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().map_err(|source| Error::Start { program: binary.display().to_string(), source })?;
+        let mut daemon = Self { child, attached: Vec::new() };
+        let deadline = Instant::now() + START_LIMIT;
+        while daemon.attached.is_empty() {
+            if daemon.child.try_wait().is_ok_and(|status| status.is_some()) || Instant::now() > deadline {
+                let said = fs::read_to_string(&log_path).unwrap_or_default();
+                return Err(Error::said(format!("the daemon did not start or attached nothing; it said:\n{said}")));
+            }
+            sleep(Duration::from_millis(50));
+            daemon.attached = page(address).map(|page| attached_in(&page)).unwrap_or_default();
+        }
+        Ok(daemon)
+    }
+}
+
+impl Drop for Daemon {
+    /// Asks it to stop, so that its programs are detached when the next measurement begins.
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+        let deadline = Instant::now() + STOP_LIMIT;
+        while asked && Instant::now() < deadline {
+            if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_address() -> Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| Error::said(format!("no free port on the loopback address: {error}")))
+}
+
+fn page(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn attached_in(page: &str) -> Vec<String> {
+    page.lines()
+        .filter_map(|line| line.strip_prefix("plumbline_hook_attached{")?.strip_suffix("} 1"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_count_as_attached_only_with_the_value_one() {
+        let page = "# TYPE plumbline_hook_attached gauge\n\
+            plumbline_hook_attached{hook=\"open\",rung=\"fentry\"} 1\n\
+            plumbline_hook_attached{hook=\"connect\",rung=\"none\"} 0\n";
+        assert_eq!(attached_in(page), ["hook=\"open\",rung=\"fentry\""]);
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask bench`: what a thing costs with the daemon and without, measured in turns on this machine.
+//!
+//! One file per benchmark, one line in [`ALL`].
+
+mod daemon;
+mod open;
+
+use clap::Args;
+
+use crate::build::Build;
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::privilege;
+
+struct Benchmark {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Build) -> Result<()>,
+}
+
+const ALL: [Benchmark; 1] = [Benchmark {
+    name: "open",
+    about: "open and close of a file that nobody watches, with the daemon and without",
+    run: open::run,
+}];
+
+/// Measure what the daemon costs; without a name, list the benchmarks.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench open")]
+pub(crate) struct Bench {
+    name: Option<String>,
+}
+
+impl Bench {
+    pub(crate) fn run(&self) -> Result<()> {
+        let Some(name) = &self.name else {
+            for benchmark in &ALL {
+                println!("{:10} {}", benchmark.name, benchmark.about);
+            }
+            return Ok(());
+        };
+        let found = ALL.iter().find(|benchmark| benchmark.name == name);
+        let known = || ALL.iter().map(|benchmark| benchmark.name).collect::<Vec<_>>().join(", ");
+        let benchmark = found.ok_or_else(|| Error::said(format!("no benchmark `{name}`; there are: {}", known())))?;
+        if !privilege::is_root() {
+            return Err(Error::said(
+                "not run, because the daemon must be started and stopped as root: `sudo cargo xtask bench …`",
+            ));
+        }
+        let build = Build { release: true, ..Build::default() };
+        build.run(&Cache::open()?)?;
+        (benchmark.run)(&build)
+    }
+}
+
+/// Middle, least and greatest of measured ratios.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    /// None of no values.
+    fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let upper = *sorted.get(middle)?;
+        let median = if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[middle - 1], upper) };
+        Some(Self { median, least: *sorted.first()?, greatest: *sorted.last()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_the_median_between_its_extremes() {
+        assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, least: 1.0, greatest: 3.0 }));
+        assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, least: 1.0, greatest: 4.0 }));
+        assert_eq!(Spread::of(&[]), None);
+    }
+}
