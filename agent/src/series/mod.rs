@@ -6,6 +6,8 @@
 
 pub mod agent;
 pub mod cost;
+#[cfg(test)]
+mod docs;
 pub mod engine;
 pub mod gpu;
 pub mod kernel;
