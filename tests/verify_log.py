@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Verifies a Plumbline audit log, written from docs/audit-format.md alone and sharing no code with the product.
+"""Verifies a Plumbline audit log at rest (its last frame finished), written from docs/audit-format.md alone.
 
 Usage: verify_log.py DIR VKEY. Prints `intact N records root R` and exits 0, or `TAMPERED at PLACE` and exits 1.
 Needs Python 3.9 and the PyPI package `cryptography`, for Ed25519; everything else is the standard library.
@@ -48,7 +48,7 @@ def verify(directory, vkey, place):
     for path in sorted(directory.glob("segment-*.plog")):
         data, at, kinds = path.read_bytes(), 8, []
         place[:] = [path.name, 0, size]
-        assert data[:8] == b"PLUMBLN\x01" and (kinds or path.name == f"segment-{size:020}.plog"), "magic or name"
+        assert data[:8] == b"PLUMBLN\x01" and path.name == f"segment-{size:020}.plog", "magic or name"
         while at < len(data):
             place[:] = [path.name, at, size]
             length, crc, flags = struct.unpack_from("<III", data, at)

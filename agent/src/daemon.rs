@@ -26,7 +26,7 @@ use crate::{
     cost::Ledger,
     engines,
     event::{Event, Start, Stop, What},
-    //GPU0
+    gpu,
     http::{self, Node},
     identity::procfs::Procfs,
     message::Message,
@@ -37,7 +37,7 @@ use crate::{
         watch::Enrolled,
     },
     record::Recorder,
-    series::{Point, agent, kernel},
+    series::{Point, Sample, agent, kernel},
     verdict::{self, WatchedPaths},
 };
 
@@ -98,7 +98,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let start = Start { coverage: coverage.clone(), previous: describe(&recovery) };
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), start)?;
 
-    //GPU
+    let gpu = config.gpu.enabled.then(|| gpu::spawn(&config.gpu, messages.clone(), stop.clone()));
+    let gpu = gpu.transpose().map_err(DaemonError::System)?;
+    if gpu.is_none() {
+        // Said once, so that the status shows why, and the ledger knows that the node is what costs.
+        let points = Err("absent (switched off by the configuration)".to_owned());
+        let off = Sample { source: "gpu".to_owned(), taken_boot_ns: clock::boot_ns(), points };
+        let _ = messages.send(Message::Sample(off)).await;
+    }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
     let node = Node {
@@ -123,7 +130,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
-    //GPU2
+    if let Some(gpu) = gpu {
+        let _ = tokio::task::spawn_blocking(move || gpu.join()).await;
+    }
     drop(sensor);
     let _ = messages.send(Message::Event(Box::new(stopped))).await;
     drop(messages);

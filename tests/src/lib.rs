@@ -6,4 +6,5 @@ pub mod bench;
 pub mod checks;
 pub mod daemon;
 pub mod fake_engine;
+pub mod llama;
 pub mod spine;

@@ -16,6 +16,7 @@ use crate::{
     checks::Ended,
     daemon::{Daemon, Tools, records, run, run_with},
     fake_engine::FakeEngine,
+    llama::Llama,
 };
 
 /// Quiet sources, so that a check sees only what it is about.
@@ -38,6 +39,7 @@ const CHECKS: &[Check] = &[
     ("every record is valid ocsf 1.8.0", records_are_valid_ocsf),
     ("promtool accepts the page", promtool_accepts_the_page),
     ("the price per token agrees with a calculation by hand to one percent", the_price_is_right),
+    ("a real llama.cpp is found, priced, and seen opening its weights", a_real_llama),
     ("an engine that is down is absent and counted, and disturbs nobody", a_dead_engine_is_absent),
     ("a simulated gpu is labelled as simulated", a_simulated_gpu_says_so),
     ("without a driver the gpu is absent with a reason", an_absent_gpu_has_a_reason),
@@ -452,6 +454,46 @@ fn the_price_is_right(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
         )
         .map_err(not_ok)?;
     let by_hand = 0.001 / FakeEngine::TOKENS_PER_SECOND;
+    ensure((per_token / by_hand - 1.0).abs() < 0.01, || format!("{per_token} against {by_hand} by hand"))
+}
+
+/// Real weights, a real server, real requests; the price against the server's own page.
+fn a_real_llama(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let (Some(server), Some(model)) = (&tools.llama_server, &tools.llama_model) else {
+        return Err(skipped("llama.cpp is not built; `cargo xtask engine llama` builds and caches it"));
+    };
+    let config = "gpu: {enabled: false}\nprices: {currency: EUR, node_per_hour: 3.6}\nengines: {discover: true}\n";
+    let spine = Spine::start_with(tools, scratch, config)?;
+    let weights = spine.models.join("smollm2.gguf");
+    fs::copy(model, &weights).map_err(not_ok)?;
+    let llama = Llama::start(server, &weights).map_err(not_ok)?;
+    let (path, pid) = (weights.display().to_string(), llama.pid());
+    spine
+        .daemon
+        .wait_for_record("llama.cpp opening its weights", |record| {
+            record["file"]["path"] == path.as_str() && record["actor"]["process"]["pid"] == pid
+        })
+        .map_err(not_ok)?;
+    let tokens = "plumbline_engine_generation_tokens_total{engine=\"llamacpp-";
+    spine.daemon.wait_for(tokens, |_| true).map_err(not_ok)?;
+    for _ in 0..4 {
+        llama.complete(48).map_err(not_ok)?;
+    }
+    let own = llama.tokens().map_err(not_ok)?;
+    spine.daemon.wait_for(tokens, |ours| (ours - own).abs() < 0.5).map_err(not_ok)?;
+    let page = spine.daemon.metrics().map_err(not_ok)?;
+    let value = |start: &str, part: &str| {
+        let line = page
+            .lines()
+            .find(|line| line.starts_with(start) && line.contains(part) && line.contains("window=\"start\""));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .ok_or_else(|| not_ok(format!("no {start} {part}")))
+    };
+    let window_seconds = value("plumbline_cost_window_seconds", "")?;
+    let per_token = value("plumbline_cost_per_token", "kind=\"generated\"")?;
+    // 3.6 EUR an hour, idle time included, over the tokens that llama.cpp itself counted.
+    let by_hand = 3.6 / 3600.0 * window_seconds / own;
+    println!("# llama.cpp: {own} tokens in {window_seconds:.1} s; {per_token:.9} EUR per token, {by_hand:.9} by hand");
     ensure((per_token / by_hand - 1.0).abs() < 0.01, || format!("{per_token} against {by_hand} by hand"))
 }
 

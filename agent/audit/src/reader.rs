@@ -98,15 +98,14 @@ impl Reader {
         let next = SegmentPath::new(&self.dir, self.seq);
         let followed = self.seq > self.segment.first_seq && next.path.exists();
         let len = fs::metadata(path).map_err(|source| ReadError::Io { path: path.clone(), source })?.len();
-        if len != self.frames.end() {
+        let grown = len != self.frames.end();
+        if grown || !whole {
             self.frames.extend(len).map_err(|source| ReadError::Io { path: path.clone(), source })?;
-            return Ok(true);
-        }
-        if followed && whole {
+        } else if followed {
             self.frames = open(&next.path)?;
             self.segment = next;
         }
-        Ok(followed)
+        Ok(grown || followed)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     core::chain,
     engines::discover,
+    gpu,
     probes::{HookVerdict, Probes, kernel::Fact, kernel::KernelFacts, ntp},
 };
 
@@ -47,7 +48,14 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 
     say("\nGPU");
-    //GPU
+    match gpu::describe(&config.gpu) {
+        _ if !config.gpu.enabled => say("  absent: switched off in the configuration"),
+        Ok(gpus) => {
+            useful = true;
+            say(&format!("  {gpus}"));
+        }
+        Err(reason) => say(&format!("  absent: {reason}")),
+    }
     say("\nENGINES");
     let found = discover::look(std::path::Path::new("/proc"));
     for target in &config.engines.targets {
