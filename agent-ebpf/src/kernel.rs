@@ -18,6 +18,15 @@ macro_rules! off {
 }
 pub(crate) use off;
 
+/// A log line to the agent with the feature `trace`; nothing without it.
+macro_rules! trace {
+    ($ctx:expr, $($argument:tt)*) => {
+        #[cfg(feature = "trace")]
+        aya_log_ebpf::debug!($ctx, $($argument)*);
+    };
+}
+pub(crate) use trace;
+
 /// Volatile, since the value in the object file is not the value at run time.
 #[inline(always)]
 pub fn offset(field: &'static u32) -> u32 {

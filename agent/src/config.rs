@@ -202,25 +202,34 @@ mod tests {
 
     #[test]
     fn mistakes_show_their_place() {
-        refused("audit:\n  checkpoint_recs: 5\n", expect![[r#"
+        refused(
+            "audit:\n  checkpoint_recs: 5\n",
+            expect![[r#"
             error: line 2 column 3: unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes
              --> <input>:2:3
               |
             1 | audit:
             2 |   checkpoint_recs: 5
-              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes"#]]);
-        refused("listen: everywhere\n", expect![[r#"
+              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes"#]],
+        );
+        refused(
+            "listen: everywhere\n",
+            expect![[r#"
             error: line 1 column 9: invalid socket address syntax
              --> <input>:1:9
               |
             1 | listen: everywhere
-              |         ^ invalid socket address syntax"#]]);
-        refused("probes:\n  ring_bytes: big\n", expect![[r#"
+              |         ^ invalid socket address syntax"#]],
+        );
+        refused(
+            "probes:\n  ring_bytes: big\n",
+            expect![[r#"
             error: line 2 column 15: invalid u32
              --> <input>:2:15
               |
             1 | probes:
             2 |   ring_bytes: big
-              |               ^ invalid u32"#]]);
+              |               ^ invalid u32"#]],
+        );
     }
 }

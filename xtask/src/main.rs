@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod cmd;
 mod distro;
+mod end_to_end;
 mod engine;
 mod error;
 mod lint;

@@ -3,8 +3,6 @@
 //! Order: cheap and telling first. A step that fails does not stop the others; only without a build there is nothing to
 //! test.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
@@ -12,19 +10,15 @@ use clap::Args;
 use crate::build::Build;
 use crate::cache::Cache;
 use crate::cmd;
-use crate::engine::Llama;
-use crate::error::{Error, Result};
+use crate::end_to_end;
+use crate::error::Result;
 use crate::lint;
-use crate::privilege;
 use crate::promtool;
 use crate::python::Python;
 use crate::report::{Report, Tally};
 use crate::toolchain::BpfToolchain;
 use crate::vm::{self, Kernel};
 use crate::workspace;
-
-/// Tests that need root, or other programs than ours, live in this package.
-const END_TO_END: &str = "plumbline-tests";
 
 /// Run every test that this machine can run.
 ///
@@ -57,12 +51,13 @@ impl Test {
             promtool::set_up(cache).map(drop)
         });
         let can_boot = set_up("set-up: QEMU and kernels", &|| vm::set_up(cache, &kernels));
-        if !report.step("build", || Build::default().run(cache).map(|()| Tally::default())) {
+        let build = || Build::default().run(cache).and_then(|()| end_to_end::build()).map(|()| Tally::default());
+        if !report.step("build", build) {
             return;
         }
         lint::run_all(report);
-        report.step("unit tests", || libtest(cargo_test().args(["--workspace", "--exclude", END_TO_END])));
-        end_to_end(cache, report);
+        report.step("unit tests", || unit_tests(cache));
+        end_to_end::run_all(cache, report);
         for kernel in kernels {
             let name = format!("kernel {kernel}");
             if can_boot {
@@ -74,58 +69,20 @@ impl Test {
     }
 }
 
-fn end_to_end(cache: &Cache, report: &mut Report) {
-    const NAME: &str = "end-to-end tests";
-    let mut variables = vec![
-        ("PLUMBLINE_E2E", PathBuf::from("1")),
-        ("PLUMBLINE_BIN", Build::default().binary()),
-        ("PLUMBLINE_BPF_OBJECT", workspace::bpf_object()),
-        ("PLUMBLINE_SKIPPED", workspace::target().join("skipped-tests")),
-    ];
-    // Where these are missing, the tests that want them say so and count as skipped.
-    variables.extend(Python::for_tests(cache).ok().map(|python| ("PLUMBLINE_PYTHON", python.program)));
-    variables.extend(promtool::set_up(cache).ok().map(|promtool| ("PLUMBLINE_PROMTOOL", promtool)));
-    if let Some(llama) = Llama::cached(cache) {
-        variables.extend([("PLUMBLINE_LLAMA_SERVER", llama.server), ("PLUMBLINE_LLAMA_MODEL", llama.model)]);
+/// Everything that needs neither root nor a kernel of its own.
+fn unit_tests(cache: &Cache) -> Result<Tally> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--workspace"]);
+    // Where it is missing, the tests that want it say so.
+    if let Ok(python) = Python::for_tests(cache) {
+        cargo.env("PLUMBLINE_PYTHON", python.program);
     }
-    let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
-    let runner = match privilege::silent_runner(&names) {
-        Ok(runner) => runner,
-        Err(why) => return report.not_run(NAME, why),
-    };
-    report.step(NAME, || {
-        let mut cargo = cargo_test();
-        cargo.args(["--package", END_TO_END]).envs(variables.iter().map(|(name, value)| (name, value)));
-        if !runner.is_empty() {
-            cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner.join(" "));
-        }
-        let skipped = workspace::target().join("skipped-tests");
-        fs::write(&skipped, "").map_err(Error::file("write", &skipped))?;
-        let tally = libtest(&mut cargo)?;
-        without_skipped(tally, &skipped)
-    });
-}
-
-/// libtest knows no skipping at run time: a test that cannot run adds a line `NAME: why` to a file and passes.
-fn without_skipped(mut tally: Tally, list: &Path) -> Result<Tally> {
-    for line in fs::read_to_string(list).map_err(Error::file("read", list))?.lines() {
-        let (name, why) = line.split_once(": ").unwrap_or((line, "no reason given"));
-        println!("skip {name}: not run, because {why}");
-        tally.passed = tally.passed.saturating_sub(1);
-        tally.skipped += 1;
-    }
-    Ok(tally)
+    libtest(&mut cargo)
 }
 
 fn on_kernel(cache: &Cache, kernel: Kernel) -> Result<Tally> {
     vm::build_init()?;
     vm::test_on(cache, kernel, &vm::default_init(), false)
-}
-
-fn cargo_test() -> Command {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace::root()).args(["test", "--no-fail-fast"]);
-    cargo
 }
 
 /// Runs libtest binaries, shows what is worth reading and adds up their summaries.
@@ -157,15 +114,6 @@ fn is_telling(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_test_that_said_it_cannot_run_counts_as_skipped_and_not_as_passed() {
-        let list = std::env::temp_dir().join(format!("plumbline-skipped-{}", std::process::id()));
-        fs::write(&list, "promtool accepts the page: promtool is missing\n").unwrap();
-        let tally = without_skipped(Tally { passed: 3, failed: 0, skipped: 1 }, &list).unwrap();
-        fs::remove_file(list).unwrap();
-        assert_eq!(tally, Tally { passed: 2, failed: 0, skipped: 2 });
-    }
 
     #[test]
     fn passing_tests_are_counted_and_not_shown_and_all_else_is_shown() {

@@ -123,11 +123,9 @@ fn observe_socket(socket: u64, sockaddr: u64) {
     let port: u16 = read(sockaddr, 2);
     match family {
         AF_INET => emit_udp(AF_INET, port, [read(sockaddr, 4), 0, 0, 0]),
-        AF_INET6 => emit_udp(
-            AF_INET6,
-            port,
-            [read(sockaddr, 8), read(sockaddr, 12), read(sockaddr, 16), read(sockaddr, 20)],
-        ),
+        AF_INET6 => {
+            emit_udp(AF_INET6, port, [read(sockaddr, 8), read(sockaddr, 12), read(sockaddr, 16), read(sockaddr, 20)])
+        }
         _ => {}
     }
 }

@@ -19,7 +19,7 @@ use plumbline_ebpf::{
 
 use crate::{
     emit::{self, Lane},
-    kernel::{off, read},
+    kernel::{off, read, trace},
     path, task,
 };
 
@@ -49,25 +49,33 @@ const O_PATH: u32 = 0o10_000_000;
 
 #[fentry(function = "security_file_open")]
 pub fn file_open_fentry(ctx: FEntryContext) -> i32 {
-    observe(ctx.arg(0));
+    if observe(ctx.arg(0)) {
+        trace!(&ctx, "file_open by fentry told of an open");
+    }
     0
 }
 
 #[lsm(hook = "file_open")]
 pub fn file_open_lsm(ctx: LsmContext) -> i32 {
-    observe(ctx.arg(0));
+    if observe(ctx.arg(0)) {
+        trace!(&ctx, "file_open by lsm told of an open");
+    }
     0
 }
 
 #[btf_tracepoint(function = "sys_exit")]
 pub fn file_open_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    observe_return(ctx.arg(0), ctx.arg(1));
+    if observe_return(ctx.arg(0), ctx.arg(1)) {
+        trace!(&ctx, "file_open by tp_btf told of an open");
+    }
     0
 }
 
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn file_open_raw_tp(ctx: RawTracePointContext) -> i32 {
-    observe_return(ctx.arg(0), ctx.arg(1));
+    if observe_return(ctx.arg(0), ctx.arg(1)) {
+        trace!(&ctx, "file_open by raw_tp told of an open");
+    }
     0
 }
 
@@ -95,49 +103,51 @@ fn opens_a_file(syscall: u64) -> bool {
 
 /// `sys_exit(struct pt_regs *regs, long ret)`: the file behind the descriptor that an open returned.
 #[inline(always)]
-fn observe_return(regs: u64, ret: i64) {
+fn observe_return(regs: u64, ret: i64) -> bool {
     if ret < 0 || !opens_a_file(read(regs, off!(regs_syscall))) {
-        return;
+        return false;
     }
     let files: u64 = read(task::current(), off!(task_files));
     let table: u64 = read(files, off!(files_fdt));
     let max: u32 = read(table, off!(fdtable_max_fds));
     if ret >= i64::from(max) {
-        return;
+        return false;
     }
     let array: u64 = read(table, off!(fdtable_fd));
-    observe(read(array.wrapping_add(ret as u64 * 8), 0));
+    observe(read(array.wrapping_add(ret as u64 * 8), 0))
 }
 
+/// Writes a record if the file lies below a watched directory, or the daemon is enrolling; says whether it did.
 #[inline(always)]
-fn observe(file: u64) {
-    let Some(control) = CONTROL.get(0) else { return };
+fn observe(file: u64) -> bool {
+    let Some(control) = CONTROL.get(0) else { return false };
     // SAFETY: the helper has no preconditions.
     let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     let enrolling = control.enrol_pid != 0 && control.enrol_pid == pid;
     if control.watched == 0 && !enrolling {
-        return;
+        return false;
     }
     let inode: u64 = read(file, off!(file_inode));
     let mode: u16 = read(inode, off!(inode_mode));
     let flags: u32 = read(file, off!(file_flags));
     if !enrolling && (mode & S_IFMT != S_IFREG || flags & O_PATH != 0) {
-        return;
+        return false;
     }
     let super_block: u64 = read(inode, off!(inode_sb));
-    let own = WatchKey { ino: read(inode, off!(inode_ino)), dev: read(super_block, off!(super_block_dev)), reserved: 0 };
+    let own =
+        WatchKey { ino: read(inode, off!(inode_ino)), dev: read(super_block, off!(super_block_dev)), reserved: 0 };
     let dentry: u64 = read(file, off!(file_path_dentry));
     let (kind, watched_ino) = if enrolling {
         (KIND_ENROL, own.ino)
     } else {
         let ino = watched_ancestor(dentry, own.dev);
         if ino == 0 {
-            return;
+            return false;
         }
         (KIND_FILE_OPEN, ino)
     };
 
-    let Some(scratch) = FILE_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(scratch) = FILE_SCRATCH.get_ptr_mut(0) else { return false };
     // SAFETY: a per-CPU map value; the program does not nest on a CPU.
     unsafe {
         let record = &raw mut (*scratch).record;
@@ -157,6 +167,7 @@ fn observe(file: u64) {
         let bytes = size_of::<FileOpen>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));
         emit::bytes(Lane::Events, program::FILE_OPEN, scratch.cast(), bytes);
     }
+    true
 }
 
 /// The inode number of the nearest watched directory at or above `dentry`, or 0. Dentries stay within one file

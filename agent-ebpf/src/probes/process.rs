@@ -91,11 +91,8 @@ fn exec(process: u64, binprm: u64) {
         let record = &raw mut (*scratch).record;
         emit::stamp(&raw mut (*record).header, KIND_EXEC, program::EXEC, process);
         (*record).ino = read(read(file, off!(file_inode)), off!(inode_ino));
-        let spelled = path::spell(
-            &raw mut (*scratch).path,
-            read(file, off!(file_path_mnt)),
-            read(file, off!(file_path_dentry)),
-        );
+        let spelled =
+            path::spell(&raw mut (*scratch).path, read(file, off!(file_path_mnt)), read(file, off!(file_path_dentry)));
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
         let bytes = size_of::<Exec>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));

@@ -48,13 +48,13 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 
     say("\nGPU");
-    match gpu::describe(&config.gpu) {
-        _ if !config.gpu.enabled => say("  absent: switched off in the configuration"),
-        Ok(gpus) => {
+    match config.gpu.enabled.then(|| gpu::describe(&config.gpu)) {
+        Some(Ok(gpus)) => {
             useful = true;
             say(&format!("  {gpus}"));
         }
-        Err(reason) => say(&format!("  absent: {reason}")),
+        Some(Err(reason)) => say(&format!("  absent: {reason}")),
+        None => say("  absent: switched off in the configuration"),
     }
     say("\nENGINES");
     let found = discover::look(std::path::Path::new("/proc"));

@@ -1,6 +1,6 @@
 //! `plumbline run`: the daemon.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +24,12 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments) -> ExitCode {
     let filter = EnvFilter::try_from_env("PLUMBLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     let (mut config, origin) = match Config::load(arguments.config.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(error) => return failed(&error),

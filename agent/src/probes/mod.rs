@@ -11,6 +11,8 @@ pub mod ntp;
 mod offsets;
 pub mod sensor;
 mod tasks;
+#[cfg(feature = "trace")]
+mod trace;
 pub mod watch;
 
 use std::{collections::BTreeMap, fs, fs::File, os::fd::AsFd as _, os::fd::AsRawFd as _};
@@ -125,6 +127,8 @@ impl Probes {
             .load(OBJECT)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
 
+        #[cfg(feature = "trace")]
+        trace::start(&mut ebpf);
         let verdicts = HOOKS
             .iter()
             .map(|hook| {

@@ -38,18 +38,22 @@ type Device = *mut c_void;
 const CLOCK_SM: c_uint = 1;
 const CLOCK_MEM: c_uint = 2;
 
-/// `NVML_VALUE_TYPE_UNSIGNED_LONG_LONG`.
+/// `nvmlValueType_t`: `NVML_VALUE_TYPE_UNSIGNED_INT` and `NVML_VALUE_TYPE_UNSIGNED_LONG_LONG`.
+const VALUE_TYPE_U32: c_uint = 1;
 const VALUE_TYPE_U64: c_uint = 3;
 
+/// `NVML_FI_DEV_MEMORY_TEMP`.
+const FIELD_MEMORY_TEMP: c_uint = 82;
+
 #[repr(C)]
-struct Utilization {
+pub struct Utilization {
     gpu: c_uint,
     memory: c_uint,
 }
 
 /// `nvmlMemory_v2_t`.
 #[repr(C)]
-struct MemoryV2 {
+pub struct MemoryV2 {
     version: c_uint,
     total: c_ulonglong,
     reserved: c_ulonglong,
@@ -59,7 +63,7 @@ struct MemoryV2 {
 
 /// `nvmlPciInfo_t`.
 #[repr(C)]
-struct PciInfo {
+pub struct PciInfo {
     bus_id_legacy: [c_char; 16],
     domain: c_uint,
     bus: c_uint,
@@ -71,7 +75,7 @@ struct PciInfo {
 
 /// `nvmlFieldValue_t`; of its value union we write the widest member.
 #[repr(C)]
-struct FieldValue {
+pub struct FieldValue {
     field_id: c_uint,
     scope_id: c_uint,
     timestamp_us: c_longlong,
@@ -407,6 +411,15 @@ pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(device: Device, link: c_uint, 
 }
 
 /// # Safety
+/// As [`answer`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPcieReplayCounter(device: Device, replays: *mut c_uint) -> Return {
+    let counted = ask(device, "nvmlDeviceGetPcieReplayCounter").map(|(_, _, now)| now.pcie_replays);
+    // SAFETY: passed on.
+    unsafe { answer(replays, counted) }
+}
+
+/// # Safety
 /// `values` is null or valid for reads and writes of `count` entries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetFieldValues(device: Device, count: c_int, values: *mut FieldValue) -> Return {
@@ -421,11 +434,14 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(device: Device, count: c_int, 
         let entry = unsafe { &mut *values.add(index) };
         entry.timestamp_us = c_longlong::try_from(since_1970.as_micros()).unwrap_or(0);
         entry.latency_us = 1;
-        match now.throttle_ns.get(&scenario.old_field_id(entry.field_id)) {
-            Some(&nanoseconds) => {
-                entry.nvml_return = SUCCESS;
-                entry.value_type = VALUE_TYPE_U64;
-                entry.value = nanoseconds;
+        let value = match scenario.old_field_id(entry.field_id) {
+            // Little-endian, so that the union's narrow member is the low half of its wide one.
+            FIELD_MEMORY_TEMP => now.memory_temperature_celsius.map(|celsius| (VALUE_TYPE_U32, celsius.into())),
+            field => now.throttle_ns.get(&field).map(|&nanoseconds| (VALUE_TYPE_U64, nanoseconds)),
+        };
+        match value {
+            Some((value_type, value)) => {
+                (entry.nvml_return, entry.value_type, entry.value) = (SUCCESS, value_type, value);
             }
             None => entry.nvml_return = NOT_SUPPORTED,
         }

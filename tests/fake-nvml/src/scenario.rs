@@ -49,6 +49,9 @@ struct Step {
     sm_clock_mhz: Option<u32>,
     memory_clock_mhz: Option<u32>,
     temperature_celsius: Option<u32>,
+    /// Not supported until a step names it.
+    memory_temperature_celsius: Option<u32>,
+    pcie_replays: Option<u32>,
     power_mw: Option<u32>,
     /// The raw bits of `nvmlDeviceGetCurrentClocksThrottleReasons`.
     throttle_reasons: Option<u64>,
@@ -71,6 +74,8 @@ pub(crate) struct State {
     pub(crate) sm_clock_mhz: u32,
     pub(crate) memory_clock_mhz: u32,
     pub(crate) temperature_celsius: u32,
+    pub(crate) memory_temperature_celsius: Option<u32>,
+    pub(crate) pcie_replays: u32,
     pub(crate) power_mw: u32,
     pub(crate) energy_mj: u64,
     pub(crate) throttle_reasons: u64,
@@ -146,6 +151,8 @@ impl State {
         set(&mut self.sm_clock_mhz, step.sm_clock_mhz.as_ref());
         set(&mut self.memory_clock_mhz, step.memory_clock_mhz.as_ref());
         set(&mut self.temperature_celsius, step.temperature_celsius.as_ref());
+        set(&mut self.memory_temperature_celsius, step.memory_temperature_celsius.map(Some).as_ref());
+        set(&mut self.pcie_replays, step.pcie_replays.as_ref());
         set(&mut self.power_mw, step.power_mw.as_ref());
         set(&mut self.throttle_reasons, step.throttle_reasons.as_ref());
         set(&mut self.nvlinks_up, step.nvlinks_up.as_ref());
@@ -174,6 +181,7 @@ mod tests {
     #[test]
     fn the_shipped_scenarios_parse() {
         assert_eq!(Scenario::parse(include_str!("../scenarios/h100-pair.yaml")).unwrap().gpus.len(), 2);
+        assert_eq!(Scenario::parse(include_str!("../scenarios/lost.yaml")).unwrap().gpus.len(), 2);
         assert_eq!(scenario().gpus.len(), 1);
     }
 

@@ -6,6 +6,8 @@ use std::fs;
 use plumbline_audit::{Draft, Log, Options, SigningKey};
 use serde_json::json;
 
+use crate::support::scratch;
+
 const DOCUMENT: &str = include_str!("../../../../docs/audit-format.md");
 
 fn hexdump(bytes: &[u8]) -> String {

@@ -66,6 +66,20 @@ fn say(message: &Message) -> String {
     format!("{} {points}", sample.source)
 }
 
+/// What was said before `last`, which must come in time.
+async fn until(samples: &mut mpsc::Receiver<Message>, last: &str) -> Vec<String> {
+    let collect = async {
+        let mut said = Vec::new();
+        loop {
+            match next(samples).await {
+                found if found == last => return said,
+                other => said.push(other),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), collect).await.expect("the awaited sample comes")
+}
+
 async fn next(samples: &mut mpsc::Receiver<Message>) -> String {
     let message = tokio::time::timeout(Duration::from_secs(10), samples.recv()).await.expect("a sample in time");
     say(&message.expect("the sender lives"))
@@ -106,14 +120,8 @@ async fn a_broken_engine_does_not_hold_up_another() {
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: false, targets: vec![slow, target(port)] };
     let _running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
-    let mut good = 0;
-    loop {
-        let said = next(&mut samples).await;
-        if said == "engine:slow nothing: no whole answer within 2s" {
-            break;
-        }
-        good += u32::from(said.starts_with("engine:e requests_running"));
-    }
+    let said = until(&mut samples, "engine:slow nothing: no whole answer within 2s").await;
+    let good = said.iter().filter(|said| said.starts_with("engine:e requests_running")).count();
     assert!(good >= 3, "{good} readings while the other hung");
 }
 
@@ -167,7 +175,7 @@ async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
         )
     );
     std::fs::remove_dir_all(proc.path().join("10")).expect("the process ends");
-    while !next(&mut samples).await.ends_with("nothing: the engine's process is gone") {}
+    until(&mut samples, &format!("engine:{name} nothing: the engine's process is gone")).await;
     assert_eq!(next(&mut samples).await, format!("scrape:{name} "));
 }
 
