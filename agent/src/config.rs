@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{cost::PriceBook, engines::config::Engines, probes::ProbesConfig};
+use crate::{cost::PriceBook, engines::config::Engines, probes::ProbesConfig, ship::http::Endpoint};
 
 /// Read when no other file is named.
 pub const SYSTEM_FILE: &str = "/etc/plumbline/config.yaml";
@@ -66,7 +66,7 @@ pub struct GpuConfig {
 #[serde(deny_unknown_fields)]
 pub struct OtlpConfig {
     /// Such as `http://127.0.0.1:4318`; `/v1/metrics` and `/v1/logs` are put behind it.
-    pub endpoint: String,
+    pub endpoint: Endpoint,
     #[serde(default = "default_otlp_seconds")]
     pub interval_seconds: u64,
 }
@@ -162,6 +162,11 @@ impl Config {
 
     pub fn log_dir(&self) -> PathBuf {
         self.state_dir.join("log")
+    }
+
+    /// Where exporters of records keep what was acknowledged.
+    pub fn cursor_dir(&self) -> PathBuf {
+        self.state_dir.join("cursor")
     }
 
     pub fn key_file(&self) -> PathBuf {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use plumbline_audit::{Log, LogError, Options, Recovery, SigningKey};
+use plumbline_audit::{Log, LogError, Options, Recovery, SigningKey, VerifierKey};
 use plumbline_policy::{LoadError, PolicySet};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -38,6 +38,7 @@ use crate::{
     },
     record::Recorder,
     series::{Point, Sample, agent, kernel},
+    ship,
     verdict::{self, WatchedPaths},
 };
 
@@ -108,11 +109,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
+    let ship = ship::start(&config, &store, &node, &vkey, stop.clone()).map_err(DaemonError::System)?;
     let node = Node {
         node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         log_dir: config.log_dir().display().to_string(),
-        vkey,
+        vkey: vkey.to_string(),
         coverage,
         watched: paths(&rules.borrow().watched),
     };
@@ -138,6 +140,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     drop(messages);
     if let Some(http) = http {
         let _ = http.await;
+    }
+    if let Some(ship) = ship {
+        let _ = tokio::task::spawn_blocking(move || ship.join()).await;
     }
     let ended = tokio::task::spawn_blocking(move || core.join()).await;
     match ended {
@@ -361,11 +366,11 @@ pub fn explain(error: &LoadError) -> String {
 }
 
 /// Opens the log with the node's key, both made at the first start.
-fn open_log(config: &Config, node: &str) -> Result<(Log, Recovery, String), DaemonError> {
+fn open_log(config: &Config, node: &str) -> Result<(Log, Recovery, VerifierKey), DaemonError> {
     fs::create_dir_all(&config.state_dir)
         .map_err(|source| DaemonError::State { path: config.state_dir.clone(), source })?;
     let key = node_key(&config.key_file(), node)?;
-    let vkey = key.verifier().to_string();
+    let vkey = key.verifier().clone();
     fs::write(config.vkey_file(), format!("{vkey}\n"))
         .map_err(|source| DaemonError::State { path: config.vkey_file(), source })?;
     let options = Options {
@@ -375,7 +380,7 @@ fn open_log(config: &Config, node: &str) -> Result<(Log, Recovery, String), Daem
         ..Options::new(key)
     };
     let (log, recovery) = Log::open(&config.log_dir(), options).map_err(DaemonError::Log)?;
-    tracing::info!(dir = %config.log_dir().display(), vkey, previous = describe(&recovery), "audit log is open");
+    tracing::info!(dir = %config.log_dir().display(), %vkey, previous = describe(&recovery), "audit log is open");
     Ok((log, recovery, vkey))
 }
 

@@ -16,4 +16,5 @@ pub mod own;
 pub mod probes;
 pub mod record;
 pub mod series;
+pub mod ship;
 pub mod verdict;

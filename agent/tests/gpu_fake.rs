@@ -1,6 +1,7 @@
 //! The GPU worker against `tests/fake-nvml`: a library with NVML's C interface and no hardware behind it.
 //!
 //! Each test loads a copy of its own, with its scenario beside it, so that none sees another's time or GPUs.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::{
     collections::BTreeMap,
@@ -313,7 +314,7 @@ fn a_getter_that_hangs_holds_up_neither_the_stop_nor_the_channels_end() {
 #[test]
 fn a_simulated_gpu_has_a_price_that_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let prices = "prices: {currency: EUR, gpu_per_hour: {'*H100*': 3.6}}\n";
+    let prices = "prices: {currency: EUR, gpu_per_hour: [{gpu: '*H100*', price: 3.6}]}\n";
     let config = load(&dir.path().join("config.yaml"), prices).unwrap();
     let mut ledger = Ledger::new(config.prices);
     let sample = Bench::new(PAIR).sample();

@@ -7,4 +7,5 @@ pub mod checks;
 pub mod daemon;
 pub mod fake_engine;
 pub mod llama;
+pub mod otlp;
 pub mod spine;

@@ -17,6 +17,7 @@ use crate::{
     daemon::{Daemon, Tools, records, run, run_with},
     fake_engine::FakeEngine,
     llama::Llama,
+    otlp::{NoReceiver, Receiver},
 };
 
 /// Quiet sources, so that a check sees only what it is about.
@@ -44,6 +45,7 @@ const CHECKS: &[Check] = &[
     ("a simulated gpu is labelled as simulated", a_simulated_gpu_says_so),
     ("without a driver the gpu is absent with a reason", an_absent_gpu_has_a_reason),
     ("without privileges the daemon says what is missing and serves the rest", no_privileges),
+    ("by otlp every series and every record reach a receiver that was down at first", otlp_reaches_a_receiver),
 ];
 
 /// Runs every check in a directory of its own.
@@ -566,4 +568,71 @@ fn no_privileges(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let useless = unprivileged(&["run", "--config", &config]).map_err(not_ok)?;
     let said = String::from_utf8_lossy(&useless.stderr).into_owned();
     ensure(!useless.status.success() && said.contains("nothing useful is left"), || said.clone())
+}
+
+fn otlp_reaches_a_receiver(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let receiver = Receiver::start(tools, scratch, 2).map_err(|error| match error {
+        NoReceiver::Missing(why) => skipped(&why),
+        NoReceiver::Broken(why) => not_ok(why),
+    })?;
+    let engine = FakeEngine::start().map_err(not_ok)?;
+    let otlp = format!("otlp: {{endpoint: \"http://127.0.0.1:{}\", interval_seconds: 1}}\n", receiver.port);
+    let config = priced(&engine) + "audit: {checkpoint_seconds: 1}\n" + &otlp;
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    let path = spine.models.join("shipped.gguf");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    fs::read(&path).map_err(not_ok)?;
+    spine.open_of(&path).map_err(not_ok)?;
+
+    let arrived = receiver
+        .wait_for("the open", |said| said["body"].as_str().is_some_and(|body| body.contains("shipped.gguf")))
+        .map_err(not_ok)?;
+    equal("event", &arrived["event_name"], "plumbline.file_open")?;
+    equal("severity", &arrived["severity_text"], "High")?;
+    equal("class", &arrived["attributes"]["ocsf.class_uid"], 1001)?;
+    equal("who", &arrived["resource"]["service.name"], "plumbline")?;
+    let tokens = receiver
+        .wait_for("the tokens", |said| said["name"] == "plumbline.engine.generation_tokens")
+        .map_err(not_ok)?;
+    equal("unit", &tokens["unit"], "{token}")?;
+    equal("kind", &tokens["kind"], "sum")?;
+    equal("monotonic and cumulative", &Value::from(vec![&tokens["monotonic"], &tokens["cumulative"]]), [true, true].to_vec())?;
+    equal("engine", &tokens["points"][0]["attributes"]["engine"], "fake")?;
+    let memory =
+        receiver.wait_for("the memory", |said| said["name"] == "plumbline.memory.resident").map_err(not_ok)?;
+    equal("unit", &memory["unit"], "By")?;
+
+    let errors = r#"plumbline_export_errors_total{exporter="otlp-logs"}"#;
+    spine.daemon.wait_for(errors, |errors| (errors - 2.0).abs() < 0.5).map_err(not_ok)?;
+    let lag = r#"plumbline_export_lag_records{exporter="otlp-logs"}"#;
+    spine.daemon.wait_for(lag, |lag| lag < 0.5).map_err(not_ok)?;
+    let refused = receiver.said().iter().filter(|said| said["signal"] == "refused").count();
+    equal("refused requests of both signals", &refused.into(), 4)?;
+    // A receiver that refused took nothing, so nothing may have come twice.
+    let numbers: Vec<u64> = receiver.logs().iter().filter_map(sequence_number).collect();
+    ensure(numbers.iter().copied().eq(0..numbers.len() as u64), || format!("arrived: {numbers:?}"))?;
+
+    // The end of the first run is shipped by the second, which goes on at the cursor.
+    let log = spine.daemon.log_dir();
+    spine.daemon.stop().map_err(not_ok)?;
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    receiver.wait_for("the stop", |said| said["event_name"] == "plumbline.stop").map_err(not_ok)?;
+    spine.daemon.stop().map_err(not_ok)?;
+    let cat = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(&log)).map_err(not_ok)?;
+    let kept: Vec<&str> = std::str::from_utf8(&cat.stdout).map_err(not_ok)?.lines().collect();
+    let arrived = receiver.logs();
+    for record in &arrived {
+        let number = sequence_number(record).and_then(|number| usize::try_from(number).ok()).unwrap_or(usize::MAX);
+        let exact = kept.get(number).is_some_and(|&kept| record["body"] == kept);
+        ensure(exact, || format!("record {number} did not arrive as it is kept: {record}"))?;
+    }
+    let last = arrived.iter().filter_map(sequence_number).max().unwrap_or_default();
+    let missing: Vec<u64> = (0..=last)
+        .filter(|&number| !arrived.iter().any(|record| sequence_number(record) == Some(number)))
+        .collect();
+    ensure(missing.is_empty(), || format!("lost: {missing:?} of {last}"))
+}
+
+fn sequence_number(record: &Value) -> Option<u64> {
+    record["attributes"]["audit.sequence.number"].as_u64()
 }

@@ -98,7 +98,8 @@ fn is_container_id(text: &str) -> bool {
 fn pod_uid(name: &str) -> Option<String> {
     let name = name.strip_suffix(".slice").unwrap_or(name);
     let (front, uid) = name.rsplit_once("pod")?;
-    if !front.is_empty() && !(front.starts_with("kubepods") && front.ends_with('-')) {
+    let by_kubelet = front.is_empty() || (front.starts_with("kubepods") && front.ends_with('-'));
+    if !by_kubelet {
         return None;
     }
     let uid = uid.replace('_', "-");

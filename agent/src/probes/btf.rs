@@ -224,7 +224,7 @@ mod tests {
         let strings = b"\0int\0outer\0a\0b\0c\0inner\0deep\0in\0f\0btf_trace_t\0";
         let name = |text: &str| {
             let needle = [text.as_bytes(), &[0]].concat();
-            strings.windows(needle.len()).position(|window| window == needle).unwrap() as u32
+            strings.windows(needle.len()).position(|window| window == needle).map(word).unwrap()
         };
         let mut types: Vec<u32> = Vec::new();
         types.extend([name("int"), 1 << 24, 4, 32]); // 1: int
@@ -241,31 +241,35 @@ mod tests {
         let mut bytes = Vec::new();
         bytes.extend(MAGIC.to_ne_bytes());
         bytes.extend([1, 0]);
-        for word in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
-            bytes.extend(word.to_ne_bytes());
+        for length in [24, 0, types.len(), types.len(), strings.len()] {
+            bytes.extend(word(length).to_ne_bytes());
         }
         bytes.extend(types);
         bytes.extend_from_slice(strings);
         bytes
     }
 
-    fn check(of: &str, path: &str, expect: Result<u32, BtfError>) {
-        assert_eq!(Btf::parse(blob()).unwrap().member_offset(of, path), expect, "{of}.{path}");
+    fn word(number: usize) -> u32 {
+        u32::try_from(number).unwrap()
+    }
+
+    fn check(of: &str, path: &str, expect: &Result<u32, BtfError>) {
+        assert_eq!(Btf::parse(blob()).unwrap().member_offset(of, path), *expect, "{of}.{path}");
     }
 
     #[test]
     fn members_are_found_through_anonymous_unions_and_qualified_structs() {
-        check("outer", "a", Ok(0));
-        check("outer", "b", Ok(12));
-        check("outer", "c", Ok(12));
-        check("outer", "in", Ok(32));
-        check("outer", "in.deep", Ok(36));
+        check("outer", "a", &Ok(0));
+        check("outer", "b", &Ok(12));
+        check("outer", "c", &Ok(12));
+        check("outer", "in", &Ok(32));
+        check("outer", "in.deep", &Ok(36));
     }
 
     #[test]
     fn what_the_kernel_lacks_is_named() {
-        check("nowhere", "a", Err(BtfError::NoStruct("nowhere".into())));
-        check("outer", "in.absent", Err(BtfError::NoMember("outer".into(), "in.absent".into())));
+        check("nowhere", "a", &Err(BtfError::NoStruct("nowhere".into())));
+        check("outer", "in.absent", &Err(BtfError::NoMember("outer".into(), "in.absent".into())));
     }
 
     #[test]

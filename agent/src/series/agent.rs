@@ -152,6 +152,36 @@ pub static PROCESSES: Series = Series {
     labels: &[],
 };
 
+pub static EXPORTED: Series = Series {
+    name: "plumbline_exported_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Records or data points in requests that the receiver acknowledged.",
+    source: "the answers of each exporter's receiver",
+    otel: "plumbline.exported",
+    labels: &["exporter"],
+};
+
+pub static EXPORT_ERRORS: Series = Series {
+    name: "plumbline_export_errors_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Attempts to export that failed, and requests that the receiver took only in part.",
+    source: "the attempts of each exporter",
+    otel: "plumbline.export.errors",
+    labels: &["exporter"],
+};
+
+pub static EXPORT_LAG: Series = Series {
+    name: "plumbline_export_lag_records",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Signed records of the audit log that the exporter's receiver has not acknowledged.",
+    source: "the log's checkpoint and the exporter's cursor",
+    otel: "plumbline.export.lag",
+    labels: &["exporter"],
+};
+
 pub const ROWS: &[&Series] = &[
     &BUILD_INFO,
     &START_TIME,
@@ -168,4 +198,7 @@ pub const ROWS: &[&Series] = &[
     &SOURCE_ERRORS,
     &LABEL_OVERFLOW,
     &PROCESSES,
+    &EXPORTED,
+    &EXPORT_ERRORS,
+    &EXPORT_LAG,
 ];

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use plumbline_policy::{Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict};
+use plumbline_policy::{Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict, WatchPath};
 
 use crate::{
     event::{self, Event, FileKey, What},
@@ -64,7 +64,7 @@ pub fn judge(
 
 /// The directories that exist now among those that the policies name, sorted.
 pub fn directories(policies: &PolicySet) -> Vec<PathBuf> {
-    let mut directories: Vec<PathBuf> = policies.watched_paths().iter().flat_map(|path| path.expand()).collect();
+    let mut directories: Vec<PathBuf> = policies.watched_paths().iter().flat_map(WatchPath::expand).collect();
     directories.sort();
     directories.dedup();
     directories

@@ -44,9 +44,12 @@ impl Initramfs {
         Ok(())
     }
 
-    /// A program with the shared libraries it needs, at the places where its loader looks.
-    pub(crate) fn program(&mut self, path: &str, from: &Path) -> Result<()> {
-        self.file(path, from)?;
+    /// A program with the shared libraries it needs, at the places where its loader looks. Its debug information stays
+    /// behind, nine tenths of it, which an emulated machine would spend half a minute to unpack.
+    pub(crate) fn program(&mut self, path: &str, from: &Path, scratch: &Path) -> Result<()> {
+        let stripped = scratch.join(format!("{path}.stripped"));
+        cmd::output(Command::new("strip").arg("-o").arg(&stripped).arg(from))?;
+        self.file(path, &stripped)?;
         for library in libraries(&cmd::output(Command::new("ldd").arg(from))?) {
             if self.directories.insert(library.to_owned()) {
                 self.file(library.trim_start_matches('/'), Path::new(library))?;

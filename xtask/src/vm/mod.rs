@@ -85,7 +85,7 @@ pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool)
     let work = workspace::target().join("vm");
     fs::create_dir_all(&work).map_err(Error::file("create", &work))?;
     let initramfs = work.join(format!("{kernel}.cpio"));
-    fs::write(&initramfs, pack(init)?).map_err(Error::file("write", &initramfs))?;
+    fs::write(&initramfs, pack(init, &work)?).map_err(Error::file("write", &initramfs))?;
 
     let version = fs::read_to_string(image.with_file_name("version")).unwrap_or_default();
     println!("booting {}", version.trim());
@@ -105,13 +105,13 @@ pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool)
     Ok(tally)
 }
 
-fn pack(init: &Path) -> Result<Vec<u8>> {
+fn pack(init: &Path, scratch: &Path) -> Result<Vec<u8>> {
     let mut image = Initramfs::default();
     image.console();
     for mount_point in ["proc", "sys", "tmp", "run"] {
         image.directory(mount_point);
     }
-    image.program("init", init)?;
+    image.program("init", init, scratch)?;
     let object = workspace::bpf_object();
     if object.exists() {
         image.file("plumbline.bpf.o", &object)?;

@@ -1,0 +1,114 @@
+//! Whatever stands in a file: an answer comes, soon, and every place in it lies in the file.
+
+use plumbline_policy::Policy;
+use proptest::prelude::*;
+
+const GOOD: &str = include_str!("../../../policies/model-weights.yaml");
+
+/// Parses and draws; the result is of no interest, a panic is.
+fn survives(text: &str) {
+    if let Err(mistakes) = Policy::parse("p.yaml", text) {
+        let mut drawn = String::new();
+        mistakes.render(&mut drawn).expect("writing into a string");
+        assert!(!mistakes.problems().is_empty(), "refused without a reason: {text:?}");
+        assert!(!drawn.chars().any(|character| character.is_control() && character != '\n'), "{drawn:?}");
+        for problem in mistakes.problems() {
+            let (line, column) = mistakes.place(problem);
+            assert!(line >= 1 && column >= 1);
+        }
+    }
+}
+
+/// Pieces of the language, and of what YAML has beyond it.
+fn scraps() -> impl Strategy<Value = String> {
+    let scrap = prop::sample::select(vec![
+        "apiVersion: plumbline/v1\n",
+        "kind: Policy\n",
+        "metadata:",
+        "name:",
+        "spec:",
+        "rules:",
+        "- ",
+        "match:",
+        "file:",
+        "watch:",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "&a ",
+        "*a ",
+        "<<: ",
+        "|\n",
+        ">\n",
+        "? ",
+        "!!int ",
+        "!!binary ",
+        "~",
+        "\n",
+        "\n  ",
+        "\n    ",
+        "\t",
+        "'",
+        "\"",
+        "\\",
+        "#",
+        "é",
+        "\u{1b}[31m",
+        "\u{9b}",
+        "\u{feff}",
+        "\u{2028}",
+        "\0",
+        "---\n",
+        "...\n",
+        "%YAML 1.1\n",
+        "0x10",
+        "-.inf",
+        ".nan",
+        "1e999",
+        "9223372036854775808",
+        "/a/[",
+        "10.0.0.1/8",
+        "::ffff:1.2.3.4/100",
+    ]);
+    prop::collection::vec(scrap, 0..40).prop_map(|scraps| scraps.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_gets_an_answer(text in any::<String>()) {
+        survives(&text);
+    }
+
+    #[test]
+    fn scraps_of_the_language_get_an_answer(text in scraps()) {
+        survives(&text);
+    }
+
+    #[test]
+    fn a_good_policy_with_one_change_gets_an_answer(at in 0..GOOD.len(), cut in 0..40usize, new in scraps()) {
+        let at = GOOD.floor_char_boundary(at);
+        let end = GOOD.ceil_char_boundary((at + cut).min(GOOD.len()));
+        survives(&format!("{}{new}{}", &GOOD[..at], &GOOD[end..]));
+    }
+}
+
+/// The worst files that fit are answered within seconds, unoptimized.
+#[test]
+fn large_files_are_answered_soon() {
+    let began = std::time::Instant::now();
+    for pattern in ["- ", "a: ", "[", "{", "'", "&a ", "*a ", "? ", "!", "\n- x", "\nk: v", "\na: [x]", "x", "\t", "é"]
+    {
+        survives(&pattern.repeat((1 << 20) / pattern.len()));
+    }
+    let rule = "    - {name: r, severity: high, effect: alert, message: m, match: {file: {watch: [/m]}}, excep: []}\n";
+    survives(&format!("spec:\n  rules:\n{}", rule.repeat(9_000)));
+    let map: String = (0..40_000).map(|index| format!("k{index}: 1\n")).collect();
+    survives(&map);
+    let globs = vec!["'/{a,b,{c,d}}*/?[a-z]{e,f}'"; 10_000].join(", ");
+    survives(&format!("spec: {{rules: [{{match: {{file: {{watch: [/m]}}}}, except: [{{exe: [{globs}]}}]}}]}}"));
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}
