@@ -19,7 +19,10 @@ use plumbline::{
     series::{Point, Sample},
 };
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
+};
 
 const PAIR: &str = include_str!("../../tests/fake-nvml/scenarios/h100-pair.yaml");
 const THROTTLED: &str = include_str!("../../tests/fake-nvml/scenarios/throttled.yaml");
@@ -306,7 +309,7 @@ fn a_getter_that_hangs_holds_up_neither_the_stop_nor_the_channels_end() {
     stop.send(true).unwrap();
     worker.join();
     drop(out);
-    assert!(inbox.blocking_recv().is_none(), "the last sender is gone");
+    assert!(matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)), "the last sender is gone");
     let took = began.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
 }

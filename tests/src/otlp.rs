@@ -31,8 +31,11 @@ pub enum NoReceiver {
 impl Receiver {
     /// Starts one that answers 503 to the first `refusals` requests of each signal.
     pub fn start(tools: &Tools, scratch: &Path, refusals: u32) -> Result<Self, NoReceiver> {
-        let Some(python) = &tools.python else { return Err(NoReceiver::Missing("no Python (PLUMBLINE_PYTHON)".into())) };
-        let import = run(Command::new(python).args(["-c", "import opentelemetry.proto"])).map_err(NoReceiver::Broken)?;
+        let Some(python) = &tools.python else {
+            return Err(NoReceiver::Missing("no Python (PLUMBLINE_PYTHON)".into()));
+        };
+        let import =
+            run(Command::new(python).args(["-c", "import opentelemetry.proto"])).map_err(NoReceiver::Broken)?;
         if !import.status.success() {
             return Err(NoReceiver::Missing("the Python package `opentelemetry-proto` is missing".into()));
         }

@@ -1,7 +1,7 @@
 //! `cargo xtask distro`: proves set-up on a fresh Debian, made by debootstrap, that has git, a C compiler and Rust.
 //!
 //! The fresh system lives in the cache and is entered by `chroot`, in a mount namespace of its own that takes all mounts
-//! with it when it ends. Inside, an ordinary user works on a copy of this checkout: neither the machine's packages nor
+//! with it when it ends. Inside, an ordinary user works on a clone of this repository: neither the machine's packages nor
 //! its cache are seen, only the Rust toolchain, read-only.
 
 use std::ffi::OsString;
@@ -71,19 +71,11 @@ impl Distro {
     }
 }
 
-/// A user with a copy of the checkout, and the machine's way to the network.
+/// A user with a clone of what is committed, and the machine's way to the network.
 fn prepare(root: &Path) -> Result<()> {
-    let home = root.join("home/dev/plumbline");
-    fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
-    let checkout = workspace::root();
-    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
-    let files = cmd::output(Command::new("git").current_dir(&checkout).args(list))?;
-    for name in files.split_terminator('\0').filter(|name| checkout.join(name).is_file()) {
-        let to = home.join(name);
-        let dir = to.parent().unwrap_or(&home);
-        fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
-        fs::copy(checkout.join(name), &to).map_err(Error::file("copy", &to))?;
-    }
+    let clone = ["clone", "--quiet", "--no-hardlinks"];
+    let checkout = root.join("home/dev/plumbline");
+    cmd::run(Command::new("git").args(clone).arg(workspace::root()).arg(checkout))?;
     let settings = root.join("etc/apt/apt.conf.d/90machine");
     fs::write(&settings, apt::network_settings()?).map_err(Error::file("write", &settings))?;
     let resolver = root.join("etc/resolv.conf");

@@ -30,8 +30,9 @@ impl Python {
         Self::with(cache, "python", &PACKAGES)
     }
 
-    /// An environment of its own for one purpose.
+    /// An environment of its own for one purpose. Its packages are part of its name: another list is another item.
     pub(crate) fn with(cache: &Cache, name: &str, packages: &[&str]) -> Result<Self> {
+        let name = &format!("{name}-{}", packages.join("-").replace("==", "-"));
         let wheels = cache.item("pip", |scratch| {
             let apt = Apt::of_machine(cache)?;
             apt.unpack(&[apt.newest("python3-pip-whl")?], scratch)

@@ -90,6 +90,7 @@ mod tests {
     const ROOT: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
     fn check(text: &str, expect: Result<u64, CheckpointError>) {
         assert_eq!(Checkpoint::parse(text).map(|checkpoint| checkpoint.size), expect);
     }

@@ -270,6 +270,7 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
     fn check(note: &str, trusted: &[VerifierKey], expect: Result<&str, NoteError>) {
         assert_eq!(open(note, trusted, &mut None), expect);
     }

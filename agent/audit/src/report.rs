@@ -93,7 +93,7 @@ impl fmt::Display for Report {
             Verdict::Intact => writeln!(f, "intact: {counts}")?,
             Verdict::Incomplete => writeln!(f, "intact but incomplete, as it declares itself: {counts}")?,
             Verdict::Tampered(finding) => {
-                writeln!(f, "TAMPERED at {finding}\n  verified    {counts} before this place")?
+                writeln!(f, "TAMPERED at {finding}\n  verified    {counts} before this place")?;
             }
             Verdict::Untrusted(finding) => {
                 writeln!(f, "UNTRUSTED KEY at {finding}\n  verified    {counts} before this place")?;

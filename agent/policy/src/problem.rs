@@ -206,7 +206,9 @@ impl Excerpt {
     fn offset(&self, in_file: usize) -> usize {
         let line = self.lines.partition_point(|&(start, _)| start <= in_file).saturating_sub(1);
         let (from, to) = self.lines.get(line).copied().unwrap_or_default();
-        let end = self.lines.get(line + 1).map_or(self.text.len(), |&(_, next)| next.saturating_sub(1));
+        let end = self.lines.get(line + 1).map_or(self.text.len(), |&(_, next)| next);
+        // A place behind the end of its line would be shown in the next one.
+        let end = if self.text[..end].ends_with('\n') { end - 1 } else { end };
         self.text.floor_char_boundary((to + (in_file - from)).min(end))
     }
 }

@@ -76,7 +76,7 @@ fn scraps() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_gets_an_answer(text in any::<String>()) {
@@ -111,4 +111,18 @@ fn large_files_are_answered_soon() {
     let globs = vec!["'/{a,b,{c,d}}*/?[a-z]{e,f}'"; 10_000].join(", ");
     survives(&format!("spec: {{rules: [{{match: {{file: {{watch: [/m]}}}}, except: [{{exe: [{globs}]}}]}}]}}"));
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}
+
+/// Lines are cut where they are shown; a mistake may lie before, on and behind the cut.
+#[test]
+fn mistakes_around_the_cut_of_a_long_line_are_shown() {
+    for place in 380..420 {
+        let text = format!("{{{}zz: 1, {}}}\n", " ".repeat(place - 1), "é: 1, ".repeat(100));
+        let mistakes = Policy::parse("p.yaml", &text).expect_err("no such field");
+        for problem in mistakes.problems() {
+            let (_, column) = mistakes.place(problem);
+            assert!((380..=402).contains(&column), "column {column} for a mistake behind {place}");
+        }
+        survives(&text);
+    }
 }

@@ -1,4 +1,5 @@
 //! The log as its users meet it: written, read, damaged, recovered, verified.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the failure, also in its helpers")]
 
 mod commands;
 mod documentation;

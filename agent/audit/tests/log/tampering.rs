@@ -148,7 +148,12 @@ fn a_changed_record_with_a_right_crc_is_found_by_the_next_record() {
 
 #[test]
 fn a_changed_record_with_no_record_after_it_is_found_by_the_checkpoint() {
-    check(|dir| reword(&segment(dir, 2), 0), expect!["1 segment-00000000000000000006.plog, offset 627, record seq 6: the file `checkpoint` signs root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE= over 7 records, but they have root rJ7fsW9D/7sguDiVZ3brgPzv6OWSMyFZZM0g7T02O2U=: these are two histories, or a record was changed"]);
+    check(
+        |dir| reword(&segment(dir, 2), 0),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 627, record seq 6: the file `checkpoint` signs root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE= over 7 records, but they have root rJ7fsW9D/7sguDiVZ3brgPzv6OWSMyFZZM0g7T02O2U=: these are two histories, or a record was changed"
+        ],
+    );
 }
 
 #[test]
@@ -210,15 +215,35 @@ fn a_deleted_segment_is_found_wherever_it_was() {
 
 #[test]
 fn a_segment_under_the_name_of_another_is_found() {
-    check(|dir| copy_file(&segment(dir, 2), &segment(dir, 1)), expect!["1 segment-00000000000000000003.plog, offset 8, record seq 3: expected this segment to begin with record 3, as its name says, found record 6"]);
+    check(
+        |dir| copy_file(&segment(dir, 2), &segment(dir, 1)),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected this segment to begin with record 3, as its name says, found record 6"
+        ],
+    );
 }
 
 #[test]
 fn a_cut_at_a_frame_boundary_below_the_last_checkpoint_is_found() {
     // The closing checkpoint alone, then the record before it too.
-    check(|dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())), expect!["1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"]);
-    check(|dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)), expect!["1 segment-00000000000000000006.plog, offset 627, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"]);
-    check(|dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())), expect!["1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a segment that another follows to end with a checkpoint, found 3 records after its last"]);
+    check(
+        |dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"
+        ],
+    );
+    check(
+        |dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)),
+        expect![
+            "1 segment-00000000000000000006.plog, offset 627, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
+        ],
+    );
+    check(
+        |dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())),
+        expect![
+            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a segment that another follows to end with a checkpoint, found 3 records after its last"
+        ],
+    );
 }
 
 #[test]
@@ -375,8 +400,8 @@ fn garbage_appended_to_the_end_is_found() {
 fn records_appended_without_the_key_are_not_yet_signed_and_said_so() {
     let forge = |dir: &Path, mut draft: Draft| {
         let all: Vec<_> = segments(dir).iter().flat_map(|path| frames(path)).collect();
-        let leaves = all.iter().filter(|(kind, _)| *kind == Kind::Record).map(|(_, bytes)| leaf_hash(bytes));
-        let last = leaves.last().unwrap();
+        let mut leaves = all.iter().filter(|(kind, _)| *kind == Kind::Record).map(|(_, bytes)| leaf_hash(bytes));
+        let last = leaves.next_back().unwrap();
         let mut bytes = fs::read(segment(dir, 2)).unwrap();
         frame::encode(Kind::Record, &draft.seal(ORIGIN, 7, &last).unwrap(), &mut bytes);
         fs::write(segment(dir, 2), bytes).unwrap();
