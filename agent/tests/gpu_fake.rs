@@ -40,15 +40,19 @@ struct Bench {
 
 impl Bench {
     fn new(scenario: &str) -> Self {
+        Self::with_interval(scenario, 1)
+    }
+
+    fn with_interval(scenario: &str, interval_seconds: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("scenario.yaml"), scenario).unwrap();
         fs::copy(fake_library(), dir.path().join("libnvidia-ml.so.1")).unwrap();
         let library = dir.path().join("libnvidia-ml.so.1");
-        Self::with_library(dir, library)
+        Self::with_library(dir, library, interval_seconds)
     }
 
-    fn with_library(dir: TempDir, library: PathBuf) -> Self {
-        let config = GpuConfig { library: Some(library), ..GpuConfig::default() };
+    fn with_library(dir: TempDir, library: PathBuf, interval_seconds: u64) -> Self {
+        let config = GpuConfig { library: Some(library), interval_seconds, ..GpuConfig::default() };
         let (out, inbox) = mpsc::channel(16);
         let (stop, stopped) = watch::channel(false);
         let worker = gpu::spawn(&config, out.clone(), stopped).unwrap();
@@ -257,7 +261,7 @@ fn reasons_for_which_there_is_no_gpu() {
         let dir = tempfile::tempdir().unwrap();
         let library = dir.path().join("libnvidia-ml.so.1");
         content.map_or(Ok(()), |content| fs::write(&library, content)).unwrap();
-        Bench::with_library(dir, library)
+        Bench::with_library(dir, library, 1)
     };
     check(
         &[
@@ -293,7 +297,7 @@ fn the_doctor_names_the_gpus_and_says_when_they_are_simulated() {
 
 #[test]
 fn a_stop_between_two_rounds_is_prompt() {
-    let mut bench = Bench::new(PAIR);
+    let mut bench = Bench::with_interval(PAIR, 30);
     bench.sample();
     let took = bench.stop();
     assert!(took < Duration::from_millis(500), "{took:?}");

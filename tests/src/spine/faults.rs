@@ -1,0 +1,158 @@
+//! What goes wrong is told in words and disturbs nobody else.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{QUIET, Spine, ensure, equal, not_ok, priced, skipped, verdict};
+use crate::{
+    checks::Ended,
+    daemon::{Tools, records, run},
+    fake_engine::FakeEngine,
+};
+
+pub(super) fn a_killed_daemon_recovers(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let spine = Spine::start(tools, scratch)?;
+    let path = spine.models.join("k.gguf");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    fs::read(&path).map_err(not_ok)?;
+    spine.open_of(&path).map_err(not_ok)?;
+    // Dropped without SIGTERM: killed.
+    drop(spine);
+    let spine = Spine::start(tools, scratch)?;
+    let start = spine
+        .daemon
+        .wait_for_record("the second start", |record| {
+            record["unmapped"]["plumbline"]["previous"].as_str().is_some_and(|text| text.starts_with("not closed"))
+        })
+        .map_err(not_ok)?;
+    equal("class", &start["class_uid"], 6002)?;
+    let (log, vkey) = (spine.daemon.log_dir(), spine.daemon.vkey());
+    spine.daemon.stop().map_err(not_ok)?;
+    verdict(tools, &log, &vkey, 0, "intact")
+}
+
+pub(super) fn a_full_disk_is_declared(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let state = scratch.join("state");
+    fs::create_dir_all(&state).map_err(not_ok)?;
+    let mounted = run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "plumbline-test"]).arg(&state));
+    let mounted = mounted.map_err(not_ok)?;
+    ensure(mounted.status.success(), || String::from_utf8_lossy(&mounted.stderr).into_owned())?;
+    let outcome = (|| {
+        let spine = Spine::start(tools, scratch)?;
+        let path = spine.models.join("f.gguf");
+        fs::write(&path, b"weights").map_err(not_ok)?;
+        fs::read(&path).map_err(not_ok)?;
+        spine.open_of(&path).map_err(not_ok)?;
+        let filler = state.join("filler");
+        // Fills the file system to the last block: writing ends with an error, and that is the point.
+        let _ = fs::write(&filler, vec![0; 1 << 20]);
+        let lost = r#"plumbline_lost_total{place="log""#;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while spine.daemon.metric(lost).map_err(not_ok)?.is_none() {
+            ensure(Instant::now() < deadline, || "no loss was counted on a full disk".to_owned())?;
+            fs::read(&path).map_err(not_ok)?;
+        }
+        fs::remove_file(&filler).map_err(not_ok)?;
+        let declared = spine
+            .daemon
+            .wait_for_record("the declared loss", |record| record["unmapped"]["plumbline"]["kind"] == "loss")
+            .map_err(not_ok)?;
+        let said = fs::read_to_string(scratch.join("daemon.log")).map_err(not_ok)?;
+        ensure(said.contains("audit log cannot be written"), || "nothing was said aloud".to_owned())?;
+        equal("place", &declared["unmapped"]["plumbline"]["place"], "log")?;
+        let (log, vkey) = (spine.daemon.log_dir(), spine.daemon.vkey());
+        let counted = spine.daemon.metric(lost).map_err(not_ok)?.unwrap_or_default();
+        spine.daemon.stop().map_err(not_ok)?;
+        let sum: u64 = records(tools, &log)
+            .map_err(not_ok)?
+            .iter()
+            .filter(|record| record["unmapped"]["plumbline"]["kind"] == "loss")
+            .filter_map(|record| record["unmapped"]["plumbline"]["count"].as_u64())
+            .sum();
+        #[expect(clippy::cast_precision_loss, reason = "a few records")]
+        let agree = (sum as f64 - counted).abs() < 0.5;
+        ensure(agree, || format!("declared {sum}, counted {counted}"))?;
+        // Incomplete, but declared.
+        verdict(tools, &log, &vkey, 2, "declared")
+    })();
+    let _ = run(Command::new("umount").arg(&state));
+    outcome
+}
+
+pub(super) fn a_policy_mistake_is_shown(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let spine = Spine::start(tools, scratch)?;
+    let file = scratch.join("policies/weights.yaml");
+    let good = fs::read_to_string(&file).map_err(not_ok)?;
+    fs::write(&file, good.replace("severity: high", "severty: high")).map_err(not_ok)?;
+    spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !spine.daemon.said(scratch).contains("last good ones stay in force") {
+        ensure(Instant::now() < deadline, || "the mistake was not told".to_owned())?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let path = spine.models.join("p.gguf");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    fs::read(&path).map_err(not_ok)?;
+    equal("policy still in force", &spine.open_of(&path).map_err(not_ok)?["policy"]["name"], "weights")?;
+    spine.daemon.stop().map_err(not_ok)?;
+    // And no start without a good set: file, line, what to write instead.
+    let config = scratch.join("config.yaml");
+    let refused = run(Command::new(&tools.plumbline).args(["run", "--config"]).arg(&config)).map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    ensure(!refused.status.success(), || "it started without policies".to_owned())?;
+    ensure(said.contains("weights.yaml:7") && said.contains("severity"), || said.clone())?;
+    fs::write(&file, good).map_err(not_ok)
+}
+
+pub(super) fn a_dead_engine_is_absent(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(not_ok)?;
+    let engine = FakeEngine::start().map_err(not_ok)?;
+    let config =
+        priced(&engine) + &format!("    - {{name: dead, url: \"http://{nobody}/metrics\", interval: 250ms}}\n");
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    spine
+        .daemon
+        .wait_for(r#"plumbline_engine_generation_tokens_total{engine="fake""#, |tokens| tokens > 0.0)
+        .map_err(not_ok)?;
+    spine
+        .daemon
+        .wait_for(r#"plumbline_engine_scrape_errors_total{engine="dead""#, |errors| errors >= 2.0)
+        .map_err(not_ok)?;
+    let page = spine.daemon.metrics().map_err(not_ok)?;
+    ensure(!page.contains(r#"generation_tokens_total{engine="dead""#), || "a dead engine has tokens".to_owned())?;
+    equal("up", &Value::from(spine.daemon.metric(r#"plumbline_engine_up{engine="dead""#).map_err(not_ok)?), 0.0)
+}
+
+pub(super) fn no_privileges(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    if run(Command::new("setpriv").arg("--version")).is_err() {
+        return Err(skipped("the program `setpriv` is missing"));
+    }
+    // The unprivileged user must be able to reach binary and state.
+    let bin = scratch.join("plumbline");
+    fs::create_dir_all(scratch).and_then(|()| fs::copy(&tools.plumbline, &bin)).map_err(not_ok)?;
+    let open_up = format!("chmod -R a+rX {0} && chmod a+rwx {0}", scratch.display());
+    run(Command::new("sh").args(["-c", &open_up])).map_err(not_ok)?;
+    let unprivileged = |arguments: &[&str]| {
+        run(Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"])
+            .arg(&bin)
+            .args(arguments))
+    };
+    let doctor = unprivileged(&["doctor"]).map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ensure(said.contains("absent: none of those that loading programs takes"), || said.clone())?;
+    let config = scratch.join("nothing.yaml");
+    let nothing = format!("state_dir: {}/state\nlisten: null\n{QUIET}", scratch.display());
+    fs::write(&config, nothing).map_err(not_ok)?;
+    let config = config.display().to_string();
+    let useless = unprivileged(&["run", "--config", &config]).map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&useless.stderr).into_owned();
+    ensure(!useless.status.success() && said.contains("nothing useful is left"), || said.clone())
+}

@@ -1,0 +1,152 @@
+//! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
+
+mod evidence;
+mod faults;
+mod sources;
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::{
+    checks::Ended,
+    daemon::{Daemon, Tools, run},
+    fake_engine::FakeEngine,
+};
+
+/// Quiet sources, so that a check sees only what it is about.
+const QUIET: &str = "gpu: {enabled: false}\nengines: {discover: false}\n";
+
+/// One check: its sentence, and what runs it. `Err(Ended::Skipped)` needs a reason.
+type Check = (&'static str, fn(&Tools, &Path) -> Result<(), Ended>);
+
+const CHECKS: &[Check] = &[
+    ("a read of the weights becomes a signed policy event with lineage, path and inode", evidence::a_read_is_recorded),
+    ("a read through a hugging face cache names the model it claims to be", evidence::a_cache_read_names_the_model),
+    ("a name that is not utf-8 is kept exactly and shown safely", evidence::a_hostile_name_is_kept),
+    ("a process in a container's cgroup is recorded with its container", evidence::a_container_is_named),
+    (
+        "a connection from one network namespace to another is a policy event",
+        evidence::a_forbidden_connection_is_recorded,
+    ),
+    ("an allow-listed program is recorded without an alert", evidence::an_allowed_read_is_no_alert),
+    ("one flipped byte is found and placed, by our verifier and by one in python", evidence::a_flipped_byte_is_placed),
+    ("a killed daemon recovers its log and says so", faults::a_killed_daemon_recovers),
+    ("a full disk is loud, loses nothing silently and breaks nothing", faults::a_full_disk_is_declared),
+    ("a policy mistake keeps the last good set, and prevents a start", faults::a_policy_mistake_is_shown),
+    ("every record is valid ocsf 1.8.0", evidence::records_are_valid_ocsf),
+    ("promtool accepts the page", sources::promtool_accepts_the_page),
+    ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),
+    ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),
+    ("an engine that is down is absent and counted, and disturbs nobody", faults::a_dead_engine_is_absent),
+    ("a simulated gpu is labelled as simulated", sources::a_simulated_gpu_says_so),
+    ("without a driver the gpu is absent with a reason", sources::an_absent_gpu_has_a_reason),
+    ("without privileges the daemon says what is missing and serves the rest", faults::no_privileges),
+    ("by otlp every series and every record reach a receiver that was down at first", sources::otlp_reaches_a_receiver),
+];
+
+/// Runs every check in a directory of its own.
+pub fn run_all(tools: &Tools, scratch: &Path, only: Option<&str>, told: &mut dyn FnMut(&str, Ended)) {
+    for (number, (name, check)) in CHECKS.iter().enumerate() {
+        if only.is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let ended = check(tools, &scratch.join(number.to_string())).map_or_else(|ended| ended, |()| Ended::Ok);
+        told(name, ended);
+    }
+}
+
+/// A daemon with one watched directory of its own.
+struct Spine {
+    daemon: Daemon,
+    models: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Spine {
+    fn start(tools: &Tools, scratch: &Path) -> Result<Self, Ended> {
+        Self::start_with(tools, scratch, QUIET)
+    }
+
+    fn start_with(tools: &Tools, scratch: &Path, config: &str) -> Result<Self, Ended> {
+        let models = scratch.join("models");
+        let policies = scratch.join("policies");
+        fs::create_dir_all(&models).and_then(|()| fs::create_dir_all(&policies)).map_err(not_ok)?;
+        fs::write(policies.join("weights.yaml"), weights_policy(&models)).map_err(not_ok)?;
+        let egress = tools.scripts.join("../policies/egress.yaml");
+        fs::copy(egress, policies.join("egress.yaml")).map_err(not_ok)?;
+        let config = format!("policies: {}\n{config}", policies.display());
+        let daemon = Daemon::start(tools, scratch, &config).map_err(Ended::NotOk)?;
+        daemon.wait_for("plumbline_watched_directories", |count| count >= 1.0).map_err(Ended::NotOk)?;
+        Ok(Self { daemon, models, scratch: scratch.to_owned() })
+    }
+
+    /// The record of an open of `path`, matched exactly.
+    fn open_of(&self, path: &Path) -> Result<Value, String> {
+        let shown = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
+        self.daemon.wait_for_record(&format!("an open of {shown}"), |record| {
+            record["class_uid"] == 1001 && record["file"]["path"] == shown.as_str()
+        })
+    }
+}
+
+fn weights_policy(models: &Path) -> String {
+    let models = models.display();
+    format!(
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: weights}}\nspec:\n  rules:\n    - name: stranger\n      \
+         severity: high\n      effect: alert\n      message: \"{{comm}} opened {{path}}\"\n      match:\n        file: {{watch: [{models}], \
+         access: [open]}}\n      except:\n        - exe: [\"{models}/../bin/llama-server\", \"/usr/lib/plumbline-test/llama-server\"]\n"
+    )
+    .replace("/models/../bin", "/bin")
+}
+
+fn not_ok(error: impl std::fmt::Display) -> Ended {
+    Ended::NotOk(error.to_string())
+}
+
+fn skipped(why: &str) -> Ended {
+    Ended::Skipped(why.to_owned())
+}
+
+fn ensure(holds: bool, what: impl Fn() -> String) -> Result<(), Ended> {
+    if holds { Ok(()) } else { Err(Ended::NotOk(what())) }
+}
+
+fn equal(what: &str, found: &Value, expected: impl Into<Value>) -> Result<(), Ended> {
+    let expected = expected.into();
+    ensure(*found == expected, || format!("{what}: found {found}, expected {expected}"))
+}
+
+/// What our verifier and the one in Python say.
+fn verdict(tools: &Tools, log: &Path, vkey: &Path, code: i32, says: &str) -> Result<(), Ended> {
+    let ours = run(Command::new(&tools.plumbline).args(["audit", "verify"]).arg(log).arg("--key").arg(vkey));
+    let ours = ours.map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&ours.stdout).into_owned();
+    ensure(ours.status.code() == Some(code) && said.contains(says), || {
+        format!("exit {:?}: {said}", ours.status.code())
+    })?;
+    let Some(python) = &tools.python else {
+        return Err(skipped("no Python with `cryptography` (PLUMBLINE_PYTHON); our own verifier agreed"));
+    };
+    let key = fs::read_to_string(vkey).map_err(not_ok)?;
+    let theirs = run(Command::new(python).arg(tools.scripts.join("verify_log.py")).arg(log).arg(key.trim()));
+    let theirs = theirs.map_err(not_ok)?;
+    // The short script proves bytes and signatures; it does not read declared losses.
+    let code = if code == 2 { 0 } else { code };
+    ensure(theirs.status.code() == Some(code), || {
+        format!("python: exit {:?}: {}", theirs.status.code(), String::from_utf8_lossy(&theirs.stdout))
+    })
+}
+
+fn priced(engine: &FakeEngine) -> String {
+    format!(
+        "gpu: {{enabled: false}}\nprices: {{currency: EUR, node_per_hour: 3.6}}\nengines:\n  discover: false\n  targets:\n    - name: \
+         fake\n      url: http://{}/metrics\n      dialect: llamacpp\n      interval: 250ms\n",
+        engine.address
+    )
+}
