@@ -299,6 +299,8 @@ fn the_doctor_names_the_gpus_and_says_when_they_are_simulated() {
 fn a_stop_between_two_rounds_is_prompt() {
     let mut bench = Bench::with_interval(PAIR, 30);
     bench.sample();
+    // The worker is now asleep.
+    std::thread::sleep(Duration::from_millis(150));
     let took = bench.stop();
     assert!(took < Duration::from_millis(500), "{took:?}");
 }
