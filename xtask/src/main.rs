@@ -31,7 +31,12 @@ use crate::cache::Cache;
 use crate::error::Result;
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Set-up, build, run and test of Plumbline", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, build, run and test of Plumbline",
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -230,7 +230,7 @@ impl Chain {
             if expected > found {
                 return Err(Violation::PinSize { pin, expected, found });
             }
-            if false && *framed {
+            if *framed {
                 return Err(Violation::PinUnframed { pin });
             }
         }

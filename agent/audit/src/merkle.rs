@@ -34,7 +34,7 @@ impl Hash {
         BASE64.decode(text).ok()?.try_into().ok().map(Hash)
     }
 
-    /// Reads 64 lowercase hexadecimal digits, the one form that [`Hash`]'s `Display` writes.
+    /// Reads 64 lowercase hexadecimal digits, the one form that `Display` writes.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 64 {

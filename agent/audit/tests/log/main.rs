@@ -7,4 +7,5 @@ mod reading;
 mod recovery;
 mod support;
 mod tampering;
+mod trust;
 mod writing;

@@ -1,3 +1,5 @@
+//! The ledger against hand calculations, resets, missing readings and changing prices.
+
 use proptest::prelude::*;
 
 use super::*;

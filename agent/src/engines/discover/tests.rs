@@ -1,3 +1,5 @@
+//! Discovery on made-up `/proc` trees: what is an engine, and where it listens.
+
 use std::os::unix::fs::symlink;
 
 use proptest::prelude::*;

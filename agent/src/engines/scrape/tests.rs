@@ -1,3 +1,5 @@
+//! Scraping engines that are down, slow, endless, or not engines at all.
+
 use std::future::Future;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,3 +1,5 @@
+//! Pages of real engines, translated.
+
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};

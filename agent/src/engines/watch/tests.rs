@@ -1,3 +1,5 @@
+//! The tasks, against small servers in the test.
+
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

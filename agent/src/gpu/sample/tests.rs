@@ -1,3 +1,5 @@
+//! NVML readings as points, without NVML.
+
 use expect_test::{Expect, expect};
 use nvml_wrapper::enums::device::SampleValue;
 

@@ -1,0 +1,90 @@
+//! Whom a verifier believes: logs signed with other keys, and checkpoints kept elsewhere.
+
+use expect_test::expect;
+use plumbline_audit::checkpoint::{Checkpoint, SignedCheckpoint};
+use plumbline_audit::frame::Kind;
+use plumbline_audit::merkle::{Frontier, leaf_hash};
+use plumbline_audit::{Log, SigningKey};
+
+use crate::support::*;
+use crate::tampering::{check, copy_file, finding, segment};
+
+/// Everything an attacker can make alone: a consistent log with the same records, signed with another key.
+fn forged_log(name: &str) -> tempfile::TempDir {
+    let dir = scratch();
+    let forger = SigningKey::from_seed(name, &[2; 32]).unwrap();
+    let options = plumbline_audit::Options { key: forger, ..options() };
+    let (mut log, _) = Log::open(dir.path(), options).unwrap();
+    append(&mut log, 0..7);
+    log.close().unwrap();
+    dir
+}
+
+#[test]
+fn a_log_signed_with_another_key_is_untrusted_and_not_intact() {
+    expect![[r#"3 segment-00000000000000000000.plog, offset 8, record seq 0: expected a segment signed by a trusted key, found key "node-17.example.com/plumbline+183ced09+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#]].assert_eq(&finding(forged_log(ORIGIN).path()));
+    expect![[r#"3 segment-00000000000000000000.plog, offset 8, record seq 0: expected a segment signed by a trusted key, found key "node-18.example.com/plumbline+69060eec+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#]].assert_eq(&finding(forged_log("node-18.example.com/plumbline").path()));
+}
+
+#[test]
+fn a_segment_signed_with_another_key_among_good_ones_is_untrusted() {
+    let forged = forged_log(ORIGIN);
+    check(
+        |dir| copy_file(&segment(forged.path(), 2), &segment(dir, 2)),
+        expect![[
+            r#"3 segment-00000000000000000006.plog, offset 8, record seq 6: expected a segment signed by a trusted key, found key "node-17.example.com/plumbline+183ced09+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU""#
+        ]],
+    );
+}
+
+#[test]
+fn a_checkpoint_signed_with_another_key_under_a_good_header_is_found() {
+    let forger = SigningKey::from_seed(ORIGIN, &[2; 32]).unwrap();
+    let resign = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let good = Checkpoint::open(&all.last().unwrap().1, &[vkey()]).unwrap();
+        all.last_mut().unwrap().1 = good.sign(&forger).note.into_bytes();
+    };
+    check(
+        |dir| edit_frames(&segment(dir, 0), resign),
+        expect![
+            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a checkpoint signed by the segment's key: the note has no signature by a key that is trusted here"
+        ],
+    );
+}
+
+#[test]
+fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
+    let dir = scratch();
+    let (mut log, _) = Log::open(dir.path(), options()).unwrap();
+    append(&mut log, 0..4);
+    log.checkpoint().unwrap();
+    let older = copy_dir(dir.path());
+    append(&mut log, 4..7);
+    let kept_elsewhere = log.close().unwrap();
+
+    assert_eq!(verified(older.path()).exit_code(), 0);
+    let report = verified_with(older.path(), &[vkey()], Some(kept_elsewhere.clone()));
+    expect![[r#"
+        TAMPERED at segment-00000000000000000003.plog, offset 1192, record seq 4: expected at least the 7 records that the expected checkpoint signs, found 4: the log was cut or rolled back
+          verified    4 records, 4 checkpoints, 2 segments before this place
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 4 records, root s7dEUEm55YkQHmEk6bhHfavI5rQkL2haCqV0mW9rxKg=
+    "#]].assert_eq(&report.to_string());
+    assert_eq!(verified_with(dir.path(), &[vkey()], Some(kept_elsewhere)).exit_code(), 0);
+}
+
+#[test]
+fn two_histories_signed_with_the_same_key_are_found_by_a_checkpoint_kept_elsewhere() {
+    let dir = closed_log();
+    let leaves: Frontier = (0..5u8).map(|n| leaf_hash(&[n])).collect();
+    let other: SignedCheckpoint = Checkpoint::of(ORIGIN, &leaves).sign(&key());
+    let report = verified_with(dir.path(), &[vkey()], Some(other));
+    expect![[r#"
+        TAMPERED at segment-00000000000000000003.plog, offset 975, record seq 4: the expected checkpoint signs root uFW0LWww9bCH4FJmeD+9bjlPe5JgE8yqZ3AKiwxaWW8= over 5 records, but they have root PPx+HmAr5HJIjqT9VFh1N0eOMJCnaUaOA5r8m6X7w9I=: these are two histories, or a record was changed
+          verified    4 records, 3 checkpoints, 2 segments before this place
+          log         node-17.example.com/plumbline
+          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+          signed      the first 3 records, root x0hKFoQoJtCvJwCM6rkx4UMMSEMYh++exP8BY1QH3t4=
+    "#]].assert_eq(&report.to_string());
+}
