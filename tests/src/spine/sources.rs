@@ -68,6 +68,10 @@ pub(super) fn a_real_llama(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     }
     let own = llama.tokens().map_err(not_ok)?;
     spine.daemon.wait_for(tokens, |ours| (ours - own).abs() < 0.5).map_err(not_ok)?;
+    // The ledger writes its figures twice a second; these are the ones that hold all tokens.
+    let counted = "plumbline_cost_window_tokens{engine=\"llamacpp-";
+    spine.daemon.wait_for(counted, |_| true).map_err(not_ok)?;
+    std::thread::sleep(Duration::from_secs(1));
     let page = spine.daemon.metrics().map_err(not_ok)?;
     let value = |start: &str, part: &str| {
         let line = page
