@@ -156,3 +156,34 @@ pub(super) fn no_privileges(tools: &Tools, scratch: &Path) -> Result<(), Ended> 
     let said = String::from_utf8_lossy(&useless.stderr).into_owned();
     ensure(!useless.status.success() && said.contains("nothing useful is left"), || said.clone())
 }
+
+/// A mount namespace in which `/sys/kernel/btf` is empty stands for a kernel built without it.
+pub(super) fn no_btf(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let without_btf = |arguments: &str| {
+        let script = format!("mount -t tmpfs none /sys/kernel/btf && exec {} {arguments}", tools.plumbline.display());
+        run(Command::new("unshare").args(["--mount", "sh", "-c", &script])).map_err(not_ok)
+    };
+    let doctor = without_btf("doctor")?;
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    ensure(said.contains("type info (BTF)   absent: /sys/kernel/btf/vmlinux"), || said.clone())?;
+    ensure(said.contains("absent: the kernel's type information is not readable"), || said.clone())?;
+    let config = scratch.join("nothing.yaml");
+    let nothing = format!("state_dir: {}/state\nlisten: null\n{QUIET}", scratch.display());
+    fs::write(&config, nothing).map_err(not_ok)?;
+    let useless = without_btf(&format!("run --config {}", config.display()))?;
+    let said = String::from_utf8_lossy(&useless.stderr).into_owned();
+    ensure(!useless.status.success() && said.contains("nothing useful is left"), || said.clone())?;
+    // With an engine to read, there is something left: it runs until it is told to stop.
+    let engine = FakeEngine::start().map_err(not_ok)?;
+    let useful = format!("state_dir: {}/state\nlisten: null\n{}", scratch.display(), priced(&engine));
+    fs::write(&config, useful).map_err(not_ok)?;
+    let script = format!(
+        "mount -t tmpfs none /sys/kernel/btf && exec timeout --signal=TERM 3 {} run --config {}",
+        tools.plumbline.display(),
+        config.display()
+    );
+    let useful = run(Command::new("unshare").args(["--mount", "sh", "-c", &script])).map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&useful.stderr).into_owned();
+    ensure(said.contains("engine answers") && said.contains("stopping"), || said.clone())
+}

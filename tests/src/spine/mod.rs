@@ -47,6 +47,7 @@ const CHECKS: &[Check] = &[
     ("a simulated gpu is labelled as simulated", sources::a_simulated_gpu_says_so),
     ("without a driver the gpu is absent with a reason", sources::an_absent_gpu_has_a_reason),
     ("without privileges the daemon says what is missing and serves the rest", faults::no_privileges),
+    ("a kernel without type information is told, and the rest is served", faults::no_btf),
     ("by otlp every series and every record reach a receiver that was down at first", sources::otlp_reaches_a_receiver),
 ];
 
