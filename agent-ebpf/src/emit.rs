@@ -45,8 +45,8 @@ impl Lane {
 #[inline(always)]
 fn next_sequence(program: u32) -> u64 {
     let Some(counters) = COUNTERS.get_ptr_mut(program) else { return 0 };
-    // SAFETY: a per-CPU map value; programs of one number do not nest on a CPU (the kernel's recursion guard), except
-    // for the cgroup hooks, where a lost update shows as a repeated number and never as a silent hole.
+    // SAFETY: a per-CPU map value of two integers. Tracing programs of one number do not nest on a CPU (the kernel's
+    // recursion guard). Cgroup and LSM programs can be preempted by themselves: then a number may repeat.
     unsafe {
         let sequence = (*counters).generated;
         (*counters).generated = sequence + 1;

@@ -86,6 +86,8 @@ offsets! {
     fdtable_fd: Syscall [("fdtable", "fd")];
     regs_syscall: Syscall [("pt_regs", "orig_ax"), ("pt_regs", "syscallno")];
 
+    regs_mode: Syscall [("pt_regs", "cs"), ("pt_regs", "pstate")];
+
     file_path_mnt: File [("file", "f_path.mnt")];
     file_path_dentry: File [("file", "f_path.dentry")];
     file_inode: File [("file", "f_inode")];

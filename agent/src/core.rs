@@ -50,6 +50,8 @@ pub struct Core<P> {
     pub ledger: Ledger,
     pub store: SharedStore,
     unrecorded: Unrecorded,
+    /// While a loss is declared: the declaration is not one more lost record.
+    declaring: bool,
 }
 
 /// Records that the log did not take.
@@ -70,6 +72,7 @@ impl<P: Processes> Core<P> {
             ledger,
             store,
             unrecorded: Unrecorded::default(),
+            declaring: false,
         }
     }
 
@@ -120,6 +123,7 @@ impl<P: Processes> Core<P> {
             Some(Err(error)) => {
                 tracing::error!(%error, kind = kind(&event.what), "an event could not become a record");
                 self.unrecorded.count += 1;
+                lock(&self.store).add(&kernel::LOST, &["log", "records"], 1.0);
             }
         }
     }
@@ -134,7 +138,7 @@ impl<P: Processes> Core<P> {
     fn failed(&mut self, what: &'static str, error: &LogError) {
         let mut store = lock(&self.store);
         store.add(&agent::LOG_ERRORS, &[what], 1.0);
-        if what == "record" {
+        if what == "record" && !self.declaring {
             self.unrecorded.count += 1;
             store.add(&kernel::LOST, &["log", "records"], 1.0);
         }
@@ -151,12 +155,14 @@ impl<P: Processes> Core<P> {
         if self.unrecorded.count > 0 {
             let count = std::mem::take(&mut self.unrecorded.count);
             let loss = Loss { place: "log", what: "records".to_owned(), cpu: None, count };
+            self.declaring = true;
             let before = self.log.next_seq();
             self.record(&Event { boot_ns: now_boot_ns, origin: None, task: None, what: What::Loss(loss) }, None, None);
             if self.log.next_seq() == before {
-                // Still no room, and the declaration itself is not one more lost record.
+                // Still no room.
                 self.unrecorded.count = count;
             }
+            self.declaring = false;
         }
         if let Err(error) = self.log.tick(Duration::from_nanos(now_boot_ns)) {
             self.failed("checkpoint", &error);
@@ -191,7 +197,8 @@ impl<P: Processes> Core<P> {
 fn is_recorded(event: &Event, verdict: Option<&Verdict>) -> bool {
     match event.what {
         What::Connect(_) => verdict.is_some_and(|verdict| !verdict.is_none()),
-        _ => true,
+        What::FileOpen(_) | What::Loss(_) | What::Start(_) | What::Stop(_) => true,
+        What::Exec(_) | What::Fork(_) | What::Exit(_) => false,
     }
 }
 

@@ -15,8 +15,9 @@ use plumbline_policy::{LoadError, PolicySet};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
 };
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     identity::procfs::Procfs,
     message::Message,
     probes::{
-        Probes,
+        Probes, ProbesError,
         kernel::KernelFacts,
         sensor::{self, LossAccount},
         watch::Enrolled,
@@ -47,6 +48,9 @@ const QUEUE_MESSAGES: usize = 4096;
 
 /// How often the directories that policies name are looked for again: caches and homes appear.
 const EXPAND_EVERY: Duration = Duration::from_secs(10);
+
+/// How long open HTTP connections may take to end at a stop.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
 
 /// How often the core does what is due by time.
 const CORE_TICK: Duration = Duration::from_millis(500);
@@ -64,6 +68,8 @@ pub enum DaemonError {
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("{0}")]
     Policies(String),
+    #[error("the configuration of the kernel programs is not valid")]
+    Probes(#[source] ProbesError),
     #[error("nothing useful is left: no kernel program runs ({probes}), GPUs and engines are switched off")]
     Useless { probes: String },
     #[error("the operating system refused a thread or a signal handler")]
@@ -72,6 +78,7 @@ pub enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let mut signals = Signals::new().map_err(DaemonError::System)?;
     let policies = Arc::new(load_policies(&config)?);
     let node = config.node.clone().unwrap_or_else(hostname);
     let (log, recovery, vkey) = open_log(&config, &node)?;
@@ -126,7 +133,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         tracing::info!(%address, "serving /metrics");
     }
 
-    let reason = watch_over(&config, &mut sensor, &messages, &rules, &store, &node).await?;
+    let reason = watch_over(&config, &mut signals, &mut sensor, &messages, &rules, &store, &node).await;
     tracing::info!(reason, "stopping");
     let _ = stop_all.send(true);
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
@@ -135,11 +142,16 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     if let Some(gpu) = gpu {
         let _ = tokio::task::spawn_blocking(move || gpu.join()).await;
     }
-    drop(sensor);
+    for event in sensor.finish(&store).await {
+        let _ = messages.send(Message::Event(Box::new(event))).await;
+    }
     let _ = messages.send(Message::Event(Box::new(stopped))).await;
     drop(messages);
-    if let Some(http) = http {
-        let _ = http.await;
+    if let Some(mut http) = http {
+        // A client that never ends its request must not keep the daemon.
+        if tokio::time::timeout(HTTP_GRACE, &mut http).await.is_err() {
+            http.abort();
+        }
     }
     if let Some(ship) = ship {
         let _ = tokio::task::spawn_blocking(move || ship.join()).await;
@@ -154,28 +166,26 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 /// Everything that recurs until a signal ends it: losses, reloads, new directories. Returns why it ended.
 async fn watch_over(
     config: &Config,
+    signals: &mut Signals,
     sensor: &mut Sensor,
     messages: &mpsc::Sender<Message>,
     rules: &watch::Sender<Rules>,
     store: &SharedStore,
     node: &watch::Sender<Node>,
-) -> Result<String, DaemonError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::System)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::System)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::System)?;
+) -> String {
     let mut account = sensor::account_ticker();
     let mut expand = tokio::time::interval(EXPAND_EVERY);
     loop {
         let renewed = tokio::select! {
-            _ = terminate.recv() => return Ok("SIGTERM".to_owned()),
-            _ = interrupt.recv() => return Ok("SIGINT".to_owned()),
+            _ = signals.terminate.recv() => return "SIGTERM".to_owned(),
+            _ = signals.interrupt.recv() => return "SIGINT".to_owned(),
             _ = account.tick() => {
                 for loss in sensor.account(store) {
                     let _ = messages.send(Message::Event(Box::new(loss))).await;
                 }
                 continue;
             }
-            _ = hangup.recv() => match load_policies(config) {
+            _ = signals.hangup.recv() => match load_policies(config) {
                 Ok(policies) => Arc::new(policies.following(&rules.borrow().policies)),
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "the policies are not valid; the last good ones stay in force");
@@ -185,10 +195,10 @@ async fn watch_over(
             _ = expand.tick() => Arc::clone(&rules.borrow().policies),
         };
         let same_policies = renewed.digest() == rules.borrow().policies.digest();
-        if same_policies && !sensor.directories_changed(&renewed) {
+        let watched = sensor.watch(&renewed);
+        if same_policies && watched == rules.borrow().watched {
             continue;
         }
-        let watched = sensor.watch(&renewed);
         if !same_policies {
             tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
         }
@@ -196,6 +206,23 @@ async fn watch_over(
         lock(store).set(watched_directories(shown.len()));
         node.send_modify(|node| node.watched = shown);
         rules.send_replace(Rules { policies: renewed, watched });
+    }
+}
+
+/// Listened to from the first moment on, so that none ends the daemon without its stop record.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 }
 
@@ -235,7 +262,8 @@ fn spawn_core(
 struct Sensor {
     probes: Result<Probes, String>,
     answers: std_mpsc::Receiver<Enrolled>,
-    directories: Vec<PathBuf>,
+    drain: Option<JoinHandle<()>>,
+    watched: WatchedPaths,
     losses: LossAccount,
 }
 
@@ -247,10 +275,16 @@ impl Sensor {
     ) -> Result<Self, DaemonError> {
         let (enrolled, answers) = std_mpsc::channel();
         let started = Probes::load(&config.probes, &KernelFacts::read()).and_then(|mut probes| {
-            sensor::start(&mut probes, messages, &enrolled, stop)?;
-            Ok(probes)
+            let drain = sensor::start(&mut probes, messages, &enrolled, stop)?;
+            Ok((probes, drain))
         });
-        let probes = started.map_err(|error| chain(&error));
+        let (probes, drain) = match started {
+            Ok((probes, drain)) => (Ok(probes), Some(drain)),
+            Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
+                return Err(DaemonError::Probes(error));
+            }
+            Err(error) => (Err(chain(&error)), None),
+        };
         match &probes {
             Ok(probes) => {
                 for verdict in &probes.verdicts {
@@ -264,32 +298,36 @@ impl Sensor {
             let probes = probes.err().unwrap_or_else(|| "the kernel took no rung of any hook".to_owned());
             return Err(DaemonError::Useless { probes });
         }
-        Ok(Self { probes, answers, directories: Vec::new(), losses: LossAccount::default() })
+        Ok(Self { probes, answers, drain, watched: WatchedPaths::new(), losses: LossAccount::default() })
     }
 
-    /// Enrols what the policies name and exists now.
+    /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.
     fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
         let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
-        self.directories = verdict::directories(policies);
-        match probes.watch(&self.directories, &self.answers) {
+        match probes.watch(&verdict::directories(policies), &self.answers) {
             Ok(enrolment) => {
                 for (directory, error) in &enrolment.failed {
                     tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
                 }
-                for watched in &enrolment.watched {
-                    tracing::info!(directory = %watched.asked.display(), inode = watched.key.ino, "watching");
+                let watched: WatchedPaths =
+                    enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect();
+                for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
+                    tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
                 }
-                enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect()
+                self.watched = watched;
             }
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "no directory is watched");
-                WatchedPaths::new()
-            }
+            // What was watched before still is.
+            Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
         }
+        self.watched.clone()
     }
 
-    fn directories_changed(&self, policies: &PolicySet) -> bool {
-        self.probes.is_ok() && verdict::directories(policies) != self.directories
+    /// The last records and losses, once the drain has been told to stop.
+    async fn finish(&mut self, store: &SharedStore) -> Vec<Event> {
+        if let Some(drain) = self.drain.take() {
+            let _ = drain.await;
+        }
+        self.account(store)
     }
 
     fn tasks(&mut self) -> Vec<crate::event::Task> {
@@ -337,7 +375,7 @@ fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
         let (rung, up) = verdict.attached.map_or(("none", 0.0), |rung| (rung.name, 1.0));
         store.set(Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up));
     }
-    store.set(watched_directories(sensor.directories.len()));
+    store.set(watched_directories(sensor.watched.len()));
 }
 
 fn watched_directories(count: usize) -> Point {

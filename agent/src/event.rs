@@ -123,7 +123,7 @@ pub struct Exit {
 /// Records that were generated and never reached the log: the hole, declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Where: `ring`, `recursion`, `queue`, `decode`.
+    /// Where: `ring`, `recursion`, `decode`, `log`.
     pub place: &'static str,
     /// The kernel program or queue that lost them.
     pub what: String,

@@ -38,18 +38,28 @@ pub type Outcome = Result<(), String>;
 impl Bench {
     /// Loads with `file_open` and `udp_connect` on the given rungs, everything else on its best.
     pub fn start(rungs: &[(&str, &str)], ring_bytes: u32, watch_directory: Option<&Path>) -> Result<Self, String> {
+        Self::start_with_queue(rungs, ring_bytes, watch_directory, 65_536)
+    }
+
+    /// With a queue of this length behind the rings: a short one makes the drain wait, and the ring fill.
+    pub fn start_with_queue(
+        rungs: &[(&str, &str)],
+        ring_bytes: u32,
+        watch_directory: Option<&Path>,
+        queue: usize,
+    ) -> Result<Self, String> {
         let config = ProbesConfig {
             ring_bytes,
             rungs: rungs.iter().map(|&(hook, rung)| (hook.to_owned(), rung.to_owned())).collect(),
         };
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
         let mut probes = Probes::load(&config, &KernelFacts::read()).map_err(|error| format!("{error:?}"))?;
-        let (out, events) = mpsc::channel(65_536);
+        let (out, events) = mpsc::channel(queue);
         let (enrolled, answers) = std_mpsc::channel();
         let (stop, stopped) = watch::channel(false);
         {
             let _entered = runtime.enter();
-            sensor::start(&mut probes, &out, &enrolled, &stopped).map_err(|error| error.to_string())?;
+            drop(sensor::start(&mut probes, &out, &enrolled, &stopped).map_err(|error| error.to_string())?);
         }
         let mut bench = Self { runtime, probes, events, answers, stop };
         if let Some(directory) = watch_directory {

@@ -15,7 +15,7 @@ use crate::privilege;
 /// Everything is built as the user; only the daemon is elevated, with `sudo` where needed.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask run\n  cargo xtask run --release -- --config deploy/config.yaml\n  cargo xtask run --trace"
+    after_help = "Examples:\n  cargo xtask run\n  cargo xtask run --release -- --listen 127.0.0.1:9500\n  cargo xtask run --trace"
 )]
 pub(crate) struct Run {
     /// Optimise the daemon.

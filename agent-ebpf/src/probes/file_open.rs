@@ -91,6 +91,20 @@ fn opens_a_file(syscall: u64) -> bool {
     matches!(syscall, OPEN | CREAT | OPENAT | OPEN_BY_HANDLE_AT | OPENAT2)
 }
 
+/// 32-bit programs number their calls otherwise: `cs` is `__USER32_CS` (arch/x86/include/asm/segment.h).
+#[cfg(bpf_target_arch = "x86_64")]
+#[inline(always)]
+fn is_32_bit(cs: u64) -> bool {
+    cs & 0xffff == 0x23
+}
+
+/// `PSTATE.nRW` (arch/arm64/include/uapi/asm/ptrace.h, `PSR_MODE32_BIT`).
+#[cfg(bpf_target_arch = "aarch64")]
+#[inline(always)]
+fn is_32_bit(pstate: u64) -> bool {
+    pstate & 0x10 != 0
+}
+
 /// The same for arm64 (include/uapi/asm-generic/unistd.h), which has no `open` and no `creat`.
 #[cfg(bpf_target_arch = "aarch64")]
 #[inline(always)]
@@ -104,7 +118,7 @@ fn opens_a_file(syscall: u64) -> bool {
 /// `sys_exit(struct pt_regs *regs, long ret)`: the file behind the descriptor that an open returned.
 #[inline(always)]
 fn observe_return(regs: u64, ret: i64) -> bool {
-    if ret < 0 || !opens_a_file(read(regs, off!(regs_syscall))) {
+    if ret < 0 || !opens_a_file(read(regs, off!(regs_syscall))) || is_32_bit(read(regs, off!(regs_mode))) {
         return false;
     }
     let files: u64 = read(task::current(), off!(task_files));
@@ -137,31 +151,33 @@ fn observe(file: u64) -> bool {
     let own =
         WatchKey { ino: read(inode, off!(inode_ino)), dev: read(super_block, off!(super_block_dev)), reserved: 0 };
     let dentry: u64 = read(file, off!(file_path_dentry));
-    let (kind, watched_ino) = if enrolling {
-        (KIND_ENROL, own.ino)
+    let mnt: u64 = read(file, off!(file_path_mnt));
+    let (kind, watched) = if enrolling {
+        (KIND_ENROL, own)
     } else {
-        let ino = watched_ancestor(dentry, own.dev);
-        if ino == 0 {
+        let watched = watched_ancestor(mnt, dentry, own.dev);
+        if watched.ino == 0 {
             return false;
         }
-        (KIND_FILE_OPEN, ino)
+        (KIND_FILE_OPEN, watched)
     };
 
     let Some(scratch) = FILE_SCRATCH.get_ptr_mut(0) else { return false };
-    // SAFETY: a per-CPU map value; the program does not nest on a CPU.
+    // SAFETY: a per-CPU map value of plain bytes. Only the LSM rung, the last, can be preempted by itself here; its record
+    // may then mix two tasks, which is why it is the last.
     unsafe {
         let record = &raw mut (*scratch).record;
         emit::stamp(&raw mut (*record).header, kind, program::FILE_OPEN, task::current());
         (*record).ino = own.ino;
         (*record).dev = own.dev;
-        (*record).watched_ino = watched_ino;
-        (*record).watched_dev = own.dev;
+        (*record).watched_ino = watched.ino;
+        (*record).watched_dev = watched.dev;
         (*record).generation = read(inode, off!(inode_generation));
         (*record).size_bytes = read(inode, off!(inode_size));
         (*record).links = read(inode, off!(inode_nlink));
         (*record).mode = u32::from(mode);
         (*record).flags = flags;
-        let spelled = path::spell(&raw mut (*scratch).path, read(file, off!(file_path_mnt)), dentry);
+        let spelled = path::spell(&raw mut (*scratch).path, mnt, dentry);
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
         let bytes = size_of::<FileOpen>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));
@@ -170,23 +186,35 @@ fn observe(file: u64) -> bool {
     true
 }
 
-/// The inode number of the nearest watched directory at or above `dentry`, or 0. Dentries stay within one file
-/// system, so `dev` holds for all of them; a bind mount or a hard link below the directory does not hide a file from
-/// this walk, because it follows dentries and not the path that was asked for.
+/// The nearest watched directory at or above `dentry`, across mounts; an inode number of 0 for none. A bind mount below
+/// the directory does not hide a file from this walk, because it follows dentries and not the path that was asked for.
 #[inline(always)]
-fn watched_ancestor(dentry: u64, dev: u32) -> u64 {
+fn watched_ancestor(mnt: u64, dentry: u64, dev: u32) -> WatchKey {
+    let mut key = WatchKey { ino: 0, dev, reserved: 0 };
     let mut dentry = dentry;
+    let mut vfsmount = mnt;
     for _ in 0..MAX_DEPTH {
         let inode: u64 = read(dentry, off!(dentry_inode));
-        let key = WatchKey { ino: read(inode, off!(inode_ino)), dev, reserved: 0 };
+        key.ino = read(inode, off!(inode_ino));
         if WATCHED.get_ptr(&key).is_some() {
-            return key.ino;
+            return key;
         }
-        let parent: u64 = read(dentry, off!(dentry_parent));
-        if parent == dentry || parent == 0 {
-            return 0;
+        let mut parent: u64 = read(dentry, off!(dentry_parent));
+        if parent == dentry || dentry == read::<u64>(vfsmount, off!(vfsmount_root)) {
+            // The root of a mount: what lies above is where it is mounted.
+            let mount = vfsmount.wrapping_sub(u64::from(off!(mount_vfsmount)));
+            let parent_mount: u64 = read(mount, off!(mount_parent));
+            if parent_mount == mount || parent_mount == 0 {
+                break;
+            }
+            parent = read(mount, off!(mount_mountpoint));
+            vfsmount = parent_mount.wrapping_add(u64::from(off!(mount_vfsmount)));
+            let above: u64 = read(parent, off!(dentry_inode));
+            let super_block: u64 = read(above, off!(inode_sb));
+            key.dev = read(super_block, off!(super_block_dev));
         }
         dentry = parent;
     }
-    0
+    key.ino = 0;
+    key
 }

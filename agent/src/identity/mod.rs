@@ -35,7 +35,7 @@ pub struct Process {
     pub exe: Option<Vec<u8>>,
     pub cgroup: Option<Cgroup>,
     /// The v2 id under which `cgroup` was read: a different id means that the process moved.
-    cgroup_id: u64,
+    pub cgroup_id: u64,
 }
 
 /// What an event's task turned out to be.
@@ -94,9 +94,8 @@ impl World {
                     process.comm.clone_from(&task.comm);
                     process.ppid = task.ppid;
                     // A runtime moves a process into its cgroup before it executes the container's program.
-                    if let Some(seen) = proc.look(task.pid, task.start_boot_ns) {
-                        process.cgroup = seen.cgroup.or(process.cgroup.take());
-                        process.cgroup_id = task.cgroup_id;
+                    if let Some(cgroup) = proc.look(task.pid, task.start_boot_ns).and_then(|seen| seen.cgroup) {
+                        process.cgroup = Some(cgroup);
                     }
                 }
             }
@@ -122,16 +121,21 @@ impl World {
         }
         let before = self.processes.remove(&task.pid).filter(|before| before.start_boot_ns == task.start_boot_ns);
         let seen = proc.look(task.pid, task.start_boot_ns).unwrap_or_default();
-        let parent = self.processes.get(&task.ppid).and_then(|parent| parent.cgroup.clone());
-        let (exe, cgroup) = before.map_or((None, None), |before| (before.exe, before.cgroup));
+        // Gone before we could look: the kernel named its cgroup, and whoever else is in it, or its directory, tells.
+        let told = |process: &&Process| process.cgroup_id == task.cgroup_id;
+        let known = [before.as_ref(), self.processes.get(&task.ppid)].into_iter().flatten().find(told);
+        let cgroup = seen
+            .cgroup
+            .or_else(|| known.and_then(|process| process.cgroup.clone()))
+            .or_else(|| proc.cgroup(task.cgroup_id));
+        let exe = before.and_then(|before| before.exe);
         self.insert(Process {
             pid: task.pid,
             start_boot_ns: task.start_boot_ns,
             ppid: task.ppid,
             comm: task.comm.clone(),
             exe: exe.or(seen.exe),
-            // Gone before we could look: it was born into its parent's cgroup, and we say no more than that.
-            cgroup: seen.cgroup.or(cgroup).or(parent),
+            cgroup,
             cgroup_id: task.cgroup_id,
         });
         self.know_parents(task.ppid, proc);

@@ -3,7 +3,11 @@
 //! The process may be gone, or its number may belong to another one by now: the start time is compared, and every
 //! answer may be `None`.
 
-use std::{fs, os::unix::ffi::OsStringExt as _, path::PathBuf};
+use std::{
+    fs,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
 
 use super::cgroup::Cgroup;
 
@@ -11,6 +15,9 @@ use super::cgroup::Cgroup;
 pub trait Processes {
     /// Facts of process `pid`, if it still is the one that started at `start_boot_ns` (0: whichever it is).
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen>;
+
+    /// The cgroup of this v2 id, which outlives the processes that were in it.
+    fn cgroup(&self, id: u64) -> Option<Cgroup>;
 }
 
 /// What was found.
@@ -37,6 +44,10 @@ impl Default for Procfs {
 }
 
 impl Processes for Procfs {
+    fn cgroup(&self, id: u64) -> Option<Cgroup> {
+        find_cgroup(&crate::probes::kernel::cgroup2_root().ok()?, id)
+    }
+
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {
         let directory = self.root.join(pid.to_string());
         let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;
@@ -52,6 +63,25 @@ impl Processes for Procfs {
             cgroup: fs::read(directory.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)),
         })
     }
+}
+
+/// Directories of the cgroup tree that one search visits.
+const MAX_CGROUPS: usize = 16_384;
+
+/// Finds the directory whose inode number is `id` (a cgroup's v2 id is its kernfs inode number).
+fn find_cgroup(root: &Path, id: u64) -> Option<Cgroup> {
+    let mut directories = vec![root.to_owned()];
+    for _ in 0..MAX_CGROUPS {
+        let directory = directories.pop()?;
+        if fs::metadata(&directory).is_ok_and(|meta| meta.ino() == id) {
+            let below = directory.strip_prefix(root).ok()?.as_os_str().as_encoded_bytes();
+            return Cgroup::parse(&[b"0::/", below].concat());
+        }
+        let inner = fs::read_dir(&directory).into_iter().flatten().flatten();
+        directories
+            .extend(inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    None
 }
 
 /// The fields of `/proc/PID/stat` (proc_pid_stat(5)) that we use: 2 comm, 4 ppid, 22 starttime.
@@ -83,6 +113,16 @@ mod tests {
         let line = b"42 (a) R 1) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 1 1\n";
         assert_eq!(Stat::parse(line), Some(Stat { comm: b"a) R 1".to_vec(), ppid: 7, start_ticks: 123_456 }));
         assert_eq!(Stat::parse(b"42 (a"), None);
+    }
+
+    #[test]
+    fn a_cgroup_is_found_by_its_inode_number() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("system.slice/vllm.service");
+        fs::create_dir_all(&inner).unwrap();
+        let id = fs::metadata(&inner).unwrap().ino();
+        assert_eq!(find_cgroup(root.path(), id).unwrap().path, b"/system.slice/vllm.service");
+        assert_eq!(find_cgroup(root.path(), u64::MAX), None);
     }
 
     #[test]

@@ -11,6 +11,10 @@ impl Processes for Told {
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {
         self.0.get(&pid).filter(|seen| start_boot_ns == 0 || seen.start_boot_ns == start_boot_ns).cloned()
     }
+
+    fn cgroup(&self, id: u64) -> Option<Cgroup> {
+        (id == 77).then(|| Cgroup { path: b"/found-by-id".to_vec(), ..Cgroup::default() })
+    }
 }
 
 fn task(pid: u32, ppid: u32, start_boot_ns: u64) -> Task {
@@ -82,6 +86,14 @@ fn a_process_that_moved_to_another_cgroup_is_looked_at_again() {
     assert_eq!(same.process.cgroup, Some(cgroup("/before")));
     let moved = world.identify(&event(12, in_cgroup(2), What::Exit(Exit { code: 0 })), &proc).unwrap();
     assert_eq!(moved.process.cgroup, Some(cgroup("/after")));
+}
+
+#[test]
+fn a_process_that_is_gone_is_placed_by_the_cgroup_that_the_kernel_named() {
+    let (mut world, proc) = (World::default(), Told::default());
+    let task = Task { cgroup_id: 77, ..task(7, 0, 10) };
+    let identity = world.identify(&event(10, task, exec("/x")), &proc).unwrap();
+    assert_eq!(identity.process.cgroup.unwrap().path, b"/found-by-id");
 }
 
 #[test]

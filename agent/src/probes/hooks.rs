@@ -51,6 +51,9 @@ impl Hook {
     }
 }
 
+const FILE_BLIND: &str = "hard links outside the watched directories, files more than 31 directories below them";
+const SYSCALL_BLIND: &str = "opens by io_uring and by 32-bit programs; a descriptor that another thread replaces at once; hard \
+                             links outside the watched directories, files more than 31 directories below them";
 const RARE: &str = "one short program per fork, exec or exit";
 
 pub const HOOKS: &[Hook] = &[
@@ -66,7 +69,7 @@ pub const HOOKS: &[Hook] = &[
                 attach: Attach::FEntry("security_file_open", 1),
                 needs: &[],
                 cost: "a walk over the parent directories per open, nothing per other system call",
-                blind: "opens with O_PATH, which cannot read",
+                blind: FILE_BLIND,
             },
             Rung {
                 name: "tp_btf",
@@ -74,7 +77,7 @@ pub const HOOKS: &[Hook] = &[
                 attach: Attach::BtfTracepoint("sys_exit", 2),
                 needs: &[Group::Syscall],
                 cost: "a short program at the return of every system call, the walk per open",
-                blind: "opens by io_uring and by 32-bit system calls",
+                blind: SYSCALL_BLIND,
             },
             Rung {
                 name: "raw_tp",
@@ -82,7 +85,7 @@ pub const HOOKS: &[Hook] = &[
                 attach: Attach::RawTracepoint("sys_exit"),
                 needs: &[Group::Syscall],
                 cost: "a short program at the return of every system call, the walk per open",
-                blind: "opens by io_uring and by 32-bit system calls",
+                blind: SYSCALL_BLIND,
             },
             Rung {
                 name: "lsm",
@@ -90,7 +93,7 @@ pub const HOOKS: &[Hook] = &[
                 attach: Attach::Lsm("file_open"),
                 needs: &[],
                 cost: "a walk over the parent directories per open, nothing per other system call",
-                blind: "opens with O_PATH, which cannot read",
+                blind: FILE_BLIND,
             },
         ],
     },

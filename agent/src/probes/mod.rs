@@ -15,7 +15,9 @@ mod tasks;
 mod trace;
 pub mod watch;
 
-use std::{collections::BTreeMap, fs, fs::File, os::fd::AsFd as _, os::fd::AsRawFd as _};
+use std::{
+    collections::BTreeMap, fs, fs::File, os::fd::AsFd as _, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -49,6 +51,9 @@ pub struct ProbesConfig {
 /// 4 MiB hold about 20,000 opens with their paths: a second of a busy loader, while the log waits for its disk.
 const DEFAULT_RING_BYTES: u32 = 4 << 20;
 
+/// One page.
+const MIN_RING_BYTES: u32 = 4096;
+
 impl Default for ProbesConfig {
     fn default() -> Self {
         Self { ring_bytes: DEFAULT_RING_BYTES, rungs: BTreeMap::new() }
@@ -68,6 +73,13 @@ pub enum ProbesError {
     NoMap(&'static str),
     #[error("map {0} cannot be used")]
     Map(&'static str, #[source] Box<aya::maps::MapError>),
+    #[error(
+        "the file-open program did not see the daemon's own open of {}; in a container, the daemon needs the host's pid \
+         namespace", .0.display()
+    )]
+    NoAnswer(std::path::PathBuf),
+    #[error("`probes.ring_bytes` is {0}; expected a power of two, at least {MIN_RING_BYTES}")]
+    RingBytes(u32),
     #[error("unknown hook or rung in `probes.rungs`: {0}")]
     UnknownRung(String),
 }
@@ -116,6 +128,9 @@ impl Probes {
             return Err(ProbesError::NoObject);
         }
         let forced = forced_rungs(config)?;
+        if !config.ring_bytes.is_power_of_two() || config.ring_bytes < MIN_RING_BYTES {
+            return Err(ProbesError::RingBytes(config.ring_bytes));
+        }
         let bytes = fs::read(btf::VMLINUX).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
         let types = Btf::parse(bytes).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
         let resolved = offsets::resolve(&types);
@@ -205,6 +220,9 @@ fn forced_rungs(config: &ProbesConfig) -> Result<BTreeMap<&str, &str>, ProbesErr
     Ok(config.rungs.iter().map(|(hook, rung)| (hook.as_str(), rung.as_str())).collect())
 }
 
+/// The kernfs inode number of the root of the cgroup v2 hierarchy.
+const CGROUP_ROOT_INO: u64 = 1;
+
 /// What can be known to fail before the kernel is asked.
 fn precheck(
     hook: &Hook,
@@ -235,10 +253,16 @@ fn precheck(
 
 /// Loads and attaches every program of the rung; the reason of the first that fails.
 fn attach(ebpf: &mut Ebpf, rung: &Rung, btf: &aya::Btf) -> Result<(), String> {
-    for &name in rung.programs {
-        attach_one(ebpf, name, rung.attach, btf).map_err(|error| explain(&error))?;
-    }
-    Ok(())
+    let attached = rung.programs.iter().try_for_each(|name| attach_one(ebpf, name, rung.attach, btf));
+    attached.map_err(|error| {
+        // All of them or none. Only the cgroup rung has several programs; unloading detaches.
+        for name in rung.programs {
+            if let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut CgroupSockAddr>::try_from) {
+                let _ = program.unload();
+            }
+        }
+        explain(&error)
+    })
 }
 
 fn attach_one(ebpf: &mut Ebpf, name: &str, attach: Attach, btf: &aya::Btf) -> Result<(), AttachError> {
@@ -266,6 +290,9 @@ fn attach_one(ebpf: &mut Ebpf, name: &str, attach: Attach, btf: &aya::Btf) -> Re
         }
         Attach::CgroupSockAddr => {
             let root = kernel::cgroup2_root().and_then(File::open).map_err(AttachError::Cgroup)?;
+            if root.metadata().map_err(AttachError::Cgroup)?.ino() != CGROUP_ROOT_INO {
+                return Err(AttachError::CgroupSubtree);
+            }
             let program: &mut CgroupSockAddr = program.try_into()?;
             program.load()?;
             program.attach(root, CgroupAttachMode::Single)?;
@@ -280,6 +307,8 @@ enum AttachError {
     NoProgram,
     #[error("the root of the cgroup v2 hierarchy cannot be opened: {0}")]
     Cgroup(#[source] std::io::Error),
+    #[error("the cgroup v2 mount shows a subtree only; the daemon needs the host's cgroup namespace")]
+    CgroupSubtree,
     #[error(transparent)]
     Program(#[from] ProgramError),
 }

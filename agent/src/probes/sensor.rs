@@ -11,6 +11,7 @@ use plumbline_ebpf::program;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
@@ -28,63 +29,70 @@ use crate::{
 /// How often losses are looked for.
 pub const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// Events taken from a ring before they are handed over: bounds the time without an `.await`.
-const BATCH: usize = 256;
+/// Records taken from each ring at a time: bounds what is held here.
+const BATCH: usize = 4096;
 
-/// Lifecycle records taken at once: more than their ring holds, so all that lie in it.
-const LIFECYCLE_BATCH: usize = 16_384;
+/// A record is handed over when it is this old. What a process did before can then be read, whichever ring it is in.
+const SETTLE: Duration = Duration::from_millis(1);
 
-/// Drains both rings until `stop` turns true.
+/// Drains both rings until `stop` turns true; the task ends when all that was in them then is handed over.
 pub fn start(
     probes: &mut Probes,
     out: &mpsc::Sender<Message>,
     enrolled: &std_mpsc::Sender<Enrolled>,
     stop: &watch::Receiver<bool>,
-) -> Result<(), ProbesError> {
-    let events = probes.take_ring("EVENTS")?;
+) -> Result<JoinHandle<()>, ProbesError> {
     let lifecycle = probes.take_ring("LIFECYCLE")?;
+    let events = probes.take_ring("EVENTS")?;
     let (out, enrolled, stop) = (out.clone(), enrolled.clone(), stop.clone());
-    tokio::spawn(async move {
-        if let Err(error) = drain(events, lifecycle, &out, &enrolled, stop).await {
+    Ok(tokio::spawn(async move {
+        if let Err(error) = drain(lifecycle, events, &out, &enrolled, stop).await {
             tracing::error!(%error, "the rings can no longer be read");
         }
-    });
-    Ok(())
+    }))
 }
 
-/// Hands over lifecycle records before the events that they explain: whatever is in the events' ring was preceded by its
-/// process's exec, and that lies in the other ring by the time the event can be read. So a batch of events is taken
-/// first, then all of the lifecycle ring, and the latter is handed over first.
+/// Hands over the records of both rings in the order of their time, so that an open is explained by the exec before it
+/// and not by the one after it.
 async fn drain(
-    events: RingBuf<MapData>,
     lifecycle: RingBuf<MapData>,
+    events: RingBuf<MapData>,
     out: &mpsc::Sender<Message>,
     enrolled: &std_mpsc::Sender<Enrolled>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut events = readable(events)?;
     let mut lifecycle = readable(lifecycle)?;
-    let (mut held, mut first) = (Vec::with_capacity(BATCH), Vec::new());
-    loop {
+    let mut events = readable(events)?;
+    let mut held: Vec<Event> = Vec::new();
+    let mut stopping = false;
+    while !stopping {
         // Cleared before the rings are looked at, so that what comes meanwhile makes them ready again.
         tokio::select! {
-            ready = events.readable_mut() => ready?.clear_ready(),
             ready = lifecycle.readable_mut() => ready?.clear_ready(),
-            _ = stop.wait_for(|&stop| stop) => return Ok(()),
+            ready = events.readable_mut() => ready?.clear_ready(),
+            () = tokio::time::sleep(SETTLE), if !held.is_empty() => {}
+            _ = stop.wait_for(|&stop| stop) => stopping = true,
         }
         loop {
-            take(events.get_mut(), BATCH, &mut held, enrolled);
-            take(lifecycle.get_mut(), LIFECYCLE_BATCH, &mut first, enrolled);
-            if held.is_empty() && first.is_empty() {
-                break;
-            }
-            for event in first.drain(..).chain(held.drain(..)) {
+            let settle_ns = if stopping { 0 } else { u64::try_from(SETTLE.as_nanos()).unwrap_or(0) };
+            let settled = clock::boot_ns().saturating_sub(settle_ns);
+            // Of the same instant, the lifecycle record explains the event.
+            let all_taken =
+                take(lifecycle.get_mut(), &mut held, enrolled) & take(events.get_mut(), &mut held, enrolled);
+            held.sort_by_key(|event| event.boot_ns);
+            // What is left in a ring may be older than the youngest that was taken.
+            let ready = if all_taken { held.partition_point(|event| event.boot_ns <= settled) } else { held.len() / 2 };
+            for event in held.drain(..ready) {
                 if out.send(Message::Event(Box::new(event))).await.is_err() {
                     return Ok(());
                 }
             }
+            if all_taken {
+                break;
+            }
         }
     }
+    Ok(())
 }
 
 fn readable(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
@@ -93,22 +101,23 @@ fn readable(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
     registered.map_err(io::Error::from)
 }
 
-/// Decodes up to `most` records into `batch`.
-fn take(ring: &mut RingBuf<MapData>, most: usize, batch: &mut Vec<Event>, enrolled: &std_mpsc::Sender<Enrolled>) {
-    for _ in 0..most {
-        let Some(item) = ring.next() else { return };
+/// Decodes up to [`BATCH`] records; says whether the ring was seen empty.
+fn take(ring: &mut RingBuf<MapData>, held: &mut Vec<Event>, enrolled: &std_mpsc::Sender<Enrolled>) -> bool {
+    for _ in 0..BATCH {
+        let Some(item) = ring.next() else { return true };
         match decode(&item) {
-            Ok(Decoded::Event(event)) => batch.push(event),
+            Ok(Decoded::Event(event)) => held.push(event),
             Ok(Decoded::Enrolled { tid, key, path }) => {
                 // The receiver lives as long as the daemon; without it nobody asks.
                 let _ = enrolled.send(Enrolled { tid, key, path });
             }
             Err(error) => {
                 tracing::warn!(%error, "a kernel record could not be decoded");
-                batch.push(lost("decode", error.to_string(), None, 1));
+                held.push(lost("decode", error.to_string(), None, 1));
             }
         }
     }
+    false
 }
 
 /// Turns the kernel's growing counters into loss events.

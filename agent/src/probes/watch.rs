@@ -81,6 +81,11 @@ impl Probes {
             }
             match ask(directory, answers) {
                 Ok(watched) => enrolment.watched.push(watched),
+                Err(EnrolError::NoAnswer) => {
+                    // Its answer may still come and must not be taken for another's: the round ends, nothing changes.
+                    self.control(|control| control[1] = 0)?;
+                    return Err(ProbesError::NoAnswer(directory.clone()));
+                }
                 Err(error) => enrolment.failed.push((directory.clone(), error)),
             }
         }

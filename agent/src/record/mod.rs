@@ -10,7 +10,7 @@ mod log_activity;
 mod network_activity;
 pub mod text;
 
-use plumbline_audit::record::{Draft, DraftError};
+use plumbline_audit::record::{Draft, DraftError, MAX_RECORD_BYTES};
 use plumbline_policy::{Effect, Severity, Verdict};
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,9 @@ const LOGGED: u64 = 17;
 const ALERT: u64 = 19;
 /// OCSF `device.type_id`: 1 Server.
 const SERVER: u64 = 1;
+
+/// Room is left for the chain fields that sealing adds.
+const MAX_UNSEALED_BYTES: usize = MAX_RECORD_BYTES - 2048;
 
 /// What is the same in every record of this run.
 #[derive(Debug, Clone)]
@@ -176,8 +179,33 @@ impl Recorder {
         }
         record.extend(body.fields);
         record.insert("unmapped".into(), json!({ "plumbline": own }));
-        record
+        fit(record)
     }
+}
+
+/// Leaves out, in this order, what a too long record can do without, and says so. A process names itself, its files and
+/// its ancestors: names of 4 KiB each must not keep a record from being written.
+fn fit(mut record: Map<String, Value>) -> Map<String, Value> {
+    let bytes = |record: &Map<String, Value>| serde_json::to_vec(record).map_or(usize::MAX, |bytes| bytes.len());
+    let whole = bytes(&record);
+    for part in ["/actor/process/ancestry", "/actor/process/parent_process", "/enrichments", "/message"] {
+        if bytes(&record) <= MAX_UNSEALED_BYTES {
+            break;
+        }
+        let (object, name) = part.rsplit_once('/').unwrap_or(("", part));
+        let mut at = Some(&mut record);
+        for step in object.split('/').skip(1) {
+            at = at.and_then(|object| object.get_mut(step)).and_then(Value::as_object_mut);
+        }
+        if let Some(object) = at {
+            object.remove(name);
+        }
+        if let Some(metadata) = record.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("is_truncated".into(), true.into());
+            metadata.insert("untruncated_size".into(), whole.into());
+        }
+    }
+    record
 }
 
 /// OCSF `severity_id`.
@@ -188,5 +216,41 @@ fn severity_id(severity: Severity) -> u64 {
         Severity::Medium => 3,
         Severity::High => 4,
         Severity::Critical => 5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{FileKey, FileOpen, Task},
+        identity::Process,
+    };
+
+    #[test]
+    fn names_of_four_kib_everywhere_still_make_a_record_that_says_what_it_left_out() {
+        let long = vec![0xff; 4095];
+        let process = |pid| Process { pid, exe: Some(long.clone()), comm: vec![0xff; 15], ..Process::default() };
+        let identity = Identity { process: process(1), ancestors: (2..18).map(process).collect(), artefact: None };
+        let key = FileKey { dev: 1, ino: 1, generation: 0 };
+        let open = FileOpen {
+            path: [b"/".to_vec(), long.clone()].concat(),
+            path_truncated: false,
+            key,
+            watched: key,
+            flags: 0,
+            inode_mode: 0,
+            size_bytes: 0,
+            links: 1,
+        };
+        let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what: What::FileOpen(open) };
+        let recorder = Recorder { hostname: "h".into(), boot_id: "b".into(), build: "c".into() };
+        let moment = Moment { unix_minus_boot_ns: 0, clock_sync: "unknown", policy_digest: "d", policy_generation: 1 };
+        let mut draft = recorder.draft(&event, Some(&identity), None, &moment).unwrap().unwrap();
+        let bytes = draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
+        let record: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(record["metadata"]["is_truncated"], true);
+        assert!(record["actor"]["process"].get("ancestry").is_none());
+        assert!(record["unmapped"]["plumbline"]["path_b64"].is_string());
     }
 }

@@ -27,7 +27,7 @@ pub static CPU_SECONDS: Series = Series {
     kind: Kind::Counter,
     unit: Unit::Seconds,
     help: "CPU time of the daemon in user and kernel mode; the kernel programs run on the account of others.",
-    source: "getrusage(2)",
+    source: "/proc/self/stat",
     otel: "plumbline.cpu.time",
     labels: &[],
 };

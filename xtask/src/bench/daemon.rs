@@ -85,8 +85,9 @@ fn page(address: SocketAddr) -> std::io::Result<String> {
 
 fn attached_in(page: &str) -> Vec<String> {
     page.lines()
-        .filter_map(|line| line.strip_prefix("plumbline_hook_attached{")?.strip_suffix("} 1"))
-        .map(str::to_owned)
+        .filter_map(|line| line.strip_prefix("plumbline_hook_attached{")?.split_once("} "))
+        .filter(|(_, value)| value.parse() == Ok(1.0))
+        .map(|(labels, _)| labels.to_owned())
         .collect()
 }
 
@@ -97,8 +98,8 @@ mod tests {
     #[test]
     fn hooks_count_as_attached_only_with_the_value_one() {
         let page = "# TYPE plumbline_hook_attached gauge\n\
-            plumbline_hook_attached{hook=\"open\",rung=\"fentry\"} 1\n\
-            plumbline_hook_attached{hook=\"connect\",rung=\"none\"} 0\n";
+            plumbline_hook_attached{hook=\"open\",rung=\"fentry\"} 1.0\n\
+            plumbline_hook_attached{hook=\"connect\",rung=\"none\"} 0.0\n";
         assert_eq!(attached_in(page), ["hook=\"open\",rung=\"fentry\""]);
     }
 }
