@@ -105,8 +105,19 @@ pub struct Log {
     /// When the last checkpoint was due by time, in the caller's clock.
     ticked: Option<Duration>,
     failed: Option<String>,
-    /// Unlocked when dropped.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// The directory's lock, held by this writer. Unlocked and not only closed: a child that another thread is just starting
+/// still holds a copy of the descriptor, and with it the lock.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Without it the lock goes when the last copy is closed.
+        let _ = self.0.unlock();
+    }
 }
 
 impl Log {
@@ -271,11 +282,11 @@ impl Log {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, LogError> {
+fn lock(dir: &Path) -> Result<Lock, LogError> {
     let path = dir.join(LOCK_FILE);
     let file = files::private().truncate(false).open(&path).map_err(LogError::io("open the lock", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(LogError::Locked { dir: dir.to_owned() }),
         Err(std::fs::TryLockError::Error(source)) => Err(LogError::io("lock", &path)(source)),
     }
