@@ -29,18 +29,27 @@ pub(super) fn promtool_accepts_the_page(tools: &Tools, scratch: &Path) -> Result
 }
 
 pub(super) fn the_price_is_right(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    const TOKENS: u64 = 1000;
     let engine = FakeEngine::start().map_err(not_ok)?;
     let spine = Spine::start_with(tools, scratch, &priced(&engine))?;
-    std::thread::sleep(Duration::from_secs(12));
-    // 3.6 EUR an hour is 0.001 EUR a second; the engine makes exactly 100 tokens a second.
-    let per_token = spine
-        .daemon
-        .wait_for(
-            r#"plumbline_cost_per_token{currency="EUR",basis="node",engine="fake",model="",kind="generated""#,
-            |_| true,
-        )
-        .map_err(not_ok)?;
-    let by_hand = 0.001 / FakeEngine::TOKENS_PER_SECOND;
+    let total = r#"plumbline_engine_generation_tokens_total{engine="fake""#;
+    spine.daemon.wait_for(total, |_| true).map_err(not_ok)?;
+    engine.generate(TOKENS);
+    let counted = r#"plumbline_cost_window_tokens{engine="fake",model="",kind="generated",window="start"}"#;
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    spine.daemon.wait_for(counted, |tokens| (tokens - TOKENS as f64).abs() < 0.5).map_err(not_ok)?;
+    let page = spine.daemon.metrics().map_err(not_ok)?;
+    let value = |series: &str| {
+        let line = page.lines().find(|line| line.starts_with(series));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).ok_or_else(|| not_ok(series))
+    };
+    let window_seconds = value(r#"plumbline_cost_window_seconds{window="start"}"#)?;
+    let per_token = value(
+        r#"plumbline_cost_per_token{currency="EUR",basis="node",engine="fake",model="",kind="generated",window="start"}"#,
+    )?;
+    // 3.6 EUR an hour, from the start of the daemon, for the tokens that this check made.
+    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
+    let by_hand = 3.6 / 3600.0 * window_seconds / TOKENS as f64;
     ensure((per_token / by_hand - 1.0).abs() < 0.01, || format!("{per_token} against {by_hand} by hand"))
 }
 
