@@ -18,7 +18,11 @@ pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, V
     let mut process = Map::new();
     process.insert("pid".into(), task.pid.into());
     process.insert("tid".into(), task.tid.into());
-    process.insert("name".into(), shown(&task.comm).into());
+    let comm = show(&task.comm);
+    if let Some(b64) = comm.exact_b64 {
+        exact.insert("comm_b64".into(), b64.into());
+    }
+    process.insert("name".into(), comm.text.into());
     process.insert("uid".into(), process_uid(task.pid, task.start_boot_ns).into());
     let mut user = Map::from_iter([("uid".to_owned(), Value::from(task.uid.to_string()))]);
     if task.uid == 0 {

@@ -69,7 +69,13 @@ impl Store {
         let reading = self.sources.entry(sample.source).or_default();
         reading.taken_boot_ns = sample.taken_boot_ns;
         match sample.points {
-            Ok(points) => (reading.points, reading.error) = (points, None),
+            Ok(points) => {
+                let (points, folded) = cap(points);
+                (reading.points, reading.error) = (points, None);
+                for (name, count) in folded {
+                    *self.overflow.entry(name).or_default() += count;
+                }
+            }
             Err(error) => {
                 reading.points.clear();
                 reading.error = Some(error);
@@ -93,25 +99,15 @@ impl Store {
                 value: value.clone(),
             }));
         }
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        let mut overflow = self.overflow.clone();
         for (source, reading) in &self.sources {
             #[expect(clippy::cast_precision_loss, reason = "an age needs no nanoseconds")]
             let age = now_boot_ns.saturating_sub(reading.taken_boot_ns) as f64 / 1e9;
             points.push(Point::new(&SOURCE_UP, &[source], f64::from(u8::from(reading.error.is_none()))));
             points.push(Point::new(&SOURCE_AGE, &[source], age));
             points.push(Point::new(&SOURCE_ERRORS, &[source], lossy(reading.errors)));
-            for point in &reading.points {
-                let count = counts.entry(point.series.name).or_default();
-                *count += 1;
-                if *count <= MAX_LABEL_SETS {
-                    points.push(point.clone());
-                } else {
-                    *overflow.entry(point.series.name).or_default() += 1;
-                }
-            }
+            points.extend(reading.points.iter().cloned());
         }
-        points.extend(overflow.iter().map(|(&name, &count)| Point::new(&LABEL_OVERFLOW, &[name], lossy(count))));
+        points.extend(self.overflow.iter().map(|(&name, &count)| Point::new(&LABEL_OVERFLOW, &[name], lossy(count))));
         points.sort_by(|a, b| (a.series.name, &a.labels).cmp(&(b.series.name, &b.labels)));
         // Two sources must not tell the same series with the same labels; the exposition formats forbid it.
         points.dedup_by(|a, b| a.series.name == b.series.name && a.labels == b.labels);
@@ -129,6 +125,34 @@ impl Store {
         };
         family.values.entry(labels).or_insert(Value::Number(0.0))
     }
+}
+
+/// Keeps the first [`MAX_LABEL_SETS`] label sets of each series; the numbers of the rest are added up in `other`, and
+/// histograms beyond are left out. Says how many were folded, by series.
+fn cap(points: Vec<Point>) -> (Vec<Point>, BTreeMap<&'static str, u64>) {
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut others: BTreeMap<&'static str, Point> = BTreeMap::new();
+    let mut folded = BTreeMap::new();
+    let mut kept = Vec::with_capacity(points.len());
+    for point in points {
+        let series = point.series;
+        let count = counts.entry(series.name).or_default();
+        *count += 1;
+        if *count <= MAX_LABEL_SETS {
+            kept.push(point);
+            continue;
+        }
+        *folded.entry(series.name).or_default() += 1;
+        if let Some(more) = point.number() {
+            let labels = vec![OTHER; series.labels.len()];
+            let other = others.entry(series.name).or_insert_with(|| Point::new(series, &labels, 0.0));
+            if let Value::Number(sum) = &mut other.value {
+                *sum += more;
+            }
+        }
+    }
+    kept.extend(others.into_values());
+    (kept, folded)
 }
 
 /// Counts are exact up to 2^53.
@@ -171,6 +195,15 @@ mod tests {
             store.add(&EVENTS, &[&kind.to_string()], 1.0);
         }
         assert_eq!(value(&store, &EVENTS, &[OTHER]), Some(5.0));
+        assert_eq!(value(&store, &LABEL_OVERFLOW, &["plumbline_events_total"]), Some(5.0));
+    }
+
+    #[test]
+    fn a_source_that_names_too_much_is_folded_into_other() {
+        let mut store = Store::default();
+        let points = (0..MAX_LABEL_SETS + 5).map(|kind| Point::new(&EVENTS, &[&kind.to_string()], 2.0)).collect();
+        store.take(sample(1, Ok(points)));
+        assert_eq!(value(&store, &EVENTS, &[OTHER]), Some(10.0));
         assert_eq!(value(&store, &LABEL_OVERFLOW, &["plumbline_events_total"]), Some(5.0));
     }
 
