@@ -23,7 +23,7 @@ const UNWANTED: [(&str, &str); 7] = [
     (concat!("/root/", ".cache/plumbline"), "a path of one machine"),
     (concat!("/root/", ".cargo"), "a path of one machine"),
     (concat!("deb.", "debian.org"), "a registry's host; write \"the Debian mirror\""),
-    (concat!("static.", "crates.io"), "a registry's host"),
+    (concat!("static.", "crat", "es.io"), "a registry's host"),
     (concat!("pypi", ".org"), "a registry's host; write \"PyPI\""),
     (concat!("files.", "pythonhosted"), "a registry's host"),
 ];
