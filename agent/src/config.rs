@@ -13,7 +13,13 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{cost::PriceBook, engines::config::Engines, probes::ProbesConfig, ship::http::Endpoint};
+use crate::{
+    cost::PriceBook,
+    engines::config::Engines,
+    probes::ProbesConfig,
+    record::redact::{Redactor, Rule},
+    ship::http::Endpoint,
+};
 
 /// Read when no other file is named.
 pub const SYSTEM_FILE: &str = "/etc/plumbline/config.yaml";
@@ -49,7 +55,75 @@ pub struct AuditConfig {
     /// … or so many seconds, also when nothing happened.
     pub checkpoint_seconds: u64,
     pub segment_bytes: u64,
+    pub mode: AuditMode,
+    /// A new epoch key after so many seconds.
+    pub epoch_seconds: u64,
+    /// Records are kept so long; fewer than 183 days need `retention_override`.
+    pub retention_days: u64,
+    /// Why records are kept for less than 183 days. It is recorded at each start.
+    pub retention_override: Option<String>,
+    pub disk: DiskConfig,
+    /// Patterns to redact beside the built-in ones.
+    pub redact: Vec<Rule>,
+    /// Also record every program that begins or ends.
+    pub record_processes: bool,
 }
+
+/// When a record becomes durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditMode {
+    /// Within 50 milliseconds or 64 records; what is severe, at once.
+    Durable,
+    /// Within a second.
+    Balanced,
+}
+
+/// Room for the log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskConfig {
+    /// Kept free for the last words on a full disk; at most a sixteenth of the file system.
+    pub ballast_mib: u64,
+    pub low_mib: u64,
+    pub critical_mib: u64,
+    pub when_critical: WhenCritical,
+}
+
+/// What is done while there is little room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenCritical {
+    /// Go on until the disk is full.
+    Record,
+    /// Count events below severity high instead of recording them.
+    DropLow,
+    /// Prune the oldest segments that every exporter has shipped.
+    PruneShipped,
+}
+
+impl DiskConfig {
+    pub fn ballast_bytes(&self) -> u64 {
+        self.ballast_mib << 20
+    }
+
+    pub fn low_bytes(&self) -> u64 {
+        self.low_mib << 20
+    }
+
+    pub fn critical_bytes(&self) -> u64 {
+        self.critical_mib << 20
+    }
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self { ballast_mib: 64, low_mib: 2048, critical_mib: 512, when_critical: WhenCritical::Record }
+    }
+}
+
+/// The six months that the EU's AI Act asks for.
+pub const LEAST_RETENTION_DAYS: u64 = 183;
 
 /// How GPUs are read.
 #[derive(Debug, Clone, Deserialize)]
@@ -97,7 +171,18 @@ impl Default for Config {
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { checkpoint_records: 1024, checkpoint_seconds: 10, segment_bytes: 64 << 20 }
+        Self {
+            checkpoint_records: 1024,
+            checkpoint_seconds: 10,
+            segment_bytes: 64 << 20,
+            mode: AuditMode::Durable,
+            epoch_seconds: 15 * 60,
+            retention_days: LEAST_RETENTION_DAYS,
+            retention_override: None,
+            disk: DiskConfig::default(),
+            redact: Vec::new(),
+            record_processes: false,
+        }
     }
 }
 
@@ -110,6 +195,31 @@ impl Default for GpuConfig {
 impl AuditConfig {
     pub fn checkpoint_every(&self) -> Duration {
         Duration::from_secs(self.checkpoint_seconds.max(1))
+    }
+
+    pub fn epoch_every(&self) -> Duration {
+        Duration::from_secs(self.epoch_seconds.max(1))
+    }
+
+    /// After how many records, and how long, a commit is due.
+    pub fn commit_every(&self) -> (u64, Duration) {
+        match self.mode {
+            AuditMode::Durable => (64, Duration::from_millis(50)),
+            AuditMode::Balanced => (4096, Duration::from_secs(1)),
+        }
+    }
+
+    /// What no single field can say of itself.
+    fn check(&self) -> Result<(), String> {
+        let reason = self.retention_override.as_ref().is_some_and(|reason| !reason.trim().is_empty());
+        if self.retention_days < LEAST_RETENTION_DAYS && !reason {
+            return Err(format!(
+                "audit.retention_days: {} is less than {LEAST_RETENTION_DAYS}; expected at least that, or the reason in \
+                 audit.retention_override, which is recorded at each start",
+                self.retention_days
+            ));
+        }
+        Redactor::new(&self.redact).map_err(|error| format!("audit.redact: expected a pattern: {error}")).map(drop)
     }
 }
 
@@ -157,7 +267,9 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        serde_yaml::from_str(text).map_err(|error| error.to_string())
+        let config: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        config.audit.check()?;
+        Ok(config)
     }
 
     pub fn log_dir(&self) -> PathBuf {
@@ -210,12 +322,12 @@ mod tests {
         refused(
             "audit:\n  checkpoint_recs: 5\n",
             expect![[r#"
-            error: line 2 column 3: unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes
+            error: line 2 column 3: unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes
              --> <input>:2:3
               |
             1 | audit:
             2 |   checkpoint_recs: 5
-              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes"#]],
+              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes"#]],
         );
         refused(
             "listen: everywhere\n",
@@ -235,6 +347,20 @@ mod tests {
             1 | probes:
             2 |   ring_bytes: big
               |               ^ invalid u32"#]],
+        );
+    }
+
+    #[test]
+    fn a_short_retention_needs_its_reason_and_a_pattern_must_be_one() {
+        refused(
+            "audit: {retention_days: 30}",
+            expect![
+                "audit.retention_days: 30 is less than 183; expected at least that, or the reason in audit.retention_override, which is recorded at each start"
+            ],
+        );
+        assert!(Config::parse("audit: {retention_days: 30, retention_override: test node}").is_ok());
+        assert!(
+            Config::parse("audit: {redact: [{name: x, pattern: \"(\"}]}").unwrap_err().contains("expected a pattern")
         );
     }
 }

@@ -1,21 +1,21 @@
 //! The core role: one thread, one queue, the whole flow on one screen.
 //!
-//! Every message is taken in order: identified, judged, recorded, counted. The log is written here and nowhere else, so
-//! its order is the order in which the core saw things. What cannot be recorded now (a full disk, say) is counted and
-//! declared by a loss record as soon as the log takes records again.
+//! Every message is taken in order: identified, judged, recorded, counted. The log gets its records from here and from
+//! nowhere else, so its order is the order in which the core saw things. What becomes of a record is `custody`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use plumbline_audit::{Draft, Log, LogError};
+use plumbline_audit::LogError;
 use plumbline_policy::{PolicySet, Verdict};
 
 use crate::{
     clock,
     cost::Ledger,
-    event::{Event, Loss, What},
+    custody::{Custody, LOG_PLACE, Worth, keeper::InForce, wall_clock::WallClock},
+    event::{Event, Policies, What},
     identity::{Identity, World, procfs::Processes},
     message::Message,
     probes::ntp,
@@ -46,36 +46,15 @@ pub struct Core<P> {
     pub processes: P,
     pub rules: Rules,
     pub recorder: Recorder,
-    pub log: Log,
+    pub custody: Custody,
+    /// What the log's keeper is told of the policies.
+    pub in_force: Arc<Mutex<InForce>>,
     pub ledger: Ledger,
     pub store: SharedStore,
-    unrecorded: Unrecorded,
-    /// While a loss is declared: the declaration is not one more lost record.
-    declaring: bool,
-}
-
-/// Records that the log did not take.
-#[derive(Debug, Default)]
-struct Unrecorded {
-    count: u64,
-    warned: bool,
+    pub wall_clock: WallClock,
 }
 
 impl<P: Processes> Core<P> {
-    pub fn new(processes: P, rules: Rules, recorder: Recorder, log: Log, ledger: Ledger, store: SharedStore) -> Self {
-        Self {
-            world: World::default(),
-            processes,
-            rules,
-            recorder,
-            log,
-            ledger,
-            store,
-            unrecorded: Unrecorded::default(),
-            declaring: false,
-        }
-    }
-
     /// Takes one message through all stages.
     pub fn handle(&mut self, message: Message) {
         match message {
@@ -91,15 +70,16 @@ impl<P: Processes> Core<P> {
         let identity = self.world.identify(event, &self.processes);
         let verdict = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
         self.count(event, verdict.as_ref());
-        if is_recorded(event, verdict.as_ref()) {
-            self.record(event, identity.as_ref(), verdict.as_ref());
-        }
+        self.record(event, identity.as_ref(), verdict.as_ref());
     }
 
     fn count(&self, event: &Event, verdict: Option<&Verdict>) {
         let mut store = lock(&self.store);
-        store.add(&agent::EVENTS, &[kind(&event.what)], 1.0);
-        if let What::Loss(loss) = &event.what {
+        store.add(&agent::EVENTS, &[event.what.kind()], 1.0);
+        // What the log itself did not take was counted at that moment.
+        if let What::Loss(loss) = &event.what
+            && loss.place != LOG_PLACE
+        {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
@@ -109,76 +89,68 @@ impl<P: Processes> Core<P> {
         }
     }
 
-    /// Seals the event into the log.
+    /// Hands the event's record to the log.
     fn record(&mut self, event: &Event, identity: Option<&Identity>, verdict: Option<&Verdict>) {
-        let moment = Moment {
-            unix_minus_boot_ns: i128::from(clock::unix_ns()) - i128::from(clock::boot_ns()),
-            clock_sync: ntp::clock_sync(),
-            policy_digest: self.rules.policies.digest(),
-            policy_generation: self.rules.policies.generation(),
-        };
+        let policies = &self.rules.policies;
+        let moment = Moment::now(policies.digest(), policies.generation(), ntp::clock_sync());
+        // What the daemon says of itself and of the evidence is never shed.
+        let worth = if event.task.is_none() { Worth::Log } else { Worth::Event };
         match self.recorder.draft(event, identity, verdict, &moment) {
             None => {}
-            Some(Ok(mut draft)) => self.append(&mut draft),
+            Some(Ok(drafted)) => self.custody.take(&drafted, worth),
             Some(Err(error)) => {
-                tracing::error!(%error, kind = kind(&event.what), "an event could not become a record");
-                self.unrecorded.count += 1;
-                lock(&self.store).add(&kernel::LOST, &["log", "records"], 1.0);
+                tracing::error!(%error, kind = event.what.kind(), "an event could not become a record");
+                self.custody.count_unrecorded();
             }
         }
     }
 
-    fn append(&mut self, draft: &mut Draft) {
-        match self.log.append(draft) {
-            Ok(_) => self.unrecorded.warned = false,
-            Err(error) => self.failed("record", &error),
+    /// Something that the daemon itself has to say.
+    fn say(&mut self, what: What) {
+        let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+        self.handle(Message::Event(Box::new(event)));
+    }
+
+    /// Other policies are in force from now on.
+    pub fn set_rules(&mut self, rules: Rules) {
+        let previous_digest = self.rules.policies.digest().to_owned();
+        self.rules = rules;
+        let (digest, generation) = (self.rules.policies.digest().to_owned(), self.rules.policies.generation());
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_force = InForce { digest: digest.clone(), generation };
+        drop(in_force);
+        if digest != previous_digest {
+            self.say(What::Policies(Policies { digest, generation, previous_digest }));
         }
     }
 
-    fn failed(&mut self, what: &'static str, error: &LogError) {
-        let mut store = lock(&self.store);
-        store.add(&agent::LOG_ERRORS, &[what], 1.0);
-        if what == "record" && !self.declaring {
-            self.unrecorded.count += 1;
-            store.add(&kernel::LOST, &["log", "records"], 1.0);
-        }
-        drop(store);
-        if !self.unrecorded.warned {
-            self.unrecorded.warned = true;
-            tracing::error!(error = %chain(error), what, "the audit log cannot be written; losses are counted and will be declared");
-        }
+    /// Makes durable what is due; `more_at_hand` when another message can be taken at once.
+    pub fn settle(&mut self, more_at_hand: bool) {
+        self.custody.settle(Duration::from_nanos(clock::boot_ns()), more_at_hand);
     }
 
-    /// What is due by time: checkpoints, declared losses, prices, the daemon's own figures.
+    /// When [`Core::settle`] is due next, if a record waits.
+    pub fn due_in(&self) -> Option<Duration> {
+        self.custody.due_in(Duration::from_nanos(clock::boot_ns()))
+    }
+
+    /// What is due by time: declared losses, room, age, prices, the daemon's own figures.
     pub fn tick(&mut self) {
         let now_boot_ns = clock::boot_ns();
-        if self.unrecorded.count > 0 {
-            let count = std::mem::take(&mut self.unrecorded.count);
-            let loss = Loss { place: "log", what: "records".to_owned(), cpu: None, count };
-            self.declaring = true;
-            let before = self.log.next_seq();
-            self.record(&Event { boot_ns: now_boot_ns, origin: None, task: None, what: What::Loss(loss) }, None, None);
-            if self.log.next_seq() == before {
-                // Still no room.
-                self.unrecorded.count = count;
-            }
-            self.declaring = false;
+        if let Some(step) = self.wall_clock.look(now_boot_ns, clock::unix_ns()) {
+            self.say(What::ClockStep(step));
         }
-        if let Err(error) = self.log.tick(Duration::from_nanos(now_boot_ns)) {
-            self.failed("checkpoint", &error);
+        for what in self.custody.tick(Duration::from_nanos(now_boot_ns), clock::unix_ns() / 1_000_000) {
+            self.say(what);
         }
+        self.settle(false);
         self.ledger.tick(now_boot_ns);
         let costs = self.ledger.points(now_boot_ns);
+        self.custody.publish();
         let mut store = lock(&self.store);
         store.take(crate::series::Sample { source: "cost".into(), taken_boot_ns: now_boot_ns, points: Ok(costs) });
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-        for (series, number) in [
-            (&agent::LOG_RECORDS, self.log.next_seq() as f64),
-            (&agent::LOG_CHECKPOINT, self.log.last_checkpoint().checkpoint.size as f64),
-            (&agent::PROCESSES, self.world.len() as f64),
-        ] {
-            store.set(Point::new(series, &[], number));
-        }
+        store.set(Point::new(&agent::PROCESSES, &[], self.world.len() as f64));
         let generation = Point::new(
             &agent::POLICY_GENERATION,
             &[self.rules.policies.digest()],
@@ -189,30 +161,7 @@ impl<P: Processes> Core<P> {
 
     /// Ends the log in order.
     pub fn close(self) -> Result<(), LogError> {
-        self.log.close().map(drop)
-    }
-}
-
-/// Every open below a watched directory is evidence; a connection is when a rule speaks of it.
-fn is_recorded(event: &Event, verdict: Option<&Verdict>) -> bool {
-    match event.what {
-        What::Connect(_) => verdict.is_some_and(|verdict| !verdict.is_none()),
-        What::FileOpen(_) | What::Loss(_) | What::Start(_) | What::Stop(_) => true,
-        What::Exec(_) | What::Fork(_) | What::Exit(_) => false,
-    }
-}
-
-/// The label of an event's kind.
-fn kind(what: &What) -> &'static str {
-    match what {
-        What::FileOpen(_) => "file_open",
-        What::Connect(_) => "connect",
-        What::Exec(_) => "exec",
-        What::Fork(_) => "fork",
-        What::Exit(_) => "exit",
-        What::Loss(_) => "loss",
-        What::Start(_) => "start",
-        What::Stop(_) => "stop",
+        self.custody.close()
     }
 }
 

@@ -2,17 +2,14 @@
 //! GPU worker and the core as threads. This is the one place that decides so.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, mpsc as std_mpsc},
     time::Duration,
 };
 
-use plumbline_audit::{Log, LogError, Options, Recovery, SigningKey, VerifierKey};
+use plumbline_audit::LogError;
 use plumbline_policy::{LoadError, PolicySet};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -25,19 +22,23 @@ use crate::{
     config::Config,
     core::{Core, Rules, SharedStore, chain, lock},
     cost::Ledger,
+    custody::{
+        Custody, memory,
+        opening::{self, OpenError},
+        wall_clock::WallClock,
+    },
     engines,
-    event::{Event, Start, Stop, What},
+    event::{Event, Hook, Start, Stop, What},
     gpu,
     http::{self, Node},
-    identity::procfs::Procfs,
+    identity::{World, procfs::Procfs},
     message::Message,
     probes::{
-        Probes, ProbesError,
+        HookVerdict, Probes, ProbesError,
         kernel::KernelFacts,
         sensor::{self, LossAccount},
         watch::Enrolled,
     },
-    record::Recorder,
     series::{Point, Sample, agent, kernel},
     ship,
     verdict::{self, WatchedPaths},
@@ -58,12 +59,10 @@ const CORE_TICK: Duration = Duration::from_millis(500);
 /// Why the daemon does not run.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    #[error("cannot use the state directory {}", path.display())]
-    State { path: PathBuf, source: io::Error },
-    #[error("the node's key {} cannot be used: {reason}", path.display())]
-    Key { path: PathBuf, reason: String },
-    #[error("the audit log cannot be opened")]
-    Log(#[source] LogError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the audit log could not be closed in order")]
+    Close(#[source] LogError),
     #[error("cannot listen on {address}")]
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("{0}")]
@@ -81,7 +80,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::System)?;
     let policies = Arc::new(load_policies(&config)?);
     let node = config.node.clone().unwrap_or_else(hostname);
-    let (log, recovery, vkey) = open_log(&config, &node)?;
+    let memory = memory::protect();
+    let opened = opening::open(&config, &node, &policies)?;
+    let vkey = opened.vkey.clone();
     let listener = match config.listen {
         Some(address) => Some(http::bind(address).await.map_err(|source| DaemonError::Listen { address, source })?),
         None => None,
@@ -93,18 +94,26 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
     let watched = sensor.watch(&policies);
 
-    let core = Core::new(
-        Procfs::default(),
-        Rules { policies: Arc::clone(&policies), watched: watched.clone() },
-        Recorder { hostname: node.clone(), boot_id: boot_id(), build: build_digest() },
-        log,
-        Ledger::new(config.prices.clone()),
-        Arc::clone(&store),
+    let keeping = opening::keeping(&config, &opened, memory);
+    let said = opening::starting(
+        &opened.recovery,
+        sensor.hooks(),
+        Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
     );
+    let core = Core {
+        world: World::default(),
+        processes: Procfs::default(),
+        rules: Rules { policies: Arc::clone(&policies), watched: watched.clone() },
+        recorder: opened.recorder,
+        custody: Custody::new(opened.log, &config.audit, &config.cursor_dir(), Arc::clone(&store)),
+        in_force: opened.in_force,
+        ledger: Ledger::new(config.prices.clone()),
+        store: Arc::clone(&store),
+        wall_clock: WallClock::default(),
+    };
     let (rules, new_rules) = watch::channel(Rules { policies, watched });
     let coverage = sensor.coverage();
-    let start = Start { coverage: coverage.clone(), previous: describe(&recovery) };
-    let core = spawn_core(core, inbox, new_rules, sensor.tasks(), start)?;
+    let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;
 
     let gpu = config.gpu.enabled.then(|| gpu::spawn(&config.gpu, messages.clone(), stop.clone()));
     let gpu = gpu.transpose().map_err(DaemonError::System)?;
@@ -158,7 +167,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let ended = tokio::task::spawn_blocking(move || core.join()).await;
     match ended {
-        Ok(Ok(Err(error))) => Err(DaemonError::Log(error)),
+        Ok(Ok(Err(error))) => Err(DaemonError::Close(error)),
         _ => Ok(()),
     }
 }
@@ -232,22 +241,33 @@ fn spawn_core(
     mut inbox: mpsc::Receiver<Message>,
     mut rules: watch::Receiver<Rules>,
     tasks: Vec<crate::event::Task>,
-    start: Start,
+    said: Vec<What>,
 ) -> Result<std::thread::JoinHandle<Result<(), LogError>>, DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(DaemonError::System)?;
     let run = move || {
         runtime.block_on(async {
             core.world.seed(&tasks, &core.processes);
-            let start = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Start(start) };
-            core.handle(Message::Event(Box::new(start)));
+            for what in said {
+                let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+                core.handle(Message::Event(Box::new(event)));
+            }
+            core.settle(false);
             let mut tick = tokio::time::interval(CORE_TICK);
             loop {
+                let due = core.due_in();
                 tokio::select! {
                     message = inbox.recv() => match message {
-                        Some(message) => core.handle(message),
+                        Some(message) => {
+                            core.handle(message);
+                            core.settle(!inbox.is_empty());
+                        }
                         None => break,
                     },
-                    Ok(()) = rules.changed() => core.rules = rules.borrow_and_update().clone(),
+                    Ok(()) = rules.changed() => {
+                        let rules = rules.borrow_and_update().clone();
+                        core.set_rules(rules);
+                    }
+                    () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => core.settle(false),
                     _ = tick.tick() => core.tick(),
                 }
             }
@@ -338,6 +358,17 @@ impl Sensor {
         })
     }
 
+    /// The same, as events.
+    fn hooks(&self) -> Vec<Hook> {
+        let Ok(probes) = &self.probes else { return Vec::new() };
+        let hook = |verdict: &HookVerdict| Hook {
+            name: verdict.hook.name.to_owned(),
+            rung: verdict.attached.map(|rung| rung.name.to_owned()),
+            state: verdict.describe(),
+        };
+        probes.verdicts.iter().map(hook).collect()
+    }
+
     /// Hooks, and how each fared.
     fn coverage(&self) -> Vec<(String, String)> {
         match &self.probes {
@@ -370,7 +401,7 @@ fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
     #[expect(clippy::cast_precision_loss, reason = "a start time needs no nanoseconds")]
     let now_seconds = clock::unix_ns() as f64 / 1e9;
     store.set(Point::new(&agent::START_TIME, &[], now_seconds));
-    store.set(Point::new(&agent::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &build_digest()], 1.0));
+    store.set(Point::new(&agent::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &opening::build_digest()], 1.0));
     for verdict in sensor.probes.iter().flat_map(|probes| &probes.verdicts) {
         let (rung, up) = verdict.attached.map_or(("none", 0.0), |rung| (rung.name, 1.0));
         store.set(Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up));
@@ -403,77 +434,9 @@ pub fn explain(error: &LoadError) -> String {
     }
 }
 
-/// Opens the log with the node's key, both made at the first start.
-fn open_log(config: &Config, node: &str) -> Result<(Log, Recovery, VerifierKey), DaemonError> {
-    fs::create_dir_all(&config.state_dir)
-        .map_err(|source| DaemonError::State { path: config.state_dir.clone(), source })?;
-    let key = node_key(&config.key_file(), node)?;
-    let vkey = key.verifier().clone();
-    fs::write(config.vkey_file(), format!("{vkey}\n"))
-        .map_err(|source| DaemonError::State { path: config.vkey_file(), source })?;
-    let options = Options {
-        segment_bytes: config.audit.segment_bytes,
-        checkpoint_every_records: config.audit.checkpoint_records,
-        checkpoint_every: config.audit.checkpoint_every(),
-        ..Options::new(key)
-    };
-    let (log, recovery) = Log::open(&config.log_dir(), options).map_err(DaemonError::Log)?;
-    tracing::info!(dir = %config.log_dir().display(), %vkey, previous = describe(&recovery), "audit log is open");
-    Ok((log, recovery, vkey))
-}
-
-/// Reads the key, or makes one that only its owner can read.
-fn node_key(path: &Path, node: &str) -> Result<SigningKey, DaemonError> {
-    let unusable = |reason: String| DaemonError::Key { path: path.to_owned(), reason };
-    match fs::read_to_string(path) {
-        Ok(text) => {
-            let mode = fs::metadata(path).map(|meta| std::os::unix::fs::MetadataExt::mode(&meta)).unwrap_or(0);
-            if mode & 0o077 != 0 {
-                return Err(unusable(format!("others can read it (mode {:o}); expected 600", mode & 0o777)));
-            }
-            SigningKey::from_text(text.trim()).map_err(|error| unusable(chain(&error)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = SigningKey::generate(&format!("plumbline/{node}")).map_err(|error| unusable(chain(&error)))?;
-            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            made.and_then(|mut file| writeln!(file, "{}", key.to_text()).and_then(|()| file.sync_all()))
-                .map_err(|error| unusable(error.to_string()))?;
-            tracing::info!(path = %path.display(), "made a key for this node");
-            Ok(key)
-        }
-        Err(error) => Err(unusable(error.to_string())),
-    }
-}
-
-fn describe(recovery: &Recovery) -> String {
-    let Recovery { created, last_seq, clean_stop, dropped_bytes } = recovery;
-    match last_seq {
-        _ if *created => "new".to_owned(),
-        None => "empty".to_owned(),
-        Some(seq) if *clean_stop => format!("closed in order after record {seq}"),
-        Some(seq) => format!("not closed; recovered up to record {seq}, {dropped_bytes} bytes of a torn frame dropped"),
-    }
-}
-
 /// The host's name; `localhost` where it has none.
 pub fn hostname() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() || name == "(none)" { "localhost".to_owned() } else { name.to_owned() }
-}
-
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-/// SHA-256 of the running executable, kernel programs included, since they are part of it.
-fn build_digest() -> String {
-    static DIGEST: Mutex<Option<String>> = Mutex::new(None);
-    let mut digest = DIGEST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    digest
-        .get_or_insert_with(|| {
-            let bytes = fs::read("/proc/self/exe").unwrap_or_default();
-            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-        })
-        .clone()
 }

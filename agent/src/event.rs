@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use plumbline_audit::Statement;
+
 /// One thing that happened, once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -58,8 +60,36 @@ pub enum What {
     Fork(Fork),
     Exit(Exit),
     Loss(Loss),
+    Gap(Gap),
     Start(Start),
     Stop(Stop),
+    Hook(Hook),
+    Policies(Policies),
+    Disk(Disk),
+    ClockStep(ClockStep),
+    Log(Statement),
+}
+
+impl What {
+    /// The kind in one word: the label of series, and `unmapped.plumbline.kind` of records.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            What::FileOpen(_) => "file_open",
+            What::Connect(_) => "connect",
+            What::Exec(_) => "exec",
+            What::Fork(_) => "fork",
+            What::Exit(_) => "exit",
+            What::Loss(_) => "loss",
+            What::Gap(_) => "gap",
+            What::Start(_) => "start",
+            What::Stop(_) => "stop",
+            What::Hook(_) => "hook",
+            What::Policies(_) => "policies",
+            What::Disk(_) => "disk",
+            What::ClockStep(_) => "clock_step",
+            What::Log(statement) => statement.kind(),
+        }
+    }
 }
 
 /// A file below a watched directory was opened.
@@ -131,6 +161,17 @@ pub struct Loss {
     pub count: u64,
 }
 
+/// Nobody watched: from the last record of the daemon before to the start of this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// When the last record was written, nanoseconds since 1970; `None` where it cannot be read any more.
+    pub from_unix_ns: Option<u64>,
+    /// The machine was started anew meanwhile.
+    pub reboot: bool,
+    /// The daemon before had closed its log.
+    pub orderly: bool,
+}
+
 /// The daemon began, or began again, to watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
@@ -138,9 +179,64 @@ pub struct Start {
     pub coverage: Vec<(String, String)>,
     /// How the log was found: `new`, `closed`, or what recovery had to do.
     pub previous: String,
+    /// How the log is kept: mode, retention, keys, memory, in words.
+    pub keeping: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
     pub reason: String,
+}
+
+/// A hook of the kernel was attached, or could not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    pub name: String,
+    /// The rung that was taken; `None` where every rung was refused.
+    pub rung: Option<String>,
+    /// In words: the rung, and what was refused on the way to it.
+    pub state: String,
+}
+
+/// Another set of policies came into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policies {
+    pub digest: String,
+    pub generation: u64,
+    pub previous_digest: String,
+}
+
+/// The room for the log changed from one state to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    pub state: DiskState,
+    pub free_bytes: u64,
+    /// What the daemon does about it, in words.
+    pub action: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskState {
+    Enough,
+    Low,
+    Critical,
+    Full,
+}
+
+impl DiskState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DiskState::Enough => "enough",
+            DiskState::Low => "low",
+            DiskState::Critical => "critical",
+            DiskState::Full => "full",
+        }
+    }
+}
+
+/// The wall clock was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockStep {
+    /// By how much, nanoseconds; positive is forward.
+    pub by_ns: i64,
 }

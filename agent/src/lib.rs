@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod cost;
+pub mod custody;
 pub mod daemon;
 pub mod engines;
 pub mod event;

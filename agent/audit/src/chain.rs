@@ -3,12 +3,15 @@
 //! A [`Chain`] is fed segment headers and frames in order and says at each what is violated, if anything. It reads no
 //! file and knows no offsets; who feeds it knows where it is.
 
+use std::ops::Range;
+
 use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::frame::{Frame, FrameError, Kind};
-use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::note::VerifierKey;
-use crate::record::Envelope;
-use crate::segment::{Header, SegmentError};
+use crate::key::VerifierKey;
+use crate::merkle::{Hash, leaf_hash};
+use crate::record::{EVENT_LOG_ACTIVITY, Envelope, Place};
+use crate::segment::{EpochKey, Header, SegmentError, epoch_key_name};
+use crate::statement::{Epoch, Opener, Pruned, Statement};
 
 /// One broken rule: what was expected, and what was found. Text from the log is quoted, so it cannot drive a terminal.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,32 @@ pub enum Violation {
     Prev { seq: u64, expected: Hash, found: String },
     #[error("expected a checkpoint signed by the segment's key: {0}")]
     Checkpoint(CheckpointError),
+    #[error("expected a checkpoint signed by the key of its epoch, {expected}, too")]
+    EpochSignature { expected: String },
+    #[error("expected the segment header to name the epoch in force, {expected}, found {found}")]
+    HeaderEpoch { expected: String, found: String },
+    #[error("expected the log to go on with a new epoch, as it does after its beginning, a stop or a recovery")]
+    NotOpened,
+    #[error("expected epoch {expected} to be the next, found epoch {found}")]
+    EpochNumber { expected: u64, found: u64 },
+    #[error("expected the key of epoch {number} to be named {expected:?}, found {found:?}")]
+    EpochKey { number: u64, expected: String, found: String },
+    #[error(
+        "expected a new epoch's key to be vouched for by the epoch before: the node's key does so only after a stop"
+    )]
+    EpochOpener,
+    #[error("expected a checkpoint right after the record that opens an epoch")]
+    OpeningUnsigned,
+    #[error("expected a checkpoint after {most} records at most, as this epoch declares, found {found} without one")]
+    TooManyUnsigned { most: u64, found: u64 },
+    #[error("expected a statement of the log that can be read: {0}")]
+    Statement(String),
+    #[error("expected whole leaf hashes of 32 bytes, found {found} bytes")]
+    PrunedHashes { found: usize },
+    #[error("records {from} to {to} were removed, and no record declares it", to = .to.saturating_sub(1))]
+    UndeclaredPruning { from: u64, to: u64 },
+    #[error("expected a log at rest to end with a checkpoint, found {records} records and {torn_bytes} bytes after it")]
+    UnsealedTail { records: u64, torn_bytes: u64 },
     #[error("expected a checkpoint of the log {expected:?}, found one of {found:?}")]
     CheckpointOrigin { expected: String, found: String },
     #[error("expected a checkpoint over the {expected} records before it, found one over {found}")]
@@ -80,7 +109,7 @@ impl From<SegmentError> for Violation {
 }
 
 /// A checkpoint known from elsewhere, which the log must contain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pin {
     /// What it is called in a message.
     pub(crate) name: &'static str,
@@ -92,19 +121,32 @@ pub(crate) struct Pin {
 /// What a frame turned out to be.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    Record { declares_loss: bool },
+    Record { declares_gap: bool, statement: Option<Statement> },
     Checkpoint { signed: SignedCheckpoint, closing: bool },
+    Pruned { records: Range<u64> },
+}
+
+/// What the next frame must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    /// Anything.
+    Any,
+    /// A new epoch by the node's key, or first the word that the log was recovered.
+    Opening,
+    /// The checkpoint that puts this epoch into force, signed by the epoch's own key (after a stop) or by the one
+    /// before (`handover`).
+    Force { epoch: Box<EpochKey>, handover: bool },
 }
 
 /// The state of the log after the frames accepted so far.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    pub(crate) origin: String,
-    pub(crate) key: VerifierKey,
-    pub(crate) tree: Frontier,
-    pub(crate) prev: Hash,
+    /// Where the log stands: what the header of a segment that begins here must say.
+    pub(crate) state: Header,
+    place: Place,
     /// Records under the last checkpoint; `None` until the segment's opening checkpoint.
     signed: Option<u64>,
+    next: Next,
     pins: Vec<Pin>,
 }
 
@@ -117,92 +159,176 @@ impl Chain {
                 return Err(Violation::PinUnreadable { pin, reason });
             }
         }
-        let Header { origin, key, prev, tree } = header.clone();
-        let mut chain = Chain { origin, key, tree, prev, signed: None, pins };
+        let next = if header.epoch.is_none() { Next::Opening } else { Next::Any };
+        let place = Place::new(&header.origin);
+        let chain = Chain { state: header.clone(), place, signed: None, next, pins };
         chain.check_pins()?;
         Ok(chain)
     }
 
-    /// The next segment: its header must repeat where the chain is.
-    pub(crate) fn next_segment(&mut self, header: &Header) -> Result<(), Violation> {
-        if header.origin != self.origin {
-            return Err(Violation::SegmentOrigin { expected: self.origin.clone(), found: header.origin.clone() });
-        }
-        if header.first_seq() != self.tree.size() {
-            return Err(Violation::FirstSeq { expected: self.tree.size(), found: header.first_seq() });
-        }
-        if header.tree != self.tree {
-            let (expected, found) = (self.tree.root().to_base64(), header.tree.root().to_base64());
-            return Err(Violation::HeaderTree { expected, found });
-        }
-        if header.prev != self.prev {
-            return Err(Violation::HeaderPrev { expected: self.prev, found: header.prev });
-        }
-        self.key = header.key.clone();
-        self.signed = None;
-        Ok(())
+    pub(crate) fn size(&self) -> u64 {
+        self.state.tree.size()
     }
 
     /// A segment ends here, and another follows.
     pub(crate) fn end_segment(&self) -> Result<(), Violation> {
-        match self.unsigned() {
-            0 => Ok(()),
-            records => Err(Violation::UnsignedEnd { records }),
+        match (self.unsigned(), &self.next) {
+            (0, Next::Any) => Ok(()),
+            (records, _) => Err(Violation::UnsignedEnd { records }),
         }
     }
 
     /// Records that no checkpoint signs yet.
     pub(crate) fn unsigned(&self) -> u64 {
-        self.tree.size() - self.signed.unwrap_or(self.tree.size())
+        self.size() - self.signed.unwrap_or(self.size())
+    }
+
+    /// Records that the last checkpoint covers.
+    pub(crate) fn signed(&self) -> u64 {
+        self.size() - self.unsigned()
+    }
+
+    /// The number of the epoch that can be opened next.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        self.state.epoch.as_ref().map_or(0, |epoch| epoch.number + 1)
     }
 
     pub(crate) fn accept(&mut self, frame: &Frame<'_>) -> Result<Accepted, Violation> {
         let closing = frame.kind == Kind::ClosingCheckpoint;
         match frame.kind {
             Kind::Header => Err(Violation::SecondHeader),
-            Kind::Record if self.signed.is_none() => Err(Violation::NoOpening),
+            Kind::Record | Kind::Pruned if self.signed.is_none() => Err(Violation::NoOpening),
             Kind::Record => self.accept_record(frame.payload),
+            Kind::Pruned => self.accept_pruned(frame.payload),
             Kind::Checkpoint | Kind::ClosingCheckpoint => {
-                self.accept_checkpoint(frame.payload).map(|signed| Accepted::Checkpoint { signed, closing })
+                self.accept_checkpoint(frame.payload, closing).map(|signed| Accepted::Checkpoint { signed, closing })
             }
         }
     }
 
     fn accept_record(&mut self, bytes: &[u8]) -> Result<Accepted, Violation> {
-        let envelope = Envelope::parse(bytes).map_err(|error| Violation::Record(error.to_string()))?;
-        let seq = self.tree.size();
-        if envelope.seq() != seq {
-            return Err(Violation::Sequence { expected: seq, found: envelope.seq() });
+        let seq = self.size();
+        let Some(class_uid) = self.place.class_of(bytes, seq, &self.state.prev) else {
+            return Err(self.misplaced(bytes));
+        };
+        let (mut declares_gap, mut statement) = (false, None);
+        if class_uid == EVENT_LOG_ACTIVITY {
+            let envelope = Envelope::parse(bytes).map_err(|error| Violation::Statement(error.to_string()))?;
+            (declares_gap, statement) = (envelope.declares_gap(), envelope.statement().cloned());
         }
-        if envelope.prev() != self.prev.to_string() {
-            return Err(Violation::Prev { seq, expected: self.prev, found: envelope.prev().to_owned() });
-        }
-        if envelope.origin() != self.origin {
-            let found = envelope.origin().to_owned();
-            return Err(Violation::RecordOrigin { expected: self.origin.clone(), found });
-        }
-        if !envelope.uid_is_right() {
-            return Err(Violation::Uid { seq, found: envelope.uid().to_owned() });
-        }
-        self.prev = leaf_hash(bytes);
-        self.tree.push(self.prev);
+        self.next = self.follow(statement.as_ref())?;
+        self.state.prev = leaf_hash(bytes);
+        self.state.tree.push(self.state.prev);
         self.check_pins()?;
-        Ok(Accepted::Record { declares_loss: envelope.declares_loss() })
+        if let (Next::Any, Some(epoch)) = (&self.next, &self.state.epoch)
+            && self.unsigned() > epoch.max_unsigned
+        {
+            return Err(Violation::TooManyUnsigned { most: epoch.max_unsigned, found: self.unsigned() });
+        }
+        Ok(Accepted::Record { declares_gap, statement })
     }
 
-    fn accept_checkpoint(&mut self, note: &[u8]) -> Result<SignedCheckpoint, Violation> {
-        let key = std::slice::from_ref(&self.key);
-        let signed = SignedCheckpoint::open(note, key).map_err(Violation::Checkpoint)?;
+    /// Which rule a record breaks that is not the one to stand here.
+    fn misplaced(&self, bytes: &[u8]) -> Violation {
+        let seq = self.size();
+        let envelope = match Envelope::parse(bytes) {
+            Ok(envelope) => envelope,
+            Err(error) => return Violation::Record(error.to_string()),
+        };
+        if envelope.seq() != seq {
+            return Violation::Sequence { expected: seq, found: envelope.seq() };
+        }
+        if envelope.prev() != self.state.prev.to_string() {
+            return Violation::Prev { seq, expected: self.state.prev, found: envelope.prev().to_owned() };
+        }
+        if envelope.origin() != self.state.origin {
+            let found = envelope.origin().to_owned();
+            return Violation::RecordOrigin { expected: self.state.origin.clone(), found };
+        }
+        if !envelope.uid_is_right() {
+            return Violation::Uid { seq, found: envelope.uid().to_owned() };
+        }
+        Violation::Record("its first and last fields are not the ones that place a record".to_owned())
+    }
+
+    /// What must come after a record with this statement, if the record may come at all.
+    fn follow(&self, statement: Option<&Statement>) -> Result<Next, Violation> {
+        match (&self.next, statement) {
+            // What was being opened when the writer died never came into force.
+            (_, Some(Statement::Recovered(_))) => Ok(Next::Opening),
+            (Next::Force { .. }, _) => Err(Violation::OpeningUnsigned),
+            (Next::Opening, Some(Statement::Epoch(epoch))) => self.opened(epoch, Opener::Node),
+            (Next::Opening, _) => Err(Violation::NotOpened),
+            (Next::Any, Some(Statement::Epoch(epoch))) => self.opened(epoch, Opener::Epoch),
+            (Next::Any, _) => Ok(Next::Any),
+        }
+    }
+
+    fn opened(&self, epoch: &Epoch, opener: Opener) -> Result<Next, Violation> {
+        let number = self.next_epoch();
+        if epoch.number != number {
+            return Err(Violation::EpochNumber { expected: number, found: epoch.number });
+        }
+        if epoch.opened_by != opener {
+            return Err(Violation::EpochOpener);
+        }
+        let expected = epoch_key_name(&self.state.origin, number);
+        let key: VerifierKey = epoch.key.parse().map_err(|error| Violation::Statement(format!("{error}")))?;
+        if key.name() != expected {
+            return Err(Violation::EpochKey { number, expected, found: key.name().to_owned() });
+        }
+        let epoch = Box::new(EpochKey { number, key, max_unsigned: epoch.max_unsigned });
+        Ok(Next::Force { epoch, handover: opener == Opener::Epoch })
+    }
+
+    fn accept_pruned(&mut self, hashes: &[u8]) -> Result<Accepted, Violation> {
+        let (leaves, rest) = hashes.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(Violation::PrunedHashes { found: hashes.len() });
+        }
+        if self.next != Next::Any {
+            return Err(Violation::NotOpened);
+        }
+        let from = self.size();
+        for leaf in leaves {
+            self.state.prev = Hash::from_bytes(*leaf);
+            self.state.tree.push(self.state.prev);
+            self.check_pins()?;
+        }
+        Ok(Accepted::Pruned { records: from..self.size() })
+    }
+
+    fn accept_checkpoint(&mut self, note: &[u8], closing: bool) -> Result<SignedCheckpoint, Violation> {
+        let node = std::slice::from_ref(&self.state.key);
+        let signed = SignedCheckpoint::open(note, node).map_err(Violation::Checkpoint)?;
         let Checkpoint { origin, size, root } = &signed.checkpoint;
-        if *origin != self.origin {
-            return Err(Violation::CheckpointOrigin { expected: self.origin.clone(), found: origin.clone() });
+        if *origin != self.state.origin {
+            return Err(Violation::CheckpointOrigin { expected: self.state.origin.clone(), found: origin.clone() });
         }
-        if *size != self.tree.size() {
-            return Err(Violation::CheckpointSize { expected: self.tree.size(), found: *size });
+        if *size != self.size() {
+            return Err(Violation::CheckpointSize { expected: self.size(), found: *size });
         }
-        if *root != self.tree.root() {
-            let (expected, found) = (self.tree.root().to_base64(), root.to_base64());
+        if *root != self.state.tree.root() {
+            let (expected, found) = (self.state.tree.root().to_base64(), root.to_base64());
             return Err(Violation::CheckpointRoot { size: *size, expected, found });
+        }
+        let signer = match &self.next {
+            Next::Force { epoch, handover: false } => Some(&epoch.key),
+            Next::Opening if self.signed.is_some() => return Err(Violation::NotOpened),
+            _ => self.state.epoch.as_ref().map(|epoch| &epoch.key),
+        };
+        if let Some(key) = signer
+            && !signed.is_signed_by(key)
+        {
+            return Err(Violation::EpochSignature { expected: key.to_string() });
+        }
+        match std::mem::replace(&mut self.next, Next::Any) {
+            Next::Force { epoch, .. } => self.state.epoch = Some(*epoch),
+            Next::Opening => self.next = Next::Opening,
+            Next::Any => {}
+        }
+        if closing {
+            self.next = Next::Opening;
         }
         self.signed = Some(*size);
         self.pins.iter_mut().filter(|pin| pin.signed.note == signed.note).for_each(|pin| pin.framed = false);
@@ -210,10 +336,10 @@ impl Chain {
     }
 
     /// Compares each pinned checkpoint with the tree at the moment the tree has its size.
-    fn check_pins(&mut self) -> Result<(), Violation> {
-        let size = self.tree.size();
+    fn check_pins(&self) -> Result<(), Violation> {
+        let size = self.size();
         for Pin { name: pin, signed, .. } in self.pins.iter().filter(|pin| pin.signed.checkpoint.size == size) {
-            let (expected, found) = (signed.checkpoint.root, self.tree.root());
+            let (expected, found) = (signed.checkpoint.root, self.state.tree.root());
             if expected != found {
                 let (expected, found) = (expected.to_base64(), found.to_base64());
                 return Err(Violation::PinRoot { pin, size, expected, found });
@@ -222,18 +348,56 @@ impl Chain {
         Ok(())
     }
 
-    /// The log ends here: every pinned checkpoint must have been met.
-    pub(crate) fn finish(&self) -> Result<(), Violation> {
-        let found = self.tree.size();
-        for Pin { name: pin, signed, framed } in &self.pins {
-            let expected = signed.checkpoint.size;
-            if expected > found {
-                return Err(Violation::PinSize { pin, expected, found });
-            }
-            if *framed {
-                return Err(Violation::PinUnframed { pin });
-            }
-        }
-        Ok(())
+    /// The pins, those that were met in the segments no longer asking to be.
+    pub(crate) fn into_pins(self) -> Vec<Pin> {
+        self.pins
     }
+}
+
+/// The next segment's header must repeat where the log stands.
+pub(crate) fn continues(state: &Header, header: &Header) -> Result<(), Violation> {
+    if header.origin != state.origin {
+        return Err(Violation::SegmentOrigin { expected: state.origin.clone(), found: header.origin.clone() });
+    }
+    if header.first_seq() != state.first_seq() {
+        return Err(Violation::FirstSeq { expected: state.first_seq(), found: header.first_seq() });
+    }
+    if header.tree != state.tree {
+        let (expected, found) = (state.tree.root().to_base64(), header.tree.root().to_base64());
+        return Err(Violation::HeaderTree { expected, found });
+    }
+    if header.prev != state.prev {
+        return Err(Violation::HeaderPrev { expected: state.prev, found: header.prev });
+    }
+    if header.epoch != state.epoch {
+        let name = |epoch: &Option<EpochKey>| format!("{:?}", epoch.as_ref().map(|epoch| &epoch.key));
+        return Err(Violation::HeaderEpoch { expected: name(&state.epoch), found: name(&header.epoch) });
+    }
+    Ok(())
+}
+
+/// The log ends at `size` records: every pinned checkpoint must have been met.
+pub(crate) fn pins_are_met(pins: &[Pin], size: u64) -> Result<(), Violation> {
+    for Pin { name: pin, signed, framed } in pins {
+        let expected = signed.checkpoint.size;
+        if expected > size {
+            return Err(Violation::PinSize { pin, expected, found: size });
+        }
+        if *framed {
+            return Err(Violation::PinUnframed { pin });
+        }
+    }
+    Ok(())
+}
+
+/// The first pruned range that no statement covers.
+pub(crate) fn undeclared<'a, T>(pruned: &'a [(Range<u64>, T)], declared: &[Pruned]) -> Option<&'a (Range<u64>, T)> {
+    pruned.iter().find(|(range, _)| {
+        let mut at = range.start;
+        // Statements may overlap and come in any order.
+        while let Some(pruning) = declared.iter().find(|pruning| pruning.from <= at && at < pruning.to) {
+            at = pruning.to;
+        }
+        at < range.end
+    })
 }

@@ -4,8 +4,9 @@
 //! root), carried by a signed note. Extension lines are legal and ignored; we never write one, and no time is in it:
 //! time belongs in a record.
 
+use crate::key::{SigningKey, VerifierKey};
 use crate::merkle::{Frontier, Hash};
-use crate::note::{NoteError, SignedNote, SigningKey, VerifierKey};
+use crate::note::{self, NoteError, SignedNote};
 
 /// What a log promises: the first `size` records of `origin` have this `root`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +42,8 @@ impl Checkpoint {
     }
 
     /// The signed note, as it is kept and published.
-    pub fn sign(self, key: &SigningKey) -> SignedCheckpoint {
-        SignedCheckpoint { note: key.sign(&self.to_text()), checkpoint: self }
+    pub fn sign(self, keys: &[&SigningKey]) -> SignedCheckpoint {
+        SignedCheckpoint { note: note::sign(&self.to_text(), keys), checkpoint: self }
     }
 
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
@@ -74,6 +75,11 @@ impl SignedCheckpoint {
         let checkpoint = Checkpoint::open(note, trusted)?;
         let note = String::from_utf8(note.to_vec()).map_err(|_| NoteError::Utf8)?;
         Ok(SignedCheckpoint { checkpoint, note })
+    }
+
+    /// Whether `key` signed it too.
+    pub fn is_signed_by(&self, key: &VerifierKey) -> bool {
+        SignedNote::parse(self.note.as_bytes()).is_ok_and(|note| note.is_signed_by(key))
     }
 }
 
@@ -125,7 +131,7 @@ mod tests {
         fn what_was_signed_reads_back(size: u64, root: [u8; 32], seed: [u8; 32]) {
             let key = SigningKey::from_seed("log.example/a", &seed).unwrap();
             let written = Checkpoint { origin: "log.example/a".into(), size, root: Hash::from_bytes(root) };
-            let signed = written.sign(&key);
+            let signed = written.sign(&[&key]);
             prop_assert_eq!(SignedCheckpoint::open(signed.note.as_bytes(), &[key.verifier().clone()]), Ok(signed));
         }
 

@@ -34,16 +34,21 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Puts a file with these bytes in place, all or nothing, durably. Returns it open, standing at its end.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    replace_with(path, |file| file.write_all(bytes))
+}
+
+/// Puts a file in place that `write` fills, all or nothing, durably. Returns it open, standing at its end.
+pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let temporary = temporary(path);
-    let write = || {
+    let replace = || {
         let mut file = private().truncate(true).open(&temporary)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(file)
     };
-    write().inspect_err(|_: &io::Error| {
+    replace().inspect_err(|_: &io::Error| {
         // The first error is the one to report; what this leaves behind, the next start removes.
         let _ = fs::remove_file(&temporary);
     })

@@ -22,11 +22,13 @@ pub enum Kind {
     Checkpoint = 3,
     /// A checkpoint written when the log was closed in order.
     ClosingCheckpoint = 4,
+    /// Leaf hashes of records whose bytes were pruned.
+    Pruned = 5,
 }
 
 impl Kind {
     fn from_flags(flags: u32) -> Option<Self> {
-        [Kind::Header, Kind::Record, Kind::Checkpoint, Kind::ClosingCheckpoint]
+        [Kind::Header, Kind::Record, Kind::Checkpoint, Kind::ClosingCheckpoint, Kind::Pruned]
             .into_iter()
             .find(|kind| *kind as u32 == flags)
     }
@@ -47,7 +49,7 @@ pub enum FrameError {
     Torn { bytes: u64 },
     #[error("expected a frame length of 1 to {MAX_PAYLOAD_BYTES}, found {found}")]
     Length { found: u32 },
-    #[error("expected a frame kind of 1 to 4 in the flags, found {found:#x}")]
+    #[error("expected a frame kind of 1 to 5 in the flags, found {found:#x}")]
     Flags { found: u32 },
     /// `last`: nothing follows this frame.
     #[error("expected the bytes of this frame to have CRC {stored:08x}, found {computed:08x}")]
@@ -72,19 +74,26 @@ fn crc(len: [u8; 4], flags: [u8; 4], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, payload)
 }
 
+/// How much is read at once: many frames, and at least one of the longest.
+const BUFFER_BYTES: usize = 512 << 10;
+
 /// Reads frame after frame, up to a length fixed beforehand, so that a file can be read while it grows.
 #[derive(Debug)]
 pub struct Frames<R> {
     reader: R,
+    /// Where the next frame begins in the file.
     offset: u64,
     end: u64,
-    payload: Vec<u8>,
+    /// What was read and not yet given out stands at `start..filled`, and `start` is at `offset` in the file.
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
 }
 
 impl<R: Read + Seek> Frames<R> {
     /// Frames from `offset` on, where `reader` stands now, to `end`.
     pub fn new(reader: R, offset: u64, end: u64) -> Self {
-        Frames { reader, offset, end, payload: Vec::new() }
+        Frames { reader, offset, end, buffer: Vec::new(), start: 0, filled: 0 }
     }
 
     /// Where the next frame begins: after an error, where the bad one begins.
@@ -100,6 +109,7 @@ impl<R: Read + Seek> Frames<R> {
     /// Reads on to a new end of the file, after [`FrameError::Torn`] or the end.
     pub fn extend(&mut self, end: u64) -> io::Result<()> {
         self.end = end;
+        (self.start, self.filled) = (0, 0);
         self.reader.seek(SeekFrom::Start(self.offset)).map(drop)
     }
 
@@ -110,14 +120,14 @@ impl<R: Read + Seek> Frames<R> {
             return Ok(None);
         }
         let torn = FrameError::Torn { bytes: rest };
-        let mut prefix = [0; PREFIX_BYTES];
-        if rest < PREFIX_BYTES as u64 || !self.fill(&mut prefix)? {
+        if rest < PREFIX_BYTES as u64 || !self.fill(PREFIX_BYTES)? {
             return Err(torn);
         }
+        let prefix = &self.buffer[self.start..self.start + PREFIX_BYTES];
         let word = |at: usize| [prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]];
         let (len, stored, flags) = (word(0), u32::from_le_bytes(word(4)), word(8));
         let len_bytes = u32::from_le_bytes(len);
-        if prefix == [0; PREFIX_BYTES] && self.rest_is_zero(rest - PREFIX_BYTES as u64)? {
+        if prefix == [0; PREFIX_BYTES] && self.rest_is_zero()? {
             return Err(torn);
         }
         if len_bytes == 0 || len_bytes as usize > MAX_PAYLOAD_BYTES {
@@ -125,48 +135,59 @@ impl<R: Read + Seek> Frames<R> {
         }
         let found = u32::from_le_bytes(flags);
         let kind = Kind::from_flags(found).ok_or(FrameError::Flags { found })?;
-        let frame_bytes = PREFIX_BYTES as u64 + u64::from(len_bytes);
-        if frame_bytes > rest {
+        let frame_bytes = PREFIX_BYTES + len_bytes as usize;
+        if frame_bytes as u64 > rest || !self.fill(frame_bytes)? {
             return Err(torn);
         }
-        let mut payload = std::mem::take(&mut self.payload);
-        payload.resize(len_bytes as usize, 0);
-        let filled = self.fill(&mut payload);
-        self.payload = payload;
-        if !filled? {
-            return Err(torn);
-        }
-        let computed = crc(len, flags, &self.payload);
+        let (from, to) = (self.start + PREFIX_BYTES, self.start + frame_bytes);
+        let computed = crc(len, flags, &self.buffer[from..to]);
         if computed != stored {
-            return Err(FrameError::Crc { stored, computed, last: frame_bytes == rest });
+            return Err(FrameError::Crc { stored, computed, last: frame_bytes as u64 == rest });
         }
         let offset = self.offset;
-        self.offset += frame_bytes;
-        Ok(Some(Frame { offset, kind, payload: &self.payload }))
+        self.start = to;
+        self.offset += frame_bytes as u64;
+        Ok(Some(Frame { offset, kind, payload: &self.buffer[from..to] }))
     }
 
-    /// Fills `buffer`, or says `false` when the file turned out shorter than its announced length.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<bool, FrameError> {
-        match self.reader.read_exact(buffer) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(FrameError::Io(error)),
+    /// Makes `wanted` bytes stand at `start`, or says `false` when the file turned out shorter than its announced length.
+    fn fill(&mut self, wanted: usize) -> Result<bool, FrameError> {
+        if self.filled - self.start >= wanted {
+            return Ok(true);
         }
+        self.buffer.resize(BUFFER_BYTES, 0);
+        self.buffer.copy_within(self.start..self.filled, 0);
+        (self.start, self.filled) = (0, self.filled - self.start);
+        let unread = self.end - self.offset - self.filled as u64;
+        let most = BUFFER_BYTES.min(self.filled + usize::try_from(unread).unwrap_or(usize::MAX - self.filled));
+        while self.filled < wanted {
+            match self.reader.read(&mut self.buffer[self.filled..most]) {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(FrameError::Io(error)),
+            }
+        }
+        Ok(true)
     }
 
     /// A file whose length reached the disk before its data ends in zeros: the other shape of a torn frame.
-    fn rest_is_zero(&mut self, bytes: u64) -> Result<bool, FrameError> {
-        let mut rest = self.reader.by_ref().take(bytes);
-        let mut buffer = [0; 4096];
-        loop {
-            let count = rest.read(&mut buffer).map_err(FrameError::Io)?;
-            if count == 0 {
-                return Ok(true);
-            }
-            if buffer[..count].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
+    fn rest_is_zero(&mut self) -> Result<bool, FrameError> {
+        if self.buffer[self.start..self.filled].iter().any(|byte| *byte != 0) {
+            return Ok(false);
         }
+        let unread = self.end - self.offset - (self.filled - self.start) as u64;
+        let mut rest = self.reader.by_ref().take(unread);
+        let mut buffer = [0; 4096];
+        let zero = loop {
+            let count = rest.read(&mut buffer).map_err(FrameError::Io)?;
+            if count == 0 || buffer[..count].iter().any(|byte| *byte != 0) {
+                break count == 0;
+            }
+        };
+        // The buffer and the reader no longer stand together.
+        self.extend(self.end).map_err(FrameError::Io)?;
+        Ok(zero)
     }
 }
 

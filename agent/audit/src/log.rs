@@ -1,9 +1,10 @@
-//! The log as its one writer sees it: append, flush, checkpoint, close.
+//! The log as its one writer sees it: append, commit, checkpoint, prune, close.
 //!
-//! A record is in the log once [`Log::append`] returned, durable once [`Log::flush`] did, and signed once a
-//! checkpoint over it was written. A checkpoint is published only when everything it signs is durable. No clock is
-//! read here, no record is written by this module itself, and records that say "started" or "recovered" are the
-//! caller's to append.
+//! A record is in the log once [`Log::append`] returned, durable once [`Log::commit`] did, and signed once a checkpoint
+//! over it is durable. A checkpoint is published only when everything that it signs is durable, so the published
+//! checkpoint says what is. No clock is read here: time is passed to [`Log::tick`]. The only records that this module
+//! writes of its own are statements; what is around them comes from the
+//! [`Keeper`](crate::statement::Keeper).
 
 use std::fs::File;
 use std::io;
@@ -12,14 +13,20 @@ use std::time::Duration;
 
 use crate::chain::Violation;
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
+use crate::epoch::EpochSigner;
 use crate::files;
 use crate::frame::{FrameError, Kind};
+use crate::key::{KeyError, SigningKey};
 use crate::merkle::{Frontier, Hash, leaf_hash};
-use crate::note::SigningKey;
-use crate::record::{Draft, SealError};
-use crate::recovery::{Recovered, Recovery, recover};
-use crate::segment::Header;
-use crate::writer::{SegmentWriter, WriteError};
+use crate::options::Options;
+use crate::prune;
+use crate::reader::ReadError;
+use crate::record::{Draft, DraftError, SealError};
+use crate::recovery::{self, Recovery, recover};
+use crate::segment::{self, Header};
+use crate::statement::{Opener, Pruned, Statement};
+use crate::tree::TreeWriter;
+use crate::writer::SegmentWriter;
 
 /// The latest checkpoint, in the log directory.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
@@ -27,30 +34,6 @@ pub const CHECKPOINT_FILE: &str = "checkpoint";
 const LOCK_FILE: &str = "lock";
 /// What the checkpoint file is called in messages.
 pub(crate) const PUBLISHED: &str = "the file `checkpoint`";
-
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Signs the checkpoints; its name is the log's origin.
-    pub key: SigningKey,
-    /// A segment that has reached this size is followed by a new one.
-    pub segment_bytes: u64,
-    /// [`Log::tick`] writes a checkpoint after so many records, …
-    pub checkpoint_every_records: u64,
-    /// … or after so much time, whichever is first.
-    pub checkpoint_every: Duration,
-}
-
-impl Options {
-    /// Segments of 64 MiB, a checkpoint every 1024 records or 10 seconds.
-    pub fn new(key: SigningKey) -> Self {
-        Options {
-            key,
-            segment_bytes: 64 << 20,
-            checkpoint_every_records: 1024,
-            checkpoint_every: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Where a record went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +54,12 @@ pub enum LogError {
     Corrupt { file: PathBuf, offset: u64, source: Box<Violation> },
     #[error(transparent)]
     Seal(#[from] SealError),
-    #[error("the log in {} takes no more records: {reason}; open it anew", dir.display())]
-    Failed { dir: PathBuf, reason: String },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the event around a statement of the log cannot become a record")]
+    Keeper(#[source] DraftError),
+    #[error("no key for a new epoch")]
+    Epoch(#[source] KeyError),
 }
 
 impl LogError {
@@ -86,6 +73,12 @@ impl LogError {
             violation => LogError::Corrupt { file: file.to_owned(), offset, source: Box::new(violation) },
         }
     }
+
+    /// Whether the disk is full: what freeing room would mend.
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, LogError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
 }
 
 /// A log open for writing. Dropping it without [`Log::close`] is what a crash looks like to the next opener.
@@ -93,19 +86,28 @@ impl LogError {
 pub struct Log {
     dir: PathBuf,
     options: Options,
-    segment: SegmentWriter,
+    pub(crate) segment: SegmentWriter,
+    tree_files: TreeWriter,
     tree: Frontier,
     prev: Hash,
-    /// The last checkpoint written to the segment.
+    epoch: EpochSigner,
+    /// The last checkpoint pushed to the segment.
     checkpoint: SignedCheckpoint,
-    /// Whether the file `checkpoint` holds it.
-    published: bool,
-    /// Whether frames were written since the last flush.
-    unflushed: bool,
-    /// When the last checkpoint was due by time, in the caller's clock.
-    ticked: Option<Duration>,
-    failed: Option<String>,
+    /// The last one in the file `checkpoint`.
+    published: SignedCheckpoint,
+    /// Records that are durable.
+    durable: u64,
+    times: Times,
     _lock: Lock,
+}
+
+/// When things were last done, in the caller's clock; `None` until the first [`Log::tick`].
+#[derive(Debug, Default)]
+struct Times {
+    checkpoint: Option<Duration>,
+    epoch: Option<Duration>,
+    /// When the first record that is not durable was seen waiting.
+    waiting: Option<Duration>,
 }
 
 /// The directory's lock, held by this writer. Unlocked and not only closed: a child that another thread is just starting
@@ -121,7 +123,7 @@ impl Drop for Lock {
 }
 
 impl Log {
-    /// Opens the log in `dir`, or creates one there.
+    /// Opens the log in `dir`, or creates one there. What recovery found is stated by a record, and a new epoch begins.
     pub fn open(dir: &Path, options: Options) -> Result<(Log, Recovery), LogError> {
         files::create_private_dir(dir).map_err(LogError::io("create the log directory", dir))?;
         let lock = lock(dir)?;
@@ -133,29 +135,36 @@ impl Log {
             }
             None => {
                 create(dir, &options.key)?;
-                let created = Recovery { created: true, last_seq: None, clean_stop: true, dropped_bytes: 0 };
                 let path = dir.to_owned();
                 let missing = LogError::Io { doing: "find again", path, source: io::ErrorKind::NotFound.into() };
-                (recover(dir, options.key.verifier())?.ok_or(missing)?, created)
+                (recover(dir, options.key.verifier())?.ok_or(missing)?, Recovery::of_a_new_log())
             }
         };
-        let Recovered { chain, segment, checkpoint, published, .. } = recovered;
+        let tree_files = recovery::tree_files(dir, &recovered)?;
+        let Header { tree, prev, .. } = recovered.state;
         let mut log = Log {
             dir: dir.to_owned(),
+            epoch: EpochSigner::new(&options.key, options.seeds, recovered.next_epoch).map_err(LogError::Epoch)?,
             options,
-            segment,
-            tree: chain.tree,
-            prev: chain.prev,
-            checkpoint,
-            published,
-            // What a crashed writer left in the page cache is in the tree now and must be durable before it is signed.
-            unflushed: true,
-            ticked: None,
-            failed: None,
+            segment: recovered.segment,
+            tree_files,
+            durable: tree.size(),
+            tree,
+            prev,
+            published: recovered.checkpoint.clone(),
+            checkpoint: recovered.checkpoint,
+            times: Times::default(),
             _lock: lock,
         };
-        log.flush()?;
-        log.publish()?;
+        if !recovered.published {
+            log.publish()?;
+        }
+        if let Some(statement) = recovery.statement() {
+            log.state(&statement)?;
+        }
+        log.state(&Statement::Epoch(log.epoch.statement(Opener::Node, log.options.checkpoint_every_records)))?;
+        log.sign(Kind::Checkpoint);
+        log.commit()?;
         Ok((log, recovery))
     }
 
@@ -164,118 +173,183 @@ impl Log {
         self.options.key.verifier().name()
     }
 
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The sequence number that the next record gets.
     pub fn next_seq(&self) -> u64 {
         self.tree.size()
     }
 
-    /// The last checkpoint.
-    pub fn last_checkpoint(&self) -> &SignedCheckpoint {
-        &self.checkpoint
+    /// Records that are durable: they outlive a power failure.
+    pub fn durable(&self) -> u64 {
+        self.durable
     }
 
-    /// Seals the draft and writes it. On an error the log is as it was, and the same draft can be appended again.
-    pub fn append(&mut self, draft: &mut Draft) -> Result<Appended, LogError> {
-        self.check_usable()?;
+    /// The number of the epoch whose key signs now.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.number()
+    }
+
+    /// The last checkpoint that is published; everything it signs is durable.
+    pub fn last_checkpoint(&self) -> &SignedCheckpoint {
+        &self.published
+    }
+
+    /// Seals the draft and keeps it for the next commit. On an error the log is as it was, and the same draft can be
+    /// appended again.
+    pub fn append(&mut self, draft: &Draft) -> Result<Appended, LogError> {
+        if self.segment.pending_bytes() >= self.options.backlog_bytes {
+            self.commit()?;
+        }
+        let appended = self.push(draft)?;
+        if self.tree.size() - self.checkpoint.checkpoint.size >= self.options.checkpoint_every_records.max(1) {
+            self.sign(Kind::Checkpoint);
+        }
+        Ok(appended)
+    }
+
+    fn push(&mut self, draft: &Draft) -> Result<Appended, LogError> {
         let seq = self.tree.size();
         let bytes = draft.seal(self.options.key.verifier().name(), seq, &self.prev)?;
-        if self.segment.len() >= self.options.segment_bytes && seq > self.segment.first_seq {
-            self.rotate()?;
-        }
-        self.write(Kind::Record, &bytes, "append a record to")?;
-        self.prev = leaf_hash(&bytes);
-        self.tree.push(self.prev);
-        Ok(Appended { seq, leaf: self.prev })
+        let leaf = leaf_hash(&bytes);
+        self.tree_files.push(leaf).map_err(LogError::io("open the hashes of the tree in", &self.dir))?;
+        self.segment.push(Kind::Record, &bytes);
+        self.prev = leaf;
+        self.tree.push(leaf);
+        Ok(Appended { seq, leaf })
     }
 
-    /// Writes a checkpoint if one is due; `now` is any clock that does not go back. When there is nothing new to sign
-    /// the last checkpoint is published again: a sign of life for whoever it is shipped to.
-    pub fn tick(&mut self, now: Duration) -> Result<Option<&SignedCheckpoint>, LogError> {
-        let since = now.saturating_sub(*self.ticked.get_or_insert(now));
-        let records = self.tree.size() - self.checkpoint.checkpoint.size;
-        if since < self.options.checkpoint_every && records < self.options.checkpoint_every_records.max(1) {
-            return Ok(None);
+    fn state(&mut self, statement: &Statement) -> Result<Appended, LogError> {
+        let draft = Draft::stating(self.options.keeper.event(statement), statement).map_err(LogError::Keeper)?;
+        self.push(&draft)
+    }
+
+    /// Does what is due: a commit, a checkpoint, a new epoch. `now` is any clock that does not go back. When there is
+    /// nothing new to sign the last checkpoint is published again: a sign of life for whoever it is shipped to.
+    pub fn tick(&mut self, now: Duration) -> Result<(), LogError> {
+        let since = |last: &mut Option<Duration>| now.saturating_sub(*last.get_or_insert(now));
+        if since(&mut self.times.epoch) >= self.options.epoch_every {
+            self.times.epoch = Some(now);
+            self.next_epoch()?;
         }
-        self.published = false;
-        self.checkpoint()?;
-        self.ticked = Some(now);
-        Ok(Some(&self.checkpoint))
+        if since(&mut self.times.checkpoint) >= self.options.checkpoint_every {
+            self.times.checkpoint = Some(now);
+            self.checkpoint()?;
+            return self.publish();
+        }
+        let waiting = self.tree.size() - self.durable;
+        if waiting == 0 {
+            self.times.waiting = None;
+            return Ok(());
+        }
+        let full = waiting >= self.options.commit_every_records.max(1);
+        if full || since(&mut self.times.waiting) >= self.options.commit_every {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// How long after a [`Log::tick`] at `now` the next is due, if a record waits to become durable.
+    pub fn commit_due_in(&self, now: Duration) -> Option<Duration> {
+        let waiting = self.times.waiting.filter(|_| self.tree.size() > self.durable)?;
+        Some(self.options.commit_every.saturating_sub(now.saturating_sub(waiting)))
+    }
+
+    /// Makes everything appended durable, publishes a checkpoint that became so, and begins a new segment when this one
+    /// is full. On an error nothing is lost, and the next commit goes on.
+    pub fn commit(&mut self) -> Result<(), LogError> {
+        self.segment.commit().map_err(LogError::io("write", &self.segment.path))?;
+        self.durable = self.tree.size();
+        self.times.waiting = None;
+        if self.published != self.checkpoint {
+            self.publish()?;
+        }
+        self.tree_files.commit().map_err(LogError::io("write the hashes of the tree in", &self.dir))?;
+        if self.segment.len() >= self.options.segment_bytes && self.tree.size() > self.segment.first_seq {
+            self.rotate()?;
+        }
+        Ok(())
     }
 
     /// Signs all records so far, makes them durable, and publishes the checkpoint.
     pub fn checkpoint(&mut self) -> Result<&SignedCheckpoint, LogError> {
-        self.check_usable()?;
         if self.checkpoint.checkpoint.size < self.tree.size() {
-            self.sign(Kind::Checkpoint)?;
+            self.sign(Kind::Checkpoint);
         }
-        self.flush()?;
-        self.publish()?;
-        Ok(&self.checkpoint)
+        self.commit()?;
+        Ok(&self.published)
     }
 
-    /// Makes every record appended so far durable.
-    pub fn flush(&mut self) -> Result<(), LogError> {
-        self.check_usable()?;
-        if self.unflushed {
-            // After a failed flush the kernel may forget what it could not write, so flushing again proves nothing.
-            self.segment.sync().map_err(|source| {
-                self.failed = Some(format!("flushing {} failed: {source}", self.segment.path.display()));
-                LogError::io("flush", &self.segment.path)(source)
-            })?;
-            self.unflushed = false;
+    /// Begins the next epoch: its key is stated by a record that the present key signs, and the present key is
+    /// forgotten.
+    pub fn next_epoch(&mut self) -> Result<(), LogError> {
+        let next = self.epoch.next(&self.options.key, self.options.seeds).map_err(LogError::Epoch)?;
+        let statement = next.statement(Opener::Epoch, self.options.checkpoint_every_records);
+        self.state(&Statement::Epoch(statement))?;
+        self.sign(Kind::Checkpoint);
+        self.epoch = next;
+        self.commit()
+    }
+
+    /// Removes the bytes of the records before `to`, as far as whole segments allow, after having said so in a record.
+    /// Their hashes stay, and so do the records of the log's own life. `None` when there is nothing to remove.
+    pub fn prune(&mut self, to: u64, reason: &str) -> Result<Option<Pruned>, LogError> {
+        let segments = segment::list(&self.dir).map_err(LogError::io("list the log directory", &self.dir))?;
+        let failed = |path: PathBuf| move |source| LogError::Io { doing: "prune", path, source };
+        let mut doomed = Vec::new();
+        for pair in segments.windows(2).filter(|pair| pair[1].first_seq <= to) {
+            if prune::holds_bytes(&pair[0].path).map_err(failed(pair[0].path.clone()))? {
+                doomed.push((pair[0].path.clone(), pair[0].first_seq, pair[1].first_seq));
+            }
         }
-        Ok(())
+        let (Some((_, from, _)), Some((_, _, to))) = (doomed.first(), doomed.last()) else { return Ok(None) };
+        let pruned = Pruned { from: *from, to: *to, reason: reason.to_owned() };
+        self.state(&Statement::Pruned(pruned.clone()))?;
+        self.checkpoint()?;
+        for (path, _, _) in doomed {
+            prune::prune(&path).map_err(failed(path))?;
+        }
+        Ok(Some(pruned))
     }
 
     /// Signs everything and marks the stop as orderly.
     pub fn close(mut self) -> Result<SignedCheckpoint, LogError> {
-        self.check_usable()?;
-        self.sign(Kind::ClosingCheckpoint)?;
-        self.flush()?;
+        self.sign(Kind::ClosingCheckpoint);
+        self.segment.commit().map_err(LogError::io("write", &self.segment.path))?;
         self.publish()?;
+        self.tree_files.commit().map_err(LogError::io("write the hashes of the tree in", &self.dir))?;
         Ok(self.checkpoint)
     }
 
-    fn check_usable(&self) -> Result<(), LogError> {
-        match &self.failed {
-            None => Ok(()),
-            Some(reason) => Err(LogError::Failed { dir: self.dir.clone(), reason: reason.clone() }),
-        }
+    fn signed(&self) -> SignedCheckpoint {
+        Checkpoint::of(self.origin(), &self.tree).sign(&[&self.options.key, self.epoch.key()])
     }
 
-    fn write(&mut self, kind: Kind, payload: &[u8], doing: &'static str) -> Result<(), LogError> {
-        self.unflushed = true;
-        self.segment.append(kind, payload).map_err(|error| match error {
-            WriteError::Undone(source) => LogError::io(doing, &self.segment.path)(source),
-            WriteError::Stuck { write, undo } => {
-                let path = self.segment.path.display();
-                self.failed = Some(format!("writing to {path} failed ({write}), and so did undoing it ({undo})"));
-                LogError::io(doing, &self.segment.path)(write)
-            }
-        })
-    }
-
-    fn sign(&mut self, kind: Kind) -> Result<(), LogError> {
-        let signed = Checkpoint::of(self.origin(), &self.tree).sign(&self.options.key);
-        self.write(kind, signed.note.as_bytes(), "append a checkpoint to")?;
-        self.checkpoint = signed;
-        self.published = false;
-        Ok(())
+    fn sign(&mut self, kind: Kind) {
+        self.checkpoint = self.signed();
+        self.segment.push(kind, self.checkpoint.note.as_bytes());
     }
 
     /// Puts the last checkpoint, which must be durable, where others look for it.
     fn publish(&mut self) -> Result<(), LogError> {
-        if !self.published {
-            publish(&self.dir, &self.checkpoint)?;
-            self.published = true;
-        }
+        publish(&self.dir, &self.checkpoint)?;
+        self.published = self.checkpoint.clone();
         Ok(())
     }
 
-    /// Ends this segment with a checkpoint, and begins the next with the same.
+    /// Ends this segment with a checkpoint of the epoch in force, and begins the next with the same.
     fn rotate(&mut self) -> Result<(), LogError> {
-        self.checkpoint()?;
-        let header = header(&self.options.key, self.prev, self.tree.clone());
+        if self.checkpoint != self.signed() {
+            self.sign(Kind::Checkpoint);
+            self.segment.commit().map_err(LogError::io("write", &self.segment.path))?;
+            self.publish()?;
+        }
+        self.tree_files.sync().map_err(LogError::io("flush the hashes of the tree in", &self.dir))?;
+        let key = self.options.key.verifier().clone();
+        let epoch = Some(self.epoch.in_force(self.options.checkpoint_every_records));
+        let header = Header { origin: key.name().to_owned(), key, epoch, prev: self.prev, tree: self.tree.clone() };
         self.segment = SegmentWriter::create(&self.dir, &header, &self.checkpoint)
             .map_err(LogError::io("create a segment in", &self.dir))?;
         Ok(())
@@ -292,13 +366,10 @@ fn lock(dir: &Path) -> Result<Lock, LogError> {
     }
 }
 
-fn header(key: &SigningKey, prev: Hash, tree: Frontier) -> Header {
-    Header { origin: key.verifier().name().to_owned(), key: key.verifier().clone(), prev, tree }
-}
-
 fn create(dir: &Path, key: &SigningKey) -> Result<(), LogError> {
-    let header = header(key, Hash::ZERO, Frontier::new());
-    let empty = Checkpoint::of(key.verifier().name(), &header.tree).sign(key);
+    let (origin, key_text) = (key.verifier().name().to_owned(), key.verifier().clone());
+    let header = Header { origin, key: key_text, epoch: None, prev: Hash::ZERO, tree: Frontier::new() };
+    let empty = Checkpoint::of(key.verifier().name(), &header.tree).sign(&[key]);
     SegmentWriter::create(dir, &header, &empty).map_err(LogError::io("create a segment in", dir))?;
     publish(dir, &empty)
 }
@@ -321,54 +392,71 @@ mod tests {
     }
 
     fn draft(message: &str) -> Draft {
-        Draft::new(Map::from_iter([("message".to_owned(), message.into())])).unwrap()
+        let fields = [("class_uid".to_owned(), 1001.into()), ("message".to_owned(), message.into())];
+        Draft::new(Map::from_iter(fields)).unwrap()
     }
 
     #[track_caller]
     fn check_intact(dir: &Path, records: u64) {
         let report = verify(dir, &[options().key.verifier().clone()], &verify::Options::default()).unwrap();
         assert!(matches!(report.verdict, Verdict::Intact), "{report}");
-        assert_eq!((report.records, report.torn_bytes), (records, 0));
+        assert_eq!(report.records, records);
     }
 
-    /// The disk takes any number of bytes of the frame, from none to all but one, and then no more.
+    /// The disk takes any number of bytes of the frames, from none to all but one, and then no more.
     #[test]
-    fn a_full_disk_loses_nothing_and_the_same_record_is_appended_once_there_is_room() {
+    fn a_full_disk_loses_nothing_and_the_records_are_durable_once_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(dir.path(), options()).unwrap();
         for written_bytes in [0, 1, 11, 12, 13, 100, 250] {
-            let (seq, mut draft) = (log.next_seq(), draft("kept"));
-            log.segment.fault = Some(Fault { written_bytes, undo_fails: false });
-            let error = log.append(&mut draft).unwrap_err();
-            assert!(matches!(&error, LogError::Io { doing: "append a record to", .. }), "{error}");
-            assert!(matches!(log.checkpoint(), Ok(_) | Err(LogError::Io { .. })));
-            check_intact(dir.path(), seq);
+            let durable = log.durable();
+            log.append(&draft("kept")).unwrap();
+            log.segment.fault = Some(Fault::Full { written_bytes });
+            for _ in 0..2 {
+                let error = log.commit().unwrap_err();
+                assert!(error.is_storage_full(), "{error}");
+                log.append(&draft("kept too")).unwrap();
+            }
+            assert_eq!(log.durable(), durable);
             log.segment.fault = None;
-            assert_eq!(log.append(&mut draft).unwrap().seq, seq);
-            check_intact(dir.path(), seq + 1);
+            log.commit().unwrap();
+            assert_eq!(log.durable(), durable + 3);
+            check_intact(dir.path(), durable + 3);
         }
         log.close().unwrap();
-        check_intact(dir.path(), 7);
+        check_intact(dir.path(), 22);
     }
 
     #[test]
-    fn a_log_that_cannot_undo_a_torn_write_says_so_and_is_whole_again_after_reopening() {
+    fn what_waits_while_nothing_can_be_written_is_bounded_and_then_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(dir.path(), Options { backlog_bytes: 2000, ..options() }).unwrap();
+        log.segment.fault = Some(Fault::Full { written_bytes: 0 });
+        let taken = (0..100).take_while(|_| log.append(&draft("waits")).is_ok()).count() as u64;
+        assert!((3..20).contains(&taken), "{taken}");
+        log.segment.fault = None;
+        log.append(&draft("there is room")).unwrap();
+        log.close().unwrap();
+        check_intact(dir.path(), taken + 2);
+    }
+
+    /// A failed flush may have lost what it was to flush: the file here was cut back to what was durable before.
+    #[test]
+    fn after_a_failed_flush_the_segment_is_written_anew_and_nothing_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(dir.path(), options()).unwrap();
-        log.append(&mut draft("first")).unwrap();
-        log.segment.fault = Some(Fault { written_bytes: 20, undo_fails: true });
-        assert!(matches!(log.append(&mut draft("second")), Err(LogError::Io { .. })));
+        log.append(&draft("durable")).unwrap();
+        log.commit().unwrap();
+        log.append(&draft("lost by the disk")).unwrap();
+        log.segment.fault = Some(Fault::FlushFails);
+        let error = log.commit().unwrap_err();
+        assert!(matches!(&error, LogError::Io { doing: "write", .. }), "{error}");
+        log.append(&draft("while it is broken")).unwrap();
         log.segment.fault = None;
-        let error = log.append(&mut draft("third")).unwrap_err().to_string();
-        assert!(error.contains("takes no more records: writing to") && error.contains("so did undoing it"), "{error}");
-        assert!(matches!(log.checkpoint(), Err(LogError::Failed { .. })));
-        drop(log);
-
-        let (mut log, recovery) = Log::open(dir.path(), options()).unwrap();
-        let expect = Recovery { created: false, last_seq: Some(0), clean_stop: false, dropped_bytes: 20 };
-        assert_eq!(recovery, expect);
-        assert_eq!(log.append(&mut draft("again")).unwrap().seq, 1);
+        log.commit().unwrap();
+        check_intact(dir.path(), 4);
+        log.append(&draft("after it")).unwrap();
         log.close().unwrap();
-        check_intact(dir.path(), 2);
+        check_intact(dir.path(), 5);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Formulas: RFC 6962 §2.1. A tree of `n` leaves is a row of perfect subtrees, one for each bit set in `n`; the
 //! [`Frontier`] keeps only their roots, so appending costs one node hash on average and at most 64 hashes are held.
-//! Proofs of inclusion and consistency are not here.
+//! Proofs of inclusion and consistency are in `proof`.
 
 use std::fmt;
 
@@ -34,6 +34,17 @@ impl Hash {
         BASE64.decode(text).ok()?.try_into().ok().map(Hash)
     }
 
+    /// 64 lowercase hexadecimal digits, as `Display` writes them.
+    pub(crate) fn to_hex(self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        hex
+    }
+
     /// Reads 64 lowercase hexadecimal digits, the one form that `Display` writes.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
@@ -58,7 +69,7 @@ fn hex_digit(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.to_hex().iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
     }
 }
 

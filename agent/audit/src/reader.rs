@@ -68,6 +68,8 @@ impl Reader {
                         return Ok(Some(Entry { seq, bytes: frame.payload.to_vec() }));
                     }
                 }
+                // Records without their bytes are passed over: the entries' numbers tell.
+                Ok(Some(frame)) if frame.kind == Kind::Pruned => self.seq += frame.payload.len() as u64 / 32,
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     if !self.go_on(true)? {
@@ -79,14 +81,14 @@ impl Reader {
                         return Ok(None);
                     }
                     if self.frames.end() == self.frames.offset() + bytes {
-                        return Err(damaged(
+                        return Err(ReadError::damaged(
                             &self.segment.path,
                             self.frames.offset(),
                             FrameError::Torn { bytes }.into(),
                         ));
                     }
                 }
-                Err(error) => return Err(damaged(&self.segment.path, self.frames.offset(), error.into())),
+                Err(error) => return Err(ReadError::damaged(&self.segment.path, self.frames.offset(), error.into())),
             }
         }
     }
@@ -119,13 +121,15 @@ impl Iterator for Reader {
 
 fn open(path: &Path) -> Result<SegmentFrames, ReadError> {
     let len = fs::metadata(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?.len();
-    let (_, frames) = segment::open(path, len).map_err(|error| damaged(path, 0, error))?;
+    let (_, frames) = segment::open(path, len).map_err(|error| ReadError::damaged(path, 0, error))?;
     Ok(frames)
 }
 
-fn damaged(path: &Path, offset: u64, source: SegmentError) -> ReadError {
-    match source {
-        SegmentError::Frame(FrameError::Io(source)) => ReadError::Io { path: path.to_owned(), source },
-        source => ReadError::Damaged { path: path.to_owned(), offset, source },
+impl ReadError {
+    pub(crate) fn damaged(path: &Path, offset: u64, source: SegmentError) -> Self {
+        match source {
+            SegmentError::Frame(FrameError::Io(source)) => ReadError::Io { path: path.to_owned(), source },
+            source => ReadError::Damaged { path: path.to_owned(), offset, source },
+        }
     }
 }

@@ -1,18 +1,22 @@
 //! Opening a log that exists: find its end, and drop a final frame that was being written when the writer stopped.
 //!
-//! Nothing else is ever repaired. Only the last segment is read: its header carries the tree and hash before it, and
+//! Nothing else is ever repaired, and what was dropped is stated by a record. Only the last segment is read: its header carries the tree and hash before it, and
 //! its opening checkpoint signs them. Whether the earlier segments are whole is what verifying is for.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::chain::{Accepted, Chain, Pin, Violation};
+use crate::chain::{self, Accepted, Chain, Pin, Violation};
 use crate::checkpoint::SignedCheckpoint;
 use crate::frame::FrameError;
+use crate::key::VerifierKey;
+use crate::leaves;
 use crate::log::{CHECKPOINT_FILE, LogError, PUBLISHED};
-use crate::note::VerifierKey;
-use crate::segment::{self, SegmentPath};
+use crate::merkle::{Hash, leaf_hash};
+use crate::segment::{self, Header, SegmentPath};
+use crate::statement::{self, Statement};
+use crate::tree::TreeWriter;
 use crate::writer::SegmentWriter;
 
 /// What opening a log found. What is here belongs into the first record of the new run.
@@ -24,18 +28,38 @@ pub struct Recovery {
     pub last_seq: Option<u64>,
     /// The previous writer closed the log in order. Also true of a log just created.
     pub clean_stop: bool,
-    /// Bytes of an unfinished final frame that were dropped: at most one record, whose appending never returned.
+    /// Records that the last checkpoint covers.
+    pub signed: u64,
+    /// Bytes of an unfinished final frame that were dropped: at most one record, which was never durable.
     pub dropped_bytes: u64,
+    /// The last record's bytes; `None` too where they were pruned.
+    pub last_record: Option<Vec<u8>>,
+}
+
+impl Recovery {
+    pub(crate) fn of_a_new_log() -> Self {
+        Recovery { created: true, last_seq: None, clean_stop: true, signed: 0, dropped_bytes: 0, last_record: None }
+    }
+
+    /// What the log must say of it, if anything.
+    pub(crate) fn statement(&self) -> Option<Statement> {
+        let Recovery { last_seq, signed, dropped_bytes, .. } = *self;
+        (!self.clean_stop).then_some(Statement::Recovered(statement::Recovered { last_seq, signed, dropped_bytes }))
+    }
 }
 
 /// An existing log, ready to be written on.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) chain: Chain,
+    /// Where the log stands, as a segment's header would say.
+    pub(crate) state: Header,
+    pub(crate) next_epoch: u64,
     pub(crate) segment: SegmentWriter,
     pub(crate) checkpoint: SignedCheckpoint,
     /// Whether the file `checkpoint` is that checkpoint.
     pub(crate) published: bool,
+    /// The number of the segment's first record, and the leaf hashes from there on.
+    pub(crate) leaves: (u64, Vec<Hash>),
     pub(crate) recovery: Recovery,
 }
 
@@ -84,13 +108,20 @@ pub(crate) fn recover(dir: &Path, key: &VerifierKey) -> Result<Option<Recovered>
     let pins = published.into_iter().map(|signed| Pin { name: PUBLISHED, signed, framed: true }).collect();
     let mut chain = Chain::resume(&header, pins).map_err(bad(0))?;
 
-    let mut last_checkpoint = None;
-    let mut clean_stop = false;
+    let (mut last_checkpoint, mut clean_stop, mut last_record, mut leaves) = (None, false, None, Vec::new());
     loop {
         let offset = frames.offset();
         match frames.next_frame() {
             Ok(Some(frame)) => match chain.accept(&frame).map_err(bad(offset))? {
-                Accepted::Record { .. } => clean_stop = false,
+                Accepted::Record { .. } => {
+                    clean_stop = false;
+                    leaves.push(leaf_hash(frame.payload));
+                    last_record = Some(frame.payload.to_vec());
+                }
+                Accepted::Pruned { .. } => {
+                    leaves.extend(frame.payload.as_chunks::<32>().0.iter().copied().map(Hash::from_bytes));
+                    last_record = None;
+                }
                 Accepted::Checkpoint { signed, closing } => {
                     last_checkpoint = Some(signed);
                     clean_stop = closing;
@@ -103,21 +134,54 @@ pub(crate) fn recover(dir: &Path, key: &VerifierKey) -> Result<Option<Recovered>
     }
     // What was published had been made durable before: if it is not among the whole frames, this was no torn write.
     let end = frames.offset();
-    chain.finish().map_err(bad(end))?;
     let checkpoint = last_checkpoint.ok_or_else(|| bad(end)(Violation::NoOpening))?;
-    if published_note.is_none() && chain.tree.size() > 0 {
+    if published_note.is_none() && chain.size() > 0 {
         return Err(corrupt(Violation::PinMissing { pin: PUBLISHED }));
     }
 
     let dropped_bytes = len.saturating_sub(end);
-    let segment = SegmentPath { first_seq: last.first_seq, path: last.path.clone() };
-    let segment = SegmentWriter::reopen(segment, end).map_err(LogError::io("open for writing", &last.path))?;
     let recovery = Recovery {
         created: false,
-        last_seq: chain.tree.size().checked_sub(1),
+        last_seq: chain.size().checked_sub(1),
         clean_stop: clean_stop && dropped_bytes == 0,
+        signed: chain.signed(),
         dropped_bytes,
+        last_record,
     };
+    let state = chain.state.clone();
+    let next_epoch = chain.next_epoch();
+    chain::pins_are_met(&chain.into_pins(), state.first_seq()).map_err(bad(end))?;
+    let segment = SegmentPath { first_seq: last.first_seq, path: last.path.clone() };
+    let segment = SegmentWriter::reopen(segment, end).map_err(LogError::io("open for writing", &last.path))?;
     let published = published_note.as_deref() == Some(checkpoint.note.as_str());
-    Ok(Some(Recovered { chain, segment, checkpoint, published, recovery }))
+    let leaves = (last.first_seq, leaves);
+    Ok(Some(Recovered { state, next_epoch, segment, checkpoint, published, leaves, recovery }))
+}
+
+/// The hashes of the tree, up to the last record. Those of earlier segments were flushed when this segment began; those
+/// of this one are written anew; where the files are gone, all are, from the segments.
+pub(crate) fn tree_files(dir: &Path, recovered: &Recovered) -> Result<TreeWriter, LogError> {
+    let failed = || LogError::io("write the hashes of the tree in", dir);
+    let (first, leaves) = &recovered.leaves;
+    let mut files = match TreeWriter::open(dir, *first).map_err(failed())? {
+        Some(files) => files,
+        None => rebuilt(dir, *first)?,
+    };
+    leaves.iter().try_for_each(|leaf| files.push(*leaf)).map_err(failed())?;
+    files.sync().map_err(failed())?;
+    Ok(files)
+}
+
+/// The hashes of the first `size` records, from their segments, which are read but not verified.
+fn rebuilt(dir: &Path, size: u64) -> Result<TreeWriter, LogError> {
+    let failed = || LogError::io("write the hashes of the tree in", dir);
+    let empty = TreeWriter::open(dir, 0).map_err(failed())?;
+    let mut files = empty.ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
+    let mut since_commit = 0;
+    leaves::for_each(dir, size, |leaf| {
+        files.push(leaf).map_err(failed())?;
+        since_commit += 1;
+        if since_commit % 65_536 == 0 { files.commit().map_err(failed()) } else { Ok(()) }
+    })?;
+    Ok(files)
 }

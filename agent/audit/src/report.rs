@@ -48,8 +48,14 @@ pub struct Report {
     pub root: Option<String>,
     /// Bytes of an unfinished frame at the very end: normal while a writer runs and after a crash.
     pub torn_bytes: u64,
-    /// Records that declare that events were lost.
+    /// Records that declare that events were lost, or may have been.
     pub declared_gaps: u64,
+    /// Records whose bytes were removed, as other records declare; their hashes are proved.
+    pub pruned_records: u64,
+    /// Epoch keys that signed.
+    pub epochs: u64,
+    /// Epochs that only the node's key vouches for, because a process began with them.
+    pub epochs_by_node: u64,
 }
 
 impl Report {
@@ -66,7 +72,29 @@ impl Report {
             root: None,
             torn_bytes: 0,
             declared_gaps: 0,
+            pruned_records: 0,
+            epochs: 0,
+            epochs_by_node: 0,
         }
+    }
+
+    /// Adds the counts of the next segment.
+    pub(crate) fn add(&mut self, next: &Report) {
+        self.origin = next.origin.clone().or_else(|| self.origin.take());
+        self.key = next.key.clone().or_else(|| self.key.take());
+        self.segments += next.segments;
+        self.records += next.records;
+        self.checkpoints += next.checkpoints;
+        if next.root.is_some() {
+            self.signed_records = next.signed_records;
+            self.root.clone_from(&next.root);
+        }
+        self.unsigned_records = next.unsigned_records;
+        self.torn_bytes = next.torn_bytes;
+        self.declared_gaps += next.declared_gaps;
+        self.pruned_records += next.pruned_records;
+        self.epochs += next.epochs;
+        self.epochs_by_node += next.epochs_by_node;
     }
 
     /// The process exit code that says this verdict; 4 is left for questions that could not be answered.
@@ -108,6 +136,10 @@ impl fmt::Display for Report {
         if let Some(root) = &self.root {
             writeln!(f, "  signed      the first {}, root {root}", count(self.signed_records, "record"))?;
         }
+        if self.epochs > 0 {
+            let epochs = count(self.epochs, "epoch key");
+            writeln!(f, "  epochs      {epochs}, {} of them vouched for by the node's key alone", self.epochs_by_node)?;
+        }
         if self.unsigned_records > 0 {
             let unsigned = count(self.unsigned_records, "record");
             writeln!(f, "  not signed  {unsigned} after the last checkpoint: not yet signed, so not yet proved")?;
@@ -118,6 +150,10 @@ impl fmt::Display for Report {
         }
         if self.declared_gaps > 0 {
             writeln!(f, "  gaps        declared by {}", count(self.declared_gaps, "record"))?;
+        }
+        if self.pruned_records > 0 {
+            let pruned = count(self.pruned_records, "record");
+            writeln!(f, "  pruned      the bytes of {pruned}, as the log declares; their hashes are proved")?;
         }
         Ok(())
     }

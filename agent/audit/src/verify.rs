@@ -1,22 +1,27 @@
 //! Verifying a log with nothing but its directory and a public key.
 //!
 //! Every frame, record, checkpoint and header is checked against the rules in `chain`, up to the length the files
-//! had at the start, so that a log can be verified while it is written. Never answered here: whether records were
-//! cut off since the last checkpoint that left the node. Who kept such a checkpoint gives it as
-//! [`Options::expect_at_least`].
+//! had at the start, so that a log can be verified while it is written. A segment says in its header where the log stood,
+//! so segments are checked side by side and then joined in order; the answer is the same with any number of threads.
+//! Never answered here: whether records were cut off since the last checkpoint that left the node. Who kept such a
+//! checkpoint gives it as [`Options::expect_at_least`].
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
-use crate::chain::{Accepted, Chain, Pin, Violation};
+use crate::chain::{self, Accepted, Chain, Pin, Violation};
 use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::frame::FrameError;
+use crate::key::{KeyError, VerifierKey};
 use crate::log::{CHECKPOINT_FILE, PUBLISHED};
-use crate::note::{KeyError, VerifierKey};
 use crate::recovery::read_published;
 use crate::report::{Finding, Report, Verdict};
-use crate::segment::{self, SegmentError, SegmentPath};
+use crate::segment::{self, Header, SegmentError, SegmentPath};
+use crate::statement::{Epoch, Opener, Pruned, Statement};
 
 /// What the expected checkpoint is called in messages.
 const EXPECTED: &str = "the expected checkpoint";
@@ -25,6 +30,10 @@ const EXPECTED: &str = "the expected checkpoint";
 pub struct Options {
     /// A checkpoint of this log kept elsewhere: the log must contain it, so that nothing before it was cut off.
     pub expect_at_least: Option<SignedCheckpoint>,
+    /// The log is at rest: nothing may follow its last checkpoint.
+    pub at_rest: bool,
+    /// Segments checked side by side; 0 is as many as the machine has processors.
+    pub threads: usize,
 }
 
 /// Why there is no answer.
@@ -63,19 +72,20 @@ pub fn checkpoint_from_file(path: &Path, trusted: &[VerifierKey]) -> Result<Sign
 }
 
 /// Where verification stopped, and why.
+#[derive(Debug)]
 enum Stop {
-    At { place: Place, violation: Violation },
+    At { place: Location, violation: Violation },
     NoAnswer(VerifyError),
 }
 
-#[derive(Clone)]
-struct Place {
+#[derive(Clone, Debug)]
+struct Location {
     path: PathBuf,
     offset: u64,
     seq: u64,
 }
 
-impl Place {
+impl Location {
     fn stop<E: Into<Violation>>(self) -> impl FnOnce(E) -> Stop {
         move |violation| Stop::At { place: self, violation: violation.into() }
     }
@@ -108,8 +118,8 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
     let published_path = dir.join(CHECKPOINT_FILE);
     let published = read_published(dir, trusted).map_err(VerifyError::io(&published_path)).map_err(Stop::NoAnswer)?;
     let segments = snapshot(dir).map_err(Stop::NoAnswer)?;
-    let published_place = Place { path: published_path, offset: 0, seq: 0 };
-    let Some((first, _)) = segments.first() else {
+    let published_place = Location { path: published_path, offset: 0, seq: 0 };
+    let Some(first) = segments.first() else {
         let published = published.map_err(published_place.clone().stop())?;
         let Some(signed) = options.expect_at_least.as_ref().or(published.as_ref()) else {
             return Err(Stop::NoAnswer(VerifyError::NotALog { dir: dir.to_owned() }));
@@ -118,89 +128,36 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
         let violation = Violation::PinSize { pin, expected: signed.checkpoint.size, found: 0 };
         return Err(published_place.stop()(violation));
     };
-
+    // Only once it is known that the log's key is trusted is a note that is not signed by it wrong.
+    let (header, _) = open_segment(first, trusted, 0)?;
+    if header.first_seq() != first.path.first_seq || header.first_seq() > 0 {
+        let place = Location { path: first.path.path.clone(), offset: segment::MAGIC.len() as u64, seq: 0 };
+        return Err(place.stop()(out_of_place(&header, first, 0)));
+    }
+    let published = published.map_err(published_place.clone().stop())?;
+    let is_published = published.is_some();
     let mut pins: Vec<Pin> = Vec::new();
-    if let Some(signed) = options.expect_at_least.clone() {
-        pins.push(Pin { name: EXPECTED, signed, framed: false });
-    }
-    let mut published = Some(published);
-    let mut is_published = false;
-    let mut chain: Option<Chain> = None;
-    let mut place = Place { path: first.path.clone(), offset: 0, seq: 0 };
-    let mut last_record = place.clone();
-    let last = segments.len() - 1;
-    for (index, (segment, end)) in segments.iter().enumerate() {
-        place = Place { path: segment.path.clone(), offset: 0, seq: report.records };
-        let (header, mut frames) = segment::open(&segment.path, *end).map_err(|error| {
-            let offset = if matches!(error, SegmentError::Magic { .. }) { 0 } else { segment::MAGIC.len() as u64 };
-            Place { offset, ..place.clone() }.stop()(error)
-        })?;
-        place.offset = segment::MAGIC.len() as u64;
-        if !trusted.contains(&header.key) {
-            return Err(place.stop()(Violation::UntrustedKey { found: header.key.to_string() }));
-        }
-        if header.first_seq() != segment.first_seq {
-            let (expected, found) = (segment.first_seq, header.first_seq());
-            return Err(place.stop()(Violation::Name { expected, found }));
-        }
-        let chain = match &mut chain {
-            Some(chain) => {
-                chain.next_segment(&header).map_err(place.clone().stop())?;
-                chain
-            }
-            None => {
-                if let found @ 1.. = header.first_seq() {
-                    return Err(place.stop()(Violation::FirstSeq { expected: 0, found }));
-                }
-                // Only now is it known that the key is trusted, and that a note that is not signed by it is wrong.
-                if let Some(published) = published.take() {
-                    let published = published.map_err(published_place.clone().stop())?;
-                    is_published = published.is_some();
-                    pins.extend(published.map(|signed| Pin { name: PUBLISHED, signed, framed: true }));
-                }
-                let resumed = Chain::resume(&header, std::mem::take(&mut pins)).map_err(place.clone().stop())?;
-                chain.insert(resumed)
-            }
-        };
-        report.segments += 1;
-        report.origin = Some(header.origin);
-        report.key = Some(header.key.to_string());
+    pins.extend(options.expect_at_least.clone().map(|signed| Pin { name: EXPECTED, signed, framed: false }));
+    pins.extend(published.map(|signed| Pin { name: PUBLISHED, signed, framed: true }));
 
-        loop {
-            place = Place { offset: frames.offset(), seq: report.records, ..place };
-            match frames.next_frame() {
-                Ok(None) => break,
-                Ok(Some(frame)) => {
-                    match chain.accept(&frame) {
-                        Ok(Accepted::Record { declares_loss }) => {
-                            last_record = place.clone();
-                            report.declared_gaps += u64::from(declares_loss);
-                        }
-                        Ok(Accepted::Checkpoint { signed, .. }) => {
-                            report.checkpoints += 1;
-                            report.signed_records = signed.checkpoint.size;
-                            report.root = Some(signed.checkpoint.root.to_base64());
-                        }
-                        // The record before is as suspect as this one, and it is where the hashes first disagree.
-                        Err(violation @ Violation::Prev { seq: 1.., .. }) => return Err(last_record.stop()(violation)),
-                        Err(violation) => return Err(place.stop()(violation)),
-                    }
-                    report.records = chain.tree.size();
-                }
-                Err(FrameError::Torn { bytes }) if index == last => {
-                    report.torn_bytes = bytes;
-                    break;
-                }
-                Err(error) => return Err(place.stop()(error)),
-            }
-        }
-        report.unsigned_records = chain.unsigned();
-        if index < last {
-            chain.end_segment().map_err(place.clone().stop())?;
+    let mut joined = Joined { pins, ..Joined::default() };
+    let pins = joined.pins.clone();
+    for_each_in_order(
+        segments.len(),
+        options.threads,
+        |index| check_segment(&segments[index], trusted, &pins, index == segments.len() - 1),
+        |checked| joined.join(checked, report),
+    )?;
+    if let Some(end) = joined.end {
+        chain::pins_are_met(&joined.pins, report.records).map_err(end.clone().stop())?;
+        if options.at_rest && report.unsigned_records + report.torn_bytes > 0 {
+            let (records, torn_bytes) = (report.unsigned_records, report.torn_bytes);
+            return Err(end.stop()(Violation::UnsealedTail { records, torn_bytes }));
         }
     }
-    if let Some(chain) = chain {
-        chain.finish().map_err(place.stop())?;
+    if let Some((range, place)) = chain::undeclared(&joined.pruned, &joined.declared) {
+        let violation = Violation::UndeclaredPruning { from: range.start, to: range.end };
+        return Err(place.clone().stop()(violation));
     }
     if !is_published && report.records > 0 {
         return Err(published_place.stop()(Violation::PinMissing { pin: PUBLISHED }));
@@ -208,13 +165,224 @@ fn walk(dir: &Path, trusted: &[VerifierKey], options: &Options, report: &mut Rep
     Ok(())
 }
 
+/// What the segments so far add up to.
+#[derive(Debug, Default)]
+struct Joined {
+    pins: Vec<Pin>,
+    state: Option<Header>,
+    pruned: Vec<(Range<u64>, Location)>,
+    declared: Vec<Pruned>,
+    end: Option<Location>,
+}
+
+impl Joined {
+    fn join(&mut self, mut checked: CheckedSegment, report: &mut Report) -> Result<(), Stop> {
+        if let (Some(state), Some(header)) = (&self.state, &checked.header) {
+            let place = Location { offset: segment::MAGIC.len() as u64, seq: report.records, ..checked.end.clone() };
+            chain::continues(state, header).map_err(place.stop())?;
+        }
+        report.add(&checked.counts);
+        if let Some(stop) = checked.stop.take() {
+            return Err(stop);
+        }
+        self.pruned.append(&mut checked.pruned);
+        self.declared.append(&mut checked.declared);
+        for (pin, met) in self.pins.iter_mut().zip(&checked.pins) {
+            pin.framed &= met.framed;
+        }
+        self.state = checked.state;
+        self.end = Some(checked.end);
+        Ok(())
+    }
+}
+
+/// One segment, checked on its own.
+struct CheckedSegment {
+    header: Option<Header>,
+    counts: Report,
+    stop: Option<Stop>,
+    pruned: Vec<(Range<u64>, Location)>,
+    declared: Vec<Pruned>,
+    pins: Vec<Pin>,
+    /// Where the log stands after it.
+    state: Option<Header>,
+    /// Where reading ended.
+    end: Location,
+}
+
+fn check_segment(segment: &Snapshot, trusted: &[VerifierKey], pins: &[Pin], is_last: bool) -> CheckedSegment {
+    let end = Location { path: segment.path.path.clone(), offset: 0, seq: segment.path.first_seq };
+    let mut checked = CheckedSegment {
+        header: None,
+        counts: Report::new(),
+        stop: None,
+        pruned: Vec::new(),
+        declared: Vec::new(),
+        pins: Vec::new(),
+        state: None,
+        end,
+    };
+    checked.stop = walk_segment(segment, trusted, pins, is_last, &mut checked).err();
+    checked
+}
+
+fn walk_segment(
+    segment: &Snapshot,
+    trusted: &[VerifierKey],
+    pins: &[Pin],
+    is_last: bool,
+    checked: &mut CheckedSegment,
+) -> Result<(), Stop> {
+    let (header, mut frames) = open_segment(segment, trusted, segment.path.first_seq)?;
+    let mut place = Location { offset: segment::MAGIC.len() as u64, ..checked.end.clone() };
+    if header.first_seq() != segment.path.first_seq {
+        return Err(place.stop()(out_of_place(&header, segment, segment.path.first_seq)));
+    }
+    checked.header = Some(header.clone());
+    let mut chain = Chain::resume(&header, pins.to_vec()).map_err(place.clone().stop())?;
+    let counts = &mut checked.counts;
+    counts.segments = 1;
+    counts.origin = Some(header.origin);
+    counts.key = Some(header.key.to_string());
+    let mut last_record = place.clone();
+    loop {
+        place.offset = frames.offset();
+        place.seq = chain.size();
+        match frames.next_frame() {
+            Ok(None) => break,
+            Ok(Some(frame)) => match chain.accept(&frame) {
+                Ok(Accepted::Record { declares_gap, statement, .. }) => {
+                    last_record.clone_from(&place);
+                    counts.records += 1;
+                    counts.declared_gaps += u64::from(declares_gap);
+                    match statement {
+                        Some(Statement::Epoch(Epoch { opened_by, .. })) => {
+                            counts.epochs += 1;
+                            counts.epochs_by_node += u64::from(opened_by == Opener::Node);
+                        }
+                        Some(Statement::Pruned(pruned)) => checked.declared.push(pruned),
+                        Some(Statement::Recovered(_)) | None => {}
+                    }
+                }
+                Ok(Accepted::Pruned { records }) => {
+                    counts.records += records.end - records.start;
+                    counts.pruned_records += records.end - records.start;
+                    checked.pruned.push((records, place.clone()));
+                }
+                Ok(Accepted::Checkpoint { signed, .. }) => {
+                    counts.checkpoints += 1;
+                    counts.signed_records = signed.checkpoint.size;
+                    counts.root = Some(signed.checkpoint.root.to_base64());
+                }
+                // The record before is as suspect as this one, and it is where the hashes first disagree.
+                Err(violation @ Violation::Prev { .. }) if last_record.offset > segment::MAGIC.len() as u64 => {
+                    return Err(last_record.stop()(violation));
+                }
+                Err(violation) => return Err(place.stop()(violation)),
+            },
+            Err(FrameError::Torn { bytes }) if is_last => {
+                counts.torn_bytes = bytes;
+                break;
+            }
+            Err(error) => return Err(place.stop()(error)),
+        }
+    }
+    counts.unsigned_records = chain.unsigned();
+    if !is_last {
+        chain.end_segment().map_err(place.clone().stop())?;
+    }
+    checked.end = place;
+    checked.state = Some(chain.state.clone());
+    checked.pins = chain.into_pins();
+    Ok(())
+}
+
+/// Opens a segment and believes its header as far as its key is trusted.
+fn open_segment(
+    segment: &Snapshot,
+    trusted: &[VerifierKey],
+    seq: u64,
+) -> Result<(Header, segment::SegmentFrames), Stop> {
+    let place = |offset| Location { path: segment.path.path.clone(), offset, seq };
+    let header = segment::MAGIC.len() as u64;
+    let opened = segment::open(&segment.path.path, segment.len).map_err(|error| {
+        let offset =
+            if matches!(error, SegmentError::Magic { .. } | SegmentError::Version { .. }) { 0 } else { header };
+        place(offset).stop()(error)
+    })?;
+    if !trusted.contains(&opened.0.key) {
+        return Err(place(header).stop()(Violation::UntrustedKey { found: opened.0.key.to_string() }));
+    }
+    Ok(opened)
+}
+
+/// Which rule a header breaks that does not begin where its file's name or the log says.
+fn out_of_place(header: &Header, segment: &Snapshot, expected: u64) -> Violation {
+    let found = header.first_seq();
+    if found == segment.path.first_seq {
+        return Violation::FirstSeq { expected, found };
+    }
+    Violation::Name { expected: segment.path.first_seq, found }
+}
+
+/// Does `work` for each of `count` items on some threads and hands the results to `take` in the order of the items,
+/// until one is refused.
+fn for_each_in_order<R: Send>(
+    count: usize,
+    threads: usize,
+    work: impl Fn(usize) -> R + Sync,
+    mut take: impl FnMut(R) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { machine() } else { threads }.min(count);
+    if threads <= 1 {
+        return (0..count).try_for_each(|index| take(work(index)));
+    }
+    let next = AtomicUsize::new(0);
+    let (results, inbox) = mpsc::sync_channel(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (results, next, work) = (results.clone(), &next, &work);
+            scope.spawn(move || {
+                while let index = next.fetch_add(1, Ordering::Relaxed)
+                    && index < count
+                {
+                    // The receiver is gone once an answer is known.
+                    if results.send((index, work(index))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(results);
+        let mut early = std::collections::BTreeMap::new();
+        let mut wanted = 0;
+        let outcome = inbox.iter().try_for_each(|(index, result)| {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&wanted) {
+                wanted += 1;
+                take(result)?;
+            }
+            Ok(())
+        });
+        drop(inbox);
+        outcome
+    })
+}
+
+/// A segment and how long it was when verification began.
+struct Snapshot {
+    path: SegmentPath,
+    len: u64,
+}
+
 /// The segments and how long each is now. Names are listed before lengths are read: a segment that has a successor in
 /// the list was complete by then.
-fn snapshot(dir: &Path) -> Result<Vec<(SegmentPath, u64)>, VerifyError> {
+fn snapshot(dir: &Path) -> Result<Vec<Snapshot>, VerifyError> {
     let segments = segment::list(dir).map_err(VerifyError::io(dir))?;
-    let with_length = |segment: SegmentPath| {
-        let len = fs::metadata(&segment.path).map_err(VerifyError::io(&segment.path))?.len();
-        Ok((segment, len))
+    let with_length = |path: SegmentPath| {
+        let len = fs::metadata(&path.path).map_err(VerifyError::io(&path.path))?.len();
+        Ok(Snapshot { path, len })
     };
     segments.into_iter().map(with_length).collect()
 }

@@ -1,10 +1,12 @@
-//! Writing one segment file: frames go to its end whole or not at all.
+//! Writing one segment file: frames are collected and go to its end together, and are kept until they are durable.
 //!
-//! A write that fails (a full disk) is undone by cutting the file back to its last whole frame, so that a later write
-//! can succeed. Whether and when to write a checkpoint, to flush or to change the segment is decided in `log`.
+//! A write that stops half way (a full disk) goes on from there at the next attempt. After a flush that failed, the
+//! kernel may hold pages clean that never reached the disk, so flushing again proves nothing: the file is written anew,
+//! from what was durable and what was kept. Whether and when to write a checkpoint, to commit or to change the segment
+//! is decided in `log`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::SignedCheckpoint;
@@ -17,28 +19,26 @@ pub(crate) struct SegmentWriter {
     pub(crate) path: PathBuf,
     pub(crate) first_seq: u64,
     file: File,
-    /// The length up to the last whole frame, which is where the file is cut back to.
-    len: u64,
-    buffer: Vec<u8>,
+    /// The length up to which the file is known to be durable.
+    durable: u64,
+    /// What comes after it.
+    pending: Vec<u8>,
+    /// How much of `pending` is in the file.
+    written: usize,
+    /// A flush failed: what the file holds beyond `durable` is not to be trusted.
+    suspect: bool,
     #[cfg(test)]
     pub(crate) fault: Option<Fault>,
 }
 
-/// What became of a frame that could not be written.
-#[derive(Debug)]
-pub(crate) enum WriteError {
-    /// The file is as it was before.
-    Undone(io::Error),
-    /// A part of the frame may be in the file, and cutting it off failed too.
-    Stuck { write: io::Error, undo: io::Error },
-}
-
-/// A fault to strike at the next write, as a full or failing disk would.
+/// A fault to strike at the next commit, as a full or failing disk would.
 #[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct Fault {
-    pub(crate) written_bytes: usize,
-    pub(crate) undo_fails: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// The disk takes so many bytes and no more.
+    Full { written_bytes: usize },
+    /// Bytes are taken and lost.
+    FlushFails,
 }
 
 impl SegmentWriter {
@@ -52,67 +52,101 @@ impl SegmentWriter {
         Ok(Self::new(path, first_seq, file, bytes.len() as u64))
     }
 
-    /// Goes on with a segment whose whole frames end at `len`, cutting off what follows.
+    /// Goes on with a segment whose whole frames end at `len`, cutting off what follows, and makes it durable.
     pub(crate) fn reopen(segment: SegmentPath, len: u64) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(&segment.path)?;
         if file.metadata()?.len() != len {
             file.set_len(len)?;
-            file.sync_all()?;
         }
+        file.sync_all()?;
         file.seek(SeekFrom::Start(len))?;
         Ok(Self::new(segment.path, segment.first_seq, file, len))
     }
 
-    fn new(path: PathBuf, first_seq: u64, file: File, len: u64) -> Self {
+    fn new(path: PathBuf, first_seq: u64, file: File, durable: u64) -> Self {
         SegmentWriter {
             path,
             first_seq,
             file,
-            len,
-            buffer: Vec::new(),
+            durable,
+            pending: Vec::new(),
+            written: 0,
+            suspect: false,
             #[cfg(test)]
             fault: None,
         }
     }
 
+    /// The length that the file has once everything is committed.
     pub(crate) fn len(&self) -> u64 {
-        self.len
+        self.durable + self.pending.len() as u64
     }
 
-    pub(crate) fn append(&mut self, kind: Kind, payload: &[u8]) -> Result<(), WriteError> {
-        self.buffer.clear();
-        frame::encode(kind, payload, &mut self.buffer);
-        match self.write_buffer() {
-            Ok(()) => {
-                self.len += self.buffer.len() as u64;
-                Ok(())
-            }
-            Err(write) => match self.cut_back() {
-                Ok(()) => Err(WriteError::Undone(write)),
-                Err(undo) => Err(WriteError::Stuck { write, undo }),
-            },
+    /// Bytes that are not durable.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(crate) fn push(&mut self, kind: Kind, payload: &[u8]) {
+        frame::encode(kind, payload, &mut self.pending);
+    }
+
+    /// Makes everything pushed durable. On an error nothing is lost, and the next attempt goes on.
+    pub(crate) fn commit(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
+        if self.suspect {
+            self.rewrite()?;
+        } else {
+            self.write_pending()?;
+            self.sync().inspect_err(|_| self.suspect = true)?;
+        }
+        self.durable += self.pending.len() as u64;
+        self.pending.clear();
+        self.written = 0;
+        Ok(())
     }
 
-    fn write_buffer(&mut self) -> io::Result<()> {
+    fn write_pending(&mut self) -> io::Result<()> {
         #[cfg(test)]
-        if let Some(Fault { written_bytes, .. }) = self.fault {
-            self.file.write_all(&self.buffer[..written_bytes.min(self.buffer.len())])?;
+        if let Some(Fault::Full { written_bytes }) = self.fault {
+            let to = (self.written + written_bytes).min(self.pending.len());
+            self.file.write_all(&self.pending[self.written..to])?;
+            self.written = to;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.file.write_all(&self.buffer)
-    }
-
-    fn cut_back(&mut self) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some(Fault { undo_fails: true, .. }) = self.fault {
-            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        while self.written < self.pending.len() {
+            match self.file.write(&self.pending[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.file.set_len(self.len)?;
-        self.file.seek(SeekFrom::Start(self.len)).map(drop)
+        Ok(())
     }
 
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(Fault::FlushFails) = self.fault {
+            self.file.set_len(self.durable)?;
+            return Err(io::Error::other("input/output error"));
+        }
         self.file.sync_data()
+    }
+
+    /// Writes the segment anew beside itself, from what is durable and what is pending, and puts it in its place.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let mut durable = File::open(&self.path)?.take(self.durable);
+        let file = files::replace_with(&self.path, |file| {
+            if io::copy(&mut durable, file)? != self.durable {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.write_all(&self.pending)
+        })?;
+        self.file = file;
+        self.suspect = false;
+        Ok(())
     }
 }

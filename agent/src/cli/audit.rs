@@ -70,6 +70,7 @@ fn verify_log(arguments: &Verify) -> Result<u8, Box<dyn std::error::Error>> {
     let expected = arguments.expect_at_least.as_deref();
     let options = verify::Options {
         expect_at_least: expected.map(|path| verify::checkpoint_from_file(path, &trusted)).transpose()?,
+        ..verify::Options::default()
     };
     let report = verify(&arguments.directory, &trusted, &options)?;
     match arguments.format {

@@ -78,7 +78,7 @@ fn entity(process: &Process) -> Map<String, Value> {
     object
 }
 
-fn executable(path: &str) -> Value {
+pub fn executable(path: &str) -> Value {
     let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path);
     json!({ "name": name, "path": path, "type_id": TYPE_REGULAR })
 }

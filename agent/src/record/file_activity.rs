@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Body,
+    Body, INFORMATIONAL, Keep,
     actor::TYPE_REGULAR,
     text::{show, shown},
 };
@@ -53,8 +53,9 @@ pub fn body(open: &FileOpen, who: &str, identity: Option<&Identity>, exact: &mut
         class_uid: CLASS_UID,
         activity_id: ACTIVITY_OPEN,
         activity_name: "Open",
+        severity_id: INFORMATIONAL,
         message: format!("{who} opened {}", path.text),
-        kind: "file_open",
+        keep: Keep::Always,
         fields,
         own,
     }

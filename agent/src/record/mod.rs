@@ -1,20 +1,29 @@
 //! Event + identity + verdict → the one canonical form: an OCSF 1.8.0 event that the log seals.
 //!
-//! One file per kind of event; a kind without a mapping does not compile. Everything here is pure: the wall clock comes
-//! with the data. Fields that OCSF has no place for stand in `unmapped.plumbline`.
+//! One file per class of events and one line in [`body`] per kind; a kind without a mapping does not compile. Everything
+//! here is pure: the wall clock comes with the data. Fields that OCSF has no place for stand in `unmapped.plumbline`.
 
 mod actor;
+mod device_config;
 mod file_activity;
 mod lifecycle;
 mod log_activity;
+mod module_activity;
 mod network_activity;
+mod process_activity;
+pub mod redact;
 pub mod text;
+
+use std::sync::Arc;
 
 use plumbline_audit::record::{Draft, DraftError, MAX_RECORD_BYTES};
 use plumbline_policy::{Effect, Severity, Verdict};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
+use self::redact::Redactor;
 use crate::{
+    clock,
     event::{Event, What},
     identity::Identity,
 };
@@ -41,6 +50,9 @@ pub struct Recorder {
     pub boot_id: String,
     /// SHA-256 of the running executable, hexadecimal, or why it is not known.
     pub build: String,
+    pub redactor: Arc<Redactor>,
+    /// Whether programs that begin and end are recorded too, not only known.
+    pub processes: bool,
 }
 
 /// The clocks and the policies at the moment of recording.
@@ -54,53 +66,112 @@ pub struct Moment<'a> {
     pub policy_generation: u64,
 }
 
+impl<'a> Moment<'a> {
+    /// The clocks as they are now.
+    pub fn now(policy_digest: &'a str, policy_generation: u64, clock_sync: &'static str) -> Self {
+        let unix_minus_boot_ns = i128::from(clock::unix_ns()) - i128::from(clock::boot_ns());
+        Self { unix_minus_boot_ns, clock_sync, policy_digest, policy_generation }
+    }
+}
+
 /// What one kind of event says in its own class.
 #[derive(Debug)]
 struct Body {
     class_uid: u64,
     activity_id: u64,
     activity_name: &'static str,
+    /// Where no policy says otherwise.
+    severity_id: u64,
     message: String,
-    /// `unmapped.plumbline.kind`.
-    kind: &'static str,
+    keep: Keep,
     /// Attributes of the class.
     fields: Map<String, Value>,
     /// What goes into `unmapped.plumbline`.
     own: Map<String, Value>,
 }
 
+/// When an event becomes a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// It is evidence in itself.
+    Always,
+    /// When a policy's rule speaks of it.
+    IfMatched,
+    /// When the configuration asks for it.
+    IfAsked,
+}
+
+/// A record to be, and whether it should not wait for others to become durable.
+#[derive(Debug)]
+pub struct Drafted {
+    pub draft: Draft,
+    pub severity_id: u64,
+}
+
+/// The mapping of every kind of event; `None` for what only feeds identity.
+fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<String, Value>) -> Option<Body> {
+    Some(match &event.what {
+        What::FileOpen(open) => file_activity::body(open, who, identity, exact),
+        What::Connect(connect) => network_activity::body(connect, who),
+        What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
+        What::Fork(_) => return None,
+        What::Exit(exit) => process_activity::exit(*exit, event.task.as_ref(), who),
+        What::Loss(loss) => log_activity::loss(loss),
+        What::Gap(gap) => log_activity::gap(gap),
+        What::Start(start) => lifecycle::start(start),
+        What::Stop(stop) => lifecycle::stop(stop),
+        What::Hook(hook) => module_activity::body(hook),
+        What::Policies(policies) => device_config::policies(policies),
+        What::Disk(disk) => log_activity::disk(disk),
+        What::ClockStep(step) => log_activity::clock_step(*step),
+        What::Log(statement) => log_activity::statement(statement),
+    })
+}
+
 impl Recorder {
-    /// The draft of the record, or `None` for events that only feed identity.
+    /// The draft of the record, or `None` for events that are not recorded.
     pub fn draft(
         &self,
         event: &Event,
         identity: Option<&Identity>,
         verdict: Option<&Verdict>,
         moment: &Moment<'_>,
-    ) -> Option<Result<Draft, DraftError>> {
-        let mut exact = Map::new();
-        let who = event
-            .task
-            .as_ref()
-            .map_or_else(String::new, |task| format!("{} (pid {})", text::shown(&task.comm), task.pid));
-        let body = match &event.what {
-            What::FileOpen(open) => file_activity::body(open, &who, identity, &mut exact),
-            What::Connect(connect) => network_activity::body(connect, &who),
-            What::Loss(loss) => log_activity::loss(loss),
-            What::Start(start) => lifecycle::start(start),
-            What::Stop(stop) => lifecycle::stop(stop),
-            What::Exec(_) | What::Fork(_) | What::Exit(_) => return None,
-        };
-        Some(Draft::new(self.event(event, identity, verdict, moment, body, exact)))
+    ) -> Option<Result<Drafted, DraftError>> {
+        let record = self.event(event, identity, verdict, moment)?;
+        let severity_id = record.get("severity_id").and_then(Value::as_u64).unwrap_or(INFORMATIONAL);
+        Some(Draft::new(record).map(|draft| Drafted { draft, severity_id }))
     }
 
-    fn event(
+    /// The event without its place in the log, redacted and of a length that fits.
+    pub fn event(
         &self,
         event: &Event,
         identity: Option<&Identity>,
         verdict: Option<&Verdict>,
         moment: &Moment<'_>,
+    ) -> Option<Map<String, Value>> {
+        let mut exact = Map::new();
+        let who = event
+            .task
+            .as_ref()
+            .map_or_else(String::new, |task| format!("{} (pid {})", text::shown(&task.comm), task.pid));
+        let body = body(event, &who, identity, &mut exact)?;
+        let is_kept = match body.keep {
+            Keep::Always => true,
+            Keep::IfMatched => verdict.is_some_and(|verdict| !verdict.is_none()),
+            Keep::IfAsked => self.processes,
+        };
+        is_kept.then(|| self.around(body, event, identity, verdict, moment, exact))
+    }
+
+    /// What every record says, around what its class says.
+    fn around(
+        &self,
         body: Body,
+        event: &Event,
+        identity: Option<&Identity>,
+        verdict: Option<&Verdict>,
+        moment: &Moment<'_>,
         exact: Map<String, Value>,
     ) -> Map<String, Value> {
         let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
@@ -110,7 +181,7 @@ impl Recorder {
             profiles.push("container");
         }
         let mut own = Map::new();
-        own.insert("kind".into(), body.kind.into());
+        own.insert("kind".into(), event.what.kind().into());
         own.insert("unix_ns".into(), u64::try_from(unix_ns).unwrap_or(0).into());
         own.insert("boot_ns".into(), event.boot_ns.into());
         own.insert("clock_sync".into(), moment.clock_sync.into());
@@ -149,7 +220,7 @@ impl Recorder {
         record.insert("activity_id".into(), body.activity_id.into());
         record.insert("activity_name".into(), body.activity_name.into());
         record.insert("type_uid".into(), (body.class_uid * 100 + body.activity_id).into());
-        record.insert("severity_id".into(), matched.map_or(INFORMATIONAL, |one| severity_id(one.severity)).into());
+        record.insert("severity_id".into(), matched.map_or(body.severity_id, |one| severity_id(one.severity)).into());
         record.insert("time".into(), u64::try_from(unix_ns / 1_000_000).unwrap_or(0).into());
         let message = matched.map_or(body.message, |one| one.message.clone());
         record.insert("message".into(), message.into());
@@ -179,17 +250,27 @@ impl Recorder {
         }
         record.extend(body.fields);
         record.insert("unmapped".into(), json!({ "plumbline": own }));
+        let struck = self.redactor.redact(&mut record);
+        if !struck.is_empty()
+            && let Some(own) = record.get_mut("unmapped").and_then(|unmapped| unmapped.get_mut("plumbline"))
+        {
+            own["redacted"] = struck.into();
+        }
         fit(record)
     }
 }
 
-/// Leaves out, in this order, what a too long record can do without, and says so. A process names itself, its files and
+/// Leaves out, in this order, what a too long record can do without, says so and gives the hash of the whole. A process names itself, its files and
 /// its ancestors: names of 4 KiB each must not keep a record from being written.
 fn fit(mut record: Map<String, Value>) -> Map<String, Value> {
-    let bytes = |record: &Map<String, Value>| serde_json::to_vec(record).map_or(usize::MAX, |bytes| bytes.len());
+    let bytes = |record: &Map<String, Value>| serde_json::to_vec(record).unwrap_or_default();
     let whole = bytes(&record);
+    if whole.len() <= MAX_UNSEALED_BYTES {
+        return record;
+    }
+    let digest: String = Sha256::digest(&whole).iter().map(|byte| format!("{byte:02x}")).collect();
     for part in ["/actor/process/ancestry", "/actor/process/parent_process", "/enrichments", "/message"] {
-        if bytes(&record) <= MAX_UNSEALED_BYTES {
+        if bytes(&record).len() <= MAX_UNSEALED_BYTES {
             break;
         }
         let (object, name) = part.rsplit_once('/').unwrap_or(("", part));
@@ -200,10 +281,13 @@ fn fit(mut record: Map<String, Value>) -> Map<String, Value> {
         if let Some(object) = at {
             object.remove(name);
         }
-        if let Some(metadata) = record.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.insert("is_truncated".into(), true.into());
-            metadata.insert("untruncated_size".into(), whole.into());
-        }
+    }
+    if let Some(metadata) = record.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("is_truncated".into(), true.into());
+        metadata.insert("untruncated_size".into(), whole.len().into());
+    }
+    if let Some(own) = record.get_mut("unmapped").and_then(|unmapped| unmapped.get_mut("plumbline")) {
+        own["untruncated_sha256"] = digest.into();
     }
     record
 }
@@ -244,13 +328,20 @@ mod tests {
             links: 1,
         };
         let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what: What::FileOpen(open) };
-        let recorder = Recorder { hostname: "h".into(), boot_id: "b".into(), build: "c".into() };
+        let recorder = Recorder {
+            hostname: "h".into(),
+            boot_id: "b".into(),
+            build: "c".into(),
+            redactor: Arc::default(),
+            processes: false,
+        };
         let moment = Moment { unix_minus_boot_ns: 0, clock_sync: "unknown", policy_digest: "d", policy_generation: 1 };
-        let mut draft = recorder.draft(&event, Some(&identity), None, &moment).unwrap().unwrap();
-        let bytes = draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
+        let drafted = recorder.draft(&event, Some(&identity), None, &moment).unwrap().unwrap();
+        let bytes = drafted.draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
         let record: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(record["metadata"]["is_truncated"], true);
         assert!(record["actor"]["process"].get("ancestry").is_none());
         assert!(record["unmapped"]["plumbline"]["path_b64"].is_string());
+        assert_eq!(record["unmapped"]["plumbline"]["untruncated_sha256"].as_str().map(str::len), Some(64));
     }
 }

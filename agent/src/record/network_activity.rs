@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Body;
+use super::{Body, INFORMATIONAL, Keep};
 use crate::event::{Connect, Protocol};
 
 const CLASS_UID: u64 = 4001;
@@ -31,8 +31,9 @@ pub fn body(connect: &Connect, who: &str) -> Body {
         class_uid: CLASS_UID,
         activity_id: ACTIVITY_OPEN,
         activity_name: "Open",
+        severity_id: INFORMATIONAL,
         message: format!("{who} set out to connect to {to} ({protocol})"),
-        kind: "connect",
+        keep: Keep::IfMatched,
         fields: match fields {
             Value::Object(fields) => fields,
             _ => Map::new(),

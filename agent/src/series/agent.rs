@@ -92,6 +92,46 @@ pub static LOG_CHECKPOINT: Series = Series {
     labels: &[],
 };
 
+pub static LOG_DURABLE: Series = Series {
+    name: "plumbline_log_durable_records",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Records that are flushed to the disk.",
+    source: "the log",
+    otel: "plumbline.log.durable.records",
+    labels: &[],
+};
+
+pub static LOG_EPOCH: Series = Series {
+    name: "plumbline_log_epoch",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Number of the epoch whose key signs now.",
+    source: "the log",
+    otel: "plumbline.log.epoch",
+    labels: &[],
+};
+
+pub static LOG_FREE: Series = Series {
+    name: "plumbline_log_free_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    help: "Room left on the log's file system.",
+    source: "statvfs(3)",
+    otel: "plumbline.log.free",
+    labels: &[],
+};
+
+pub static LOG_CHECKPOINT_INFO: Series = Series {
+    name: "plumbline_log_checkpoint_info",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Always 1; size and root of the last signed checkpoint are labels, so that whoever scrapes keeps an anchor.",
+    source: "the log",
+    otel: "plumbline.log.checkpoint.info",
+    labels: &["size", "root"],
+};
+
 pub static LOG_ERRORS: Series = Series {
     name: "plumbline_log_errors_total",
     kind: Kind::Counter,
@@ -192,6 +232,10 @@ pub const ROWS: &[&Series] = &[
     &POLICY_GENERATION,
     &LOG_RECORDS,
     &LOG_CHECKPOINT,
+    &LOG_DURABLE,
+    &LOG_EPOCH,
+    &LOG_FREE,
+    &LOG_CHECKPOINT_INFO,
     &LOG_ERRORS,
     &SOURCE_UP,
     &SOURCE_AGE,

@@ -15,13 +15,13 @@ use std::{
 const FORMAT: &str = "plumbline-cursor/v1 ";
 
 #[derive(Debug)]
-pub(super) struct Cursor {
+pub struct Cursor {
     path: PathBuf,
 }
 
 /// Why it is not known what was acknowledged.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CursorError {
+pub enum CursorError {
     #[error("cannot read the cursor {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the cursor {} does not hold `{FORMAT}NUMBER`", path.display())]
@@ -29,12 +29,12 @@ pub(super) enum CursorError {
 }
 
 impl Cursor {
-    pub(super) fn at(path: &Path) -> Self {
+    pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
     /// The record to send first; 0 where nothing was ever acknowledged.
-    pub(super) fn read(&self) -> Result<u64, CursorError> {
+    pub fn read(&self) -> Result<u64, CursorError> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -45,7 +45,7 @@ impl Cursor {
     }
 
     /// Durable when it returns.
-    pub(super) fn write(&self, next: u64) -> io::Result<()> {
+    pub fn write(&self, next: u64) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let temporary = self.path.with_extension("tmp");

@@ -325,7 +325,7 @@ mod tests {
         let key = SigningKey::from_seed("log.example/a", &[1; 32]).unwrap();
         let vkey = key.verifier().clone();
         let mut log = Log::open(&log_dir, Options::new(key)).unwrap().0;
-        log.append(&mut Draft::new(Map::from_iter([("class_uid".to_owned(), 1001.into())])).unwrap()).unwrap();
+        log.append(&Draft::new(Map::from_iter([("class_uid".to_owned(), 1001.into())])).unwrap()).unwrap();
         log.checkpoint().unwrap();
 
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -342,15 +342,15 @@ mod tests {
             assert!(!cursor.exists());
             assert_eq!(exporter.drain().await, Ok(()));
         });
-        assert_eq!(std::fs::read_to_string(&cursor).unwrap(), "plumbline-cursor/v1 1\n");
+        assert_eq!(std::fs::read_to_string(&cursor).unwrap(), "plumbline-cursor/v1 2\n");
         let bodies = receiver.join().unwrap();
         assert!(bodies.iter().all(|body| *body == bodies[0]));
         let request = ExportLogsServiceRequest::decode(bodies[2].as_slice()).unwrap();
-        assert_eq!(request.resource_logs[0].scope_logs[0].log_records.len(), 1);
+        assert_eq!(request.resource_logs[0].scope_logs[0].log_records.len(), 2);
         let points = snapshot(&store);
         let value = |name: &str| points.iter().find(|point| point.series.name == name).and_then(Point::number);
         assert_eq!(value("plumbline_export_errors_total"), Some(2.0));
-        assert_eq!(value("plumbline_exported_total"), Some(1.0));
+        assert_eq!(value("plumbline_exported_total"), Some(2.0));
         assert_eq!(value("plumbline_export_lag_records"), Some(0.0));
     }
 }

@@ -6,7 +6,7 @@
 //! into a request, started here.
 
 mod account;
-mod cursor;
+pub mod cursor;
 pub mod http;
 mod logs;
 mod metrics;

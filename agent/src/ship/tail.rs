@@ -143,8 +143,8 @@ mod tests {
     }
 
     fn append(log: &mut Log, message: &str) {
-        let event = Map::from_iter([("message".to_owned(), message.into())]);
-        log.append(&mut Draft::new(event).unwrap()).unwrap();
+        let event = [("class_uid".to_owned(), 1001.into()), ("message".to_owned(), message.into())];
+        log.append(&Draft::new(Map::from_iter(event)).unwrap()).unwrap();
     }
 
     fn numbers(batch: Result<Vec<Entry>, TailError>) -> Vec<u64> {
@@ -157,10 +157,12 @@ mod tests {
         let mut log = node.log();
         append(&mut log, "a");
         let mut tail = node.tail();
+        assert_eq!(numbers(tail.batch()), [0], "what opened the epoch");
+        log.commit().unwrap();
         assert!(numbers(tail.batch()).is_empty());
         log.checkpoint().unwrap();
         append(&mut log, "b");
-        assert_eq!(numbers(tail.batch()), [0]);
+        assert_eq!(numbers(tail.batch()), [1]);
         assert!(numbers(tail.batch()).is_empty());
     }
 
@@ -175,9 +177,9 @@ mod tests {
         let sent = tail.batch().unwrap();
         drop(tail);
         let mut tail = node.tail();
-        assert_eq!(tail.lag().unwrap(), 2);
+        assert_eq!(tail.lag().unwrap(), 3);
         assert_eq!(tail.batch().unwrap(), sent);
-        tail.acknowledge(2).unwrap();
+        tail.acknowledge(3).unwrap();
         assert_eq!(tail.lag().unwrap(), 0);
         assert!(numbers(node.tail().batch()).is_empty());
     }
@@ -189,6 +191,7 @@ mod tests {
         append(&mut log, "kept");
         log.checkpoint().unwrap();
         append(&mut log, "taken back");
+        log.commit().unwrap();
         let mut tail = node.tail();
         let sent = tail.batch().unwrap();
         tail.acknowledge(sent.last().unwrap().seq + 1).unwrap();
@@ -202,8 +205,9 @@ mod tests {
         append(&mut log, "another with the same number");
         log.checkpoint().unwrap();
         let batch = node.tail().batch().unwrap();
-        assert_eq!(batch.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1]);
-        assert!(String::from_utf8_lossy(&batch[0].bytes).contains("another"));
+        // That it was recovered, the new epoch, and the record.
+        assert_eq!(batch.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [2, 3, 4]);
+        assert!(String::from_utf8_lossy(&batch[2].bytes).contains("another"));
     }
 
     #[test]
@@ -222,7 +226,7 @@ mod tests {
             (!batch.is_empty()).then_some((batch.len(), bytes <= BATCH_BYTES))
         })
         .collect();
-        assert_eq!(sizes, [(17, true), (512, true), (71, true)]);
+        assert_eq!(sizes, [(18, true), (512, true), (71, true)]);
     }
 
     #[test]
@@ -233,7 +237,7 @@ mod tests {
         log.checkpoint().unwrap();
         let mut tail = node.tail();
         tail.acknowledge(7).unwrap();
-        assert!(matches!(tail.batch(), Err(TailError::AnotherLog { acknowledged: 7, signed: 1 })));
-        assert_eq!(numbers(tail.batch()), [0]);
+        assert!(matches!(tail.batch(), Err(TailError::AnotherLog { acknowledged: 7, signed: 2 })));
+        assert_eq!(numbers(tail.batch()), [0, 1]);
     }
 }

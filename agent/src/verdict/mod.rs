@@ -39,7 +39,7 @@ pub fn judge(
             address: connect.address,
             port: connect.port,
         },
-        What::Exec(_) | What::Fork(_) | What::Exit(_) | What::Loss(_) | What::Start(_) | What::Stop(_) => return None,
+        _ => return None,
     };
     let ancestors: Vec<Ancestor<'_>> = identity
         .map(|identity| &identity.ancestors[..])

@@ -5,7 +5,6 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::symlink},
     path::Path,
     process::Command,
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,7 +13,7 @@ use serde_json::Value;
 use super::{Spine, ensure, equal, not_ok, skipped, verdict};
 use crate::{
     checks::Ended,
-    daemon::{Tools, run, run_with},
+    daemon::{Tools, run},
 };
 
 pub(super) fn a_read_is_recorded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
@@ -178,26 +177,4 @@ pub(super) fn a_flipped_byte_is_placed(tools: &Tools, scratch: &Path) -> Result<
     fs::write(&segment, bytes).map_err(not_ok)?;
     let name = segment.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     verdict(tools, &log, &vkey, 1, &name)
-}
-
-pub(super) fn records_are_valid_ocsf(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let Some(python) = &tools.python else {
-        return Err(skipped("no Python with `ocsf-json-schema` (PLUMBLINE_PYTHON)"));
-    };
-    let spine = Spine::start(tools, scratch)?;
-    let path = spine.models.join("models--a--b/blobs/0");
-    fs::create_dir_all(spine.models.join("models--a--b/blobs")).map_err(not_ok)?;
-    fs::write(&path, b"weights").map_err(not_ok)?;
-    fs::read(&path).map_err(not_ok)?;
-    spine.open_of(&path).map_err(not_ok)?;
-    let _refused = std::net::TcpStream::connect_timeout(&([192, 0, 2, 1], 9).into(), Duration::from_millis(50));
-    spine.daemon.wait_for_record("the connection", |record| record["class_uid"] == 4001).map_err(not_ok)?;
-    let log = spine.daemon.log_dir();
-    spine.daemon.stop().map_err(not_ok)?;
-    let all = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(log)).map_err(not_ok)?;
-    let said =
-        run_with(Command::new(python).arg(tools.scripts.join("validate_ocsf.py")), &all.stdout).map_err(not_ok)?;
-    ensure(said.status.success(), || {
-        String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)
-    })
 }

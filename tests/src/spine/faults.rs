@@ -35,7 +35,14 @@ pub(super) fn a_killed_daemon_recovers(tools: &Tools, scratch: &Path) -> Result<
     equal("class", &start["class_uid"], 6002)?;
     let (log, vkey) = (spine.daemon.log_dir(), spine.daemon.vkey());
     spine.daemon.stop().map_err(not_ok)?;
-    verdict(tools, &log, &vkey, 0, "intact")
+    let told: Vec<Value> = records(tools, &log)
+        .map_err(not_ok)?
+        .iter()
+        .map(|record| record["unmapped"]["plumbline"]["kind"].clone())
+        .filter(|kind| ["epoch", "recovered", "gap"].iter().any(|told| *kind == **told))
+        .collect();
+    equal("what is told", &Value::from(told), vec!["epoch", "recovered", "epoch", "gap"])?;
+    verdict(tools, &log, &vkey, 2, "declared")
 }
 
 pub(super) fn a_full_disk_is_declared(tools: &Tools, scratch: &Path) -> Result<(), Ended> {

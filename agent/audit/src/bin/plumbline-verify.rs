@@ -41,6 +41,12 @@ struct Arguments {
     /// Signed checkpoint kept outside the node, which the log must contain.
     #[arg(long, value_name = "FILE")]
     expect_at_least: Option<PathBuf>,
+    /// The log is at rest: records after its last checkpoint are tampering, and not the work of a running writer.
+    #[arg(long)]
+    at_rest: bool,
+    /// Segments checked side by side [default: as many as there are processors].
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -83,7 +89,8 @@ fn run(arguments: &Arguments) -> Result<Report, VerifyError> {
         arguments.key.iter().map(|key| key_from_text_or_file(key)).collect::<Result<Vec<VerifierKey>, _>>()?;
     let expect_at_least =
         arguments.expect_at_least.as_deref().map(|path| checkpoint_from_file(path, &trusted)).transpose()?;
-    verify(&arguments.dir, &trusted, &Options { expect_at_least })
+    let Arguments { dir, at_rest, threads, .. } = arguments;
+    verify(dir, &trusted, &Options { expect_at_least, at_rest: *at_rest, threads: *threads })
 }
 
 fn print(report: &Report, format: Format) {

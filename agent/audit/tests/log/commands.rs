@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use plumbline_audit::SigningKey;
+use plumbline_audit::note::sign;
 
 use crate::support::*;
 
@@ -33,9 +34,9 @@ fn each_answer_has_its_exit_code() {
     let other = SigningKey::from_seed(ORIGIN, &[2; 32]).unwrap();
     let other_key = other.verifier().to_string();
 
-    check(dir.path(), &["--key", &good], 0, "intact: 7 records");
-    check(dir.path(), &["--key", &file("key", &format!("{good}\n"))], 0, "intact: 7 records");
-    check(dir.path(), &["--key", &other_key, "--key", &good], 0, "intact: 7 records");
+    check(dir.path(), &["--key", &good], 0, "intact: 8 records");
+    check(dir.path(), &["--key", &file("key", &format!("{good}\n"))], 0, "intact: 8 records");
+    check(dir.path(), &["--key", &other_key, "--key", &good], 0, "intact: 8 records");
     check(dir.path(), &["--key", &good, "--format", "json"], 0, r#""verdict": "intact""#);
     check(dir.path(), &["--key", &other_key], 3, "UNTRUSTED KEY at segment-00000000000000000000.plog");
     check(dir.path(), &["--key", "nonsense"], 4, "cannot read nonsense");
@@ -47,10 +48,10 @@ fn each_answer_has_its_exit_code() {
 
     let checkpoint = fs::read_to_string(dir.path().join("checkpoint")).unwrap();
     check(dir.path(), &["--key", &good, "--expect-at-least", &file("kept", &checkpoint)], 0, "intact");
-    let forged = other.sign("node-17.example.com/plumbline\n9\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n");
+    let forged = sign("node-17.example.com/plumbline\n9\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", &[&other]);
     check(dir.path(), &["--key", &good, "--expect-at-least", &file("forged", &forged)], 3, "no signature by a key");
     check(dir.path(), &["--key", &good, "--expect-at-least", &file("empty", "")], 4, "no checkpoint that a trusted");
-    let ahead = key().sign("node-17.example.com/plumbline\n9\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n");
+    let ahead = sign("node-17.example.com/plumbline\n9\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n", &[&key()]);
     check(dir.path(), &["--key", &good, "--expect-at-least", &file("ahead", &ahead)], 1, "cut or rolled back");
 
     let path = &segments(dir.path())[0];

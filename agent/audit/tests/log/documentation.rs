@@ -25,9 +25,9 @@ fn hexdump(bytes: &[u8]) -> String {
 fn the_worked_example_is_what_the_code_writes() {
     let dir = scratch();
     let key = SigningKey::from_seed("log.example/a", &[1; 32]).unwrap();
-    let (mut log, _) = Log::open(dir.path(), Options::new(key.clone())).unwrap();
+    let (mut log, _) = Log::open(dir.path(), Options { seeds: |_| Ok([2; 32]), ..Options::new(key.clone()) }).unwrap();
     let event = json!({"class_uid": 1008, "message": "one"});
-    log.append(&mut Draft::new(event.as_object().unwrap().clone()).unwrap()).unwrap();
+    log.append(&Draft::new(event.as_object().unwrap().clone()).unwrap()).unwrap();
     log.close().unwrap();
 
     let segment = hexdump(&fs::read(dir.path().join("segment-00000000000000000000.plog")).unwrap());

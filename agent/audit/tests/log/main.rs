@@ -3,6 +3,10 @@
 
 mod commands;
 mod documentation;
+mod forging;
+mod independent;
+mod proving;
+mod pruning;
 mod reading;
 mod recovery;
 mod support;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use plumbline_audit::checkpoint::SignedCheckpoint;
 use plumbline_audit::frame::{self, Frames, Kind};
-use plumbline_audit::segment::{self, MAGIC};
+use plumbline_audit::key::KeyError;
+use plumbline_audit::segment::{self, MAGIC, epoch_key_name};
 use plumbline_audit::verify::{self, verify};
 use plumbline_audit::{Draft, Log, Options, Report, SigningKey, VerifierKey};
 use serde_json::{Map, Value, json};
@@ -22,9 +23,23 @@ pub(crate) fn vkey() -> VerifierKey {
     key().verifier().clone()
 }
 
-/// Segments hold two or three of the records of [`event`].
+/// The key of an epoch of the logs here.
+pub(crate) fn epoch_key(number: u64) -> SigningKey {
+    SigningKey::from_seed(&epoch_key_name(ORIGIN, number), &seed(number).expect("it is fixed")).expect("it is a name")
+}
+
+fn seed(number: u64) -> Result<[u8; 32], KeyError> {
+    Ok([u8::try_from(100 + number).expect("tests have few epochs"); 32])
+}
+
+/// Segments hold two or three of the records of [`event`]; the secrets of epochs are known.
 pub(crate) fn options() -> Options {
-    Options { segment_bytes: 1400, ..Options::new(key()) }
+    Options { segment_bytes: 1900, ..wide_options() }
+}
+
+/// Everything in one segment.
+pub(crate) fn wide_options() -> Options {
+    Options { seeds: seed, ..Options::new(key()) }
 }
 
 pub(crate) fn event(message: &str) -> Map<String, Value> {
@@ -46,11 +61,11 @@ pub(crate) fn scratch() -> TempDir {
     dir.expect("a place for temporary files")
 }
 
-/// A log of seven records in three segments, closed in order.
+/// A log of eight records in three segments, closed in order; the first record opens epoch 0.
 pub(crate) fn closed_log() -> TempDir {
     let dir = scratch();
     let (mut log, _) = Log::open(dir.path(), options()).expect("an empty directory");
-    append(&mut log, 0..7);
+    append(&mut log, 1..8);
     log.close().expect("room on the disk");
     assert_eq!(segments(dir.path()).len(), 3);
     dir
@@ -58,7 +73,8 @@ pub(crate) fn closed_log() -> TempDir {
 
 pub(crate) fn append(log: &mut Log, messages: std::ops::Range<u64>) {
     for number in messages {
-        log.append(&mut draft(&format!("event {number}"))).expect("room on the disk");
+        log.append(&draft(&format!("event {number}"))).expect("room on the disk");
+        log.commit().expect("room on the disk");
     }
 }
 
@@ -72,7 +88,7 @@ pub(crate) fn verified(dir: &Path) -> Report {
 }
 
 pub(crate) fn verified_with(dir: &Path, trusted: &[VerifierKey], expect: Option<SignedCheckpoint>) -> Report {
-    let options = verify::Options { expect_at_least: expect };
+    let options = verify::Options { expect_at_least: expect, ..verify::Options::default() };
     verify(dir, trusted, &options).expect("the files can be read")
 }
 
@@ -112,6 +128,9 @@ pub(crate) fn copy_dir(from: &Path) -> TempDir {
     let to = scratch();
     for entry in fs::read_dir(from).expect("the directory is there") {
         let entry = entry.expect("the directory can be read");
+        if entry.path().is_dir() {
+            continue;
+        }
         fs::copy(entry.path(), to.path().join(entry.file_name())).expect("the file can be copied");
     }
     to

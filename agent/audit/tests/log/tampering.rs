@@ -9,9 +9,10 @@ use plumbline_audit::merkle::leaf_hash;
 use plumbline_audit::{Draft, Log, Verdict};
 use serde_json::json;
 
+use crate::independent;
 use crate::support::*;
 
-/// Does `tamper` to a closed log of seven records in three segments (0–2, 3–5, 6), then compares exit code and finding.
+/// Does `tamper` to a closed log of eight records in three segments (0–2, 3–5, 6–7), then compares exit code and finding.
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "an expectation is written in place")]
 pub(crate) fn check(tamper: impl FnOnce(&Path), expect: Expect) {
@@ -21,12 +22,20 @@ pub(crate) fn check(tamper: impl FnOnce(&Path), expect: Expect) {
     expect.assert_eq(&finding(dir.path()));
 }
 
+/// What our verifier says; where there is a Python, the independent one must say the same.
 pub(crate) fn finding(dir: &Path) -> String {
     let report = verified(dir);
     let code = report.exit_code();
     match report.verdict {
-        Verdict::Tampered(finding) | Verdict::Untrusted(finding) => format!("{code} {finding}"),
-        Verdict::Intact | Verdict::Incomplete => format!("{code} {report}"),
+        Verdict::Tampered(finding) | Verdict::Untrusted(finding) => {
+            let place = format!("at {}, offset {}, record seq {}:", finding.file, finding.offset, finding.seq);
+            independent::agrees(dir, None, code, &place);
+            format!("{code} {finding}")
+        }
+        Verdict::Intact | Verdict::Incomplete => {
+            independent::agrees(dir, None, code, &format!("{} records", report.records));
+            format!("{code} {report}")
+        }
     }
 }
 
@@ -53,6 +62,9 @@ fn any_byte_flipped_in_any_file_of_a_closed_log_is_found() {
             fs::write(&path, &bad).unwrap();
             let report = verified(dir.path());
             assert!(matches!(report.verdict, Verdict::Tampered(_)), "{path:?} byte {at}: {report}");
+            if at % 97 == 0 {
+                finding(dir.path());
+            }
         }
         fs::write(&path, &good).unwrap();
     }
@@ -73,55 +85,55 @@ fn a_byte_flipped_in_each_region_is_found_at_its_offset() {
     }
     let magic = |dir: &Path| {
         let mut bytes = fs::read(segment(dir, 1)).unwrap();
-        bytes[7] ^= 3;
+        bytes[6] ^= 3;
         fs::write(segment(dir, 1), bytes).unwrap();
     };
     check(
         magic,
         expect![[
-            r#"1 segment-00000000000000000003.plog, offset 0, record seq 3: expected the magic bytes of a segment, found PLUMBLN\x02"#
+            r#"1 segment-00000000000000000003.plog, offset 0, record seq 3: expected the magic bytes of a segment, found PLUMBLM\x02"#
         ]],
     );
     check(
         flip(0, 40),
         expect![
-            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the bytes of this frame to have CRC 3406809e, found 11deb608"
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the bytes of this frame to have CRC 112a7d25, found b65430ce"
         ],
     );
     check(
         flip(1, 40),
         expect![
-            "1 segment-00000000000000000003.plog, offset 410, record seq 3: expected the bytes of this frame to have CRC 3ab7a3df, found c71b16de"
+            "1 segment-00000000000000000003.plog, offset 510, record seq 3: expected the bytes of this frame to have CRC 4fcacde0, found 19413839"
         ],
     );
     check(
         flip(2, 0),
         expect![
-            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found eacbfd50"
+            "1 segment-00000000000000000003.plog, offset 857, record seq 3: expected the bytes of this frame to have CRC 79c84875, found 73728688"
         ],
     );
     check(
         flip(2, 3),
         expect![
-            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected a frame length of 1 to 65535, found 16777552"
+            "1 segment-00000000000000000003.plog, offset 857, record seq 3: expected a frame length of 1 to 65535, found 16777552"
         ],
     );
     check(
         flip(2, 4),
         expect![
-            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7f, found 4918ab7e"
+            "1 segment-00000000000000000003.plog, offset 857, record seq 3: expected the bytes of this frame to have CRC 79c84874, found 79c84875"
         ],
     );
     check(
         flip(2, 8),
         expect![
-            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found ee715385"
+            "1 segment-00000000000000000003.plog, offset 857, record seq 3: expected the bytes of this frame to have CRC 79c84875, found dea1b08e"
         ],
     );
     check(
         flip(2, 12),
         expect![
-            "1 segment-00000000000000000003.plog, offset 627, record seq 3: expected the bytes of this frame to have CRC 4918ab7e, found c60d2b6a"
+            "1 segment-00000000000000000003.plog, offset 857, record seq 3: expected the bytes of this frame to have CRC 79c84875, found f6ddc861"
         ],
     );
 }
@@ -140,7 +152,7 @@ fn a_changed_record_with_a_right_crc_is_found_by_the_next_record() {
     check(
         |dir| reword(&segment(dir, 0), 1),
         expect![[
-            r#"1 segment-00000000000000000000.plog, offset 869, record seq 1: record 1 hashes to 670fc159269ff5a54126c59dc1587fff606b3a00973e35c9730e5cfd899b00c6, but record 2 keeps "ed18c4632e8cc16a1831cc680f573d66433e7bd66fe3dc69688f4b34be3d456b" as the hash before it: one of them was changed"#
+            r#"1 segment-00000000000000000000.plog, offset 1361, record seq 1: record 1 hashes to aa4bcad0894a184ea25bc21172bd3d73dd452c73dc7aed560ac67c8805f0cb32, but record 2 keeps "3b8137691d33fd6bbc9c11af33344cd3e2edbed87631dde8250ce5669d66d272" as the hash before it: one of them was changed"#
         ]],
     );
 }
@@ -150,14 +162,14 @@ fn a_changed_record_with_no_record_after_it_is_found_by_the_checkpoint() {
     check(
         |dir| reword(&segment(dir, 0), 2),
         expect![
-            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: the checkpoint signs root x0hKFoQoJtCvJwCM6rkx4UMMSEMYh++exP8BY1QH3t4= over 3 records, but they have root sPk8DRfqhqcp/gwl8g1OPxd4Z//eQrfA5orPAJJpP/A=: one was changed"
+            "1 segment-00000000000000000000.plog, offset 2057, record seq 3: the checkpoint signs root bXbtaosPMSI+G/3kc/SFcGBOutEfUc8lOJY1/Fii+AU= over 3 records, but they have root 7aEuekURVpXp99jBFcQ3ODTzFMl7sJaqMXKhAz+WWec=: one was changed"
         ],
     );
     check(
         |dir| reword(&segment(dir, 2), 0),
-        expect![
-            "1 segment-00000000000000000006.plog, offset 627, record seq 6: the file `checkpoint` signs root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE= over 7 records, but they have root rJ7fsW9D/7sguDiVZ3brgPzv6OWSMyFZZM0g7T02O2U=: these are two histories, or a record was changed"
-        ],
+        expect![[
+            r#"1 segment-00000000000000000006.plog, offset 857, record seq 6: record 6 hashes to ad16cf9a8c0430bd3b8719a54a748988fe5809a9fa673cdeecff023d6c57a30b, but record 7 keeps "1aa57d46e640e57fa44d1cbccbe20e5d911039164b8b9fb1fc3b957b8353e10a" as the hash before it: one of them was changed"#
+        ]],
     );
 }
 
@@ -165,7 +177,7 @@ fn a_changed_record_with_no_record_after_it_is_found_by_the_checkpoint() {
 fn a_deleted_record_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 0), |all| drop(all.remove(record(all, 1)))),
-        expect!["1 segment-00000000000000000000.plog, offset 869, record seq 1: expected record 1, found record 2"],
+        expect!["1 segment-00000000000000000000.plog, offset 1361, record seq 1: expected record 1, found record 2"],
     );
 }
 
@@ -174,7 +186,7 @@ fn a_duplicated_record_is_found() {
     let duplicate = |all: &mut Vec<(Kind, Vec<u8>)>| all.insert(record(all, 1), all[record(all, 1)].clone());
     check(
         |dir| edit_frames(&segment(dir, 0), duplicate),
-        expect!["1 segment-00000000000000000000.plog, offset 1217, record seq 2: expected record 2, found record 1"],
+        expect!["1 segment-00000000000000000000.plog, offset 1709, record seq 2: expected record 2, found record 1"],
     );
 }
 
@@ -186,7 +198,7 @@ fn reordered_records_are_found() {
     };
     check(
         |dir| edit_frames(&segment(dir, 0), reorder),
-        expect!["1 segment-00000000000000000000.plog, offset 521, record seq 0: expected record 0, found record 1"],
+        expect!["1 segment-00000000000000000000.plog, offset 532, record seq 0: expected record 0, found record 1"],
     );
 }
 
@@ -207,13 +219,13 @@ fn a_deleted_segment_is_found_wherever_it_was() {
     check(
         |dir| fs::remove_file(segment(dir, 2)).unwrap(),
         expect![
-            "1 segment-00000000000000000003.plog, offset 1888, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
+            "1 segment-00000000000000000003.plog, offset 2248, record seq 6: expected at least the 8 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
         ],
     );
     check(
         |dir| segments(dir).iter().for_each(|path| fs::remove_file(path).unwrap()),
         expect![
-            "1 checkpoint, offset 0, record seq 0: expected at least the 7 records that the file `checkpoint` signs, found 0: the log was cut or rolled back"
+            "1 checkpoint, offset 0, record seq 0: expected at least the 8 records that the file `checkpoint` signs, found 0: the log was cut or rolled back"
         ],
     );
 }
@@ -234,19 +246,19 @@ fn a_cut_at_a_frame_boundary_below_the_last_checkpoint_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 2), |all| drop(all.pop())),
         expect![
-            "1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"
+            "1 segment-00000000000000000006.plog, offset 1553, record seq 8: expected the file `checkpoint` to be kept in the segments too, but it is not there"
         ],
     );
     check(
         |dir| edit_frames(&segment(dir, 2), |all| all.truncate(2)),
         expect![
-            "1 segment-00000000000000000006.plog, offset 627, record seq 6: expected at least the 7 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
+            "1 segment-00000000000000000006.plog, offset 857, record seq 6: expected at least the 8 records that the file `checkpoint` signs, found 6: the log was cut or rolled back"
         ],
     );
     check(
         |dir| edit_frames(&segment(dir, 0), |all| drop(all.pop())),
         expect![
-            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a segment that another follows to end with a checkpoint, found 3 records after its last"
+            "1 segment-00000000000000000000.plog, offset 2057, record seq 3: expected a segment that another follows to end with a checkpoint, found 2 records after its last"
         ],
     );
 }
@@ -262,13 +274,13 @@ fn a_cut_inside_a_frame_below_the_last_checkpoint_is_found() {
     check(
         cut(1),
         expect![
-            "1 segment-00000000000000000003.plog, offset 1671, record seq 6: expected a whole frame, found 212 bytes of an unfinished one"
+            "1 segment-00000000000000000003.plog, offset 1901, record seq 6: expected a whole frame, found 342 bytes of an unfinished one"
         ],
     );
     check(
         cut(2),
         expect![
-            "1 segment-00000000000000000006.plog, offset 975, record seq 7: expected the file `checkpoint` to be kept in the segments too, but it is not there"
+            "1 segment-00000000000000000006.plog, offset 1553, record seq 8: expected the file `checkpoint` to be kept in the segments too, but it is not there"
         ],
     );
 }
@@ -292,7 +304,7 @@ fn a_checkpoint_moved_to_another_place_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 0), early),
         expect![
-            "1 segment-00000000000000000000.plog, offset 869, record seq 1: expected a checkpoint over the 1 records before it, found one over 3"
+            "1 segment-00000000000000000000.plog, offset 1361, record seq 1: expected a checkpoint over the 1 records before it, found one over 3"
         ],
     );
 }
@@ -302,7 +314,7 @@ fn a_segment_without_its_opening_checkpoint_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 1), |all| drop(all.remove(1))),
         expect![
-            "1 segment-00000000000000000003.plog, offset 410, record seq 3: expected a checkpoint right after the segment header"
+            "1 segment-00000000000000000003.plog, offset 510, record seq 3: expected a checkpoint right after the segment header"
         ],
     );
 }
@@ -312,7 +324,7 @@ fn a_second_header_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 1), |all| all.push(all[0].clone())),
         expect![
-            "1 segment-00000000000000000003.plog, offset 1888, record seq 6: expected a record or a checkpoint, found a second segment header"
+            "1 segment-00000000000000000003.plog, offset 2248, record seq 6: expected a record or a checkpoint, found a second segment header"
         ],
     );
 }
@@ -329,7 +341,7 @@ fn a_header_that_lies_about_what_was_before_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 1), lie),
         expect![
-            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the segment header to repeat the hash 3dfcd85cd792016d7f225e35008e5cbf08c875367ff21c1d5987c12cd0d2b36d of the record before it, found 0dfcd85cd792016d7f225e35008e5cbf08c875367ff21c1d5987c12cd0d2b36d"
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the segment header to repeat the hash b19f4c60d63fc678a484abafcbfb3e804e8cad8fb3f2b77f117597e0867d175c of the record before it, found 019f4c60d63fc678a484abafcbfb3e804e8cad8fb3f2b77f117597e0867d175c"
         ],
     );
 }
@@ -342,41 +354,38 @@ fn garbage_appended_to_the_end_is_found() {
     check(
         append(&[b'A'; 100]),
         expect![
-            "1 segment-00000000000000000006.plog, offset 1192, record seq 7: expected a frame length of 1 to 65535, found 1094795585"
+            "1 segment-00000000000000000006.plog, offset 1900, record seq 8: expected a frame length of 1 to 65535, found 1094795585"
         ],
     );
     // Too short to be told from a frame whose writing was cut off; it hides nothing and it is not a record.
     check(
         append(b"AAAA"),
         expect![[r#"
-        0 intact: 7 records, 6 checkpoints, 3 segments
-          log         node-17.example.com/plumbline
-          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 7 records, root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE=
-          unfinished  4 bytes of a frame at the end: normal while a writer runs or after a crash
-    "#]],
+            0 intact: 8 records, 7 checkpoints, 3 segments
+              log         node-17.example.com/plumbline
+              key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+              signed      the first 8 records, root jf7iXkq9Z4pOoc1+9SoO6/zV8byAPFNa8ASAkerVZn4=
+              epochs      1 epoch key, 1 of them vouched for by the node's key alone
+              unfinished  4 bytes of a frame at the end: normal while a writer runs or after a crash
+        "#]],
     );
 }
 
 #[test]
-fn records_appended_without_the_key_are_not_yet_signed_and_said_so() {
-    let forge = |dir: &Path, mut draft: Draft| {
+fn a_record_appended_to_a_closed_log_without_the_key_is_found() {
+    let forge = |dir: &Path, draft: Draft| {
         let all: Vec<_> = segments(dir).iter().flat_map(|path| frames(path)).collect();
         let mut leaves = all.iter().filter(|(kind, _)| *kind == Kind::Record).map(|(_, bytes)| leaf_hash(bytes));
         let last = leaves.next_back().unwrap();
         let mut bytes = fs::read(segment(dir, 2)).unwrap();
-        frame::encode(Kind::Record, &draft.seal(ORIGIN, 7, &last).unwrap(), &mut bytes);
+        frame::encode(Kind::Record, &draft.seal(ORIGIN, 8, &last).unwrap(), &mut bytes);
         fs::write(segment(dir, 2), bytes).unwrap();
     };
     check(
         |dir| forge(dir, draft("forged")),
-        expect![[r#"
-        0 intact: 8 records, 6 checkpoints, 3 segments
-          log         node-17.example.com/plumbline
-          key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 7 records, root 9FFYQPui6llbUQ/zCcsOVvvFpu16rwaHlchLidtUiIE=
-          not signed  1 record after the last checkpoint: not yet signed, so not yet proved
-    "#]],
+        expect![
+            "1 segment-00000000000000000006.plog, offset 1900, record seq 8: expected the log to go on with a new epoch, as it does after its beginning, a stop or a recovery"
+        ],
     );
 }
 
@@ -389,7 +398,7 @@ fn a_record_of_another_log_is_found() {
     check(
         |dir| edit_frames(&segment(dir, 0), steal),
         expect![[
-            r#"1 segment-00000000000000000000.plog, offset 521, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "node-18.example.com/plumbline""#
+            r#"1 segment-00000000000000000000.plog, offset 532, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "node-18.example.com/plumbline""#
         ]],
     );
 }
@@ -404,7 +413,7 @@ fn text_in_the_log_cannot_drive_the_terminal_of_who_verifies() {
     check(
         |dir| edit_frames(&segment(dir, 0), steal),
         expect![[
-            r#"1 segment-00000000000000000000.plog, offset 521, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "\u{1b}[2J\u{202e}.example.com/plumbline""#
+            r#"1 segment-00000000000000000000.plog, offset 532, record seq 0: expected a record of the log "node-17.example.com/plumbline", found one of "\u{1b}[2J\u{202e}.example.com/plumbline""#
         ]],
     );
 }
@@ -417,13 +426,14 @@ fn a_declared_loss_makes_the_log_incomplete_and_not_tampered() {
     let mut loss = event("events were lost");
     loss.insert("class_uid".into(), 1008.into());
     loss.insert("unmapped".into(), json!({"plumbline": {"kind": "loss", "count": 12}}));
-    log.append(&mut Draft::new(loss).unwrap()).unwrap();
+    log.append(&Draft::new(loss).unwrap()).unwrap();
     log.close().unwrap();
     expect![[r#"
-        2 intact but incomplete, as it declares itself: 3 records, 2 checkpoints, 1 segment
+        2 intact but incomplete, as it declares itself: 4 records, 5 checkpoints, 2 segments
           log         node-17.example.com/plumbline
           key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 3 records, root l0/++q9DVdCH54Ml7BY4ojqCIJubMcnGg6fD1G6UQ1Y=
+          signed      the first 4 records, root 798HoGVDPOrJk9Buns5wW/HMllzslaNkjkKqSazYqHI=
+          epochs      1 epoch key, 1 of them vouched for by the node's key alone
           gaps        declared by 1 record
     "#]]
     .assert_eq(&finding(dir.path()));

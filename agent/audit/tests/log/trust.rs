@@ -15,7 +15,7 @@ fn forged_log(name: &str) -> tempfile::TempDir {
     let forger = SigningKey::from_seed(name, &[2; 32]).unwrap();
     let options = plumbline_audit::Options { key: forger, ..options() };
     let (mut log, _) = Log::open(dir.path(), options).unwrap();
-    append(&mut log, 0..7);
+    append(&mut log, 1..8);
     log.close().unwrap();
     dir
 }
@@ -42,12 +42,12 @@ fn a_checkpoint_signed_with_another_key_under_a_good_header_is_found() {
     let forger = SigningKey::from_seed(ORIGIN, &[2; 32]).unwrap();
     let resign = |all: &mut Vec<(Kind, Vec<u8>)>| {
         let good = Checkpoint::open(&all.last().unwrap().1, &[vkey()]).unwrap();
-        all.last_mut().unwrap().1 = good.sign(&forger).note.into_bytes();
+        all.last_mut().unwrap().1 = good.sign(&[&forger, &epoch_key(0)]).note.into_bytes();
     };
     check(
         |dir| edit_frames(&segment(dir, 0), resign),
         expect![
-            "1 segment-00000000000000000000.plog, offset 1565, record seq 3: expected a checkpoint signed by the segment's key: the note has no signature by a key that is trusted here"
+            "1 segment-00000000000000000000.plog, offset 2057, record seq 3: expected a checkpoint signed by the segment's key: the note has no signature by a key that is trusted here"
         ],
     );
 }
@@ -65,11 +65,12 @@ fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
     assert_eq!(verified(older.path()).exit_code(), 0);
     let report = verified_with(older.path(), &[vkey()], Some(kept_elsewhere.clone()));
     expect![[r#"
-        TAMPERED at segment-00000000000000000003.plog, offset 1192, record seq 4: expected at least the 7 records that the expected checkpoint signs, found 4: the log was cut or rolled back
-          verified    4 records, 4 checkpoints, 2 segments before this place
+        TAMPERED at segment-00000000000000000005.plog, offset 857, record seq 5: expected at least the 8 records that the expected checkpoint signs, found 5: the log was cut or rolled back
+          verified    5 records, 6 checkpoints, 3 segments before this place
           log         node-17.example.com/plumbline
           key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 4 records, root s7dEUEm55YkQHmEk6bhHfavI5rQkL2haCqV0mW9rxKg=
+          signed      the first 5 records, root UDyVzOR+bbJLfau3FG2deQP1qJmeT0L0Ye/nlvqxHrc=
+          epochs      1 epoch key, 1 of them vouched for by the node's key alone
     "#]].assert_eq(&report.to_string());
     assert_eq!(verified_with(dir.path(), &[vkey()], Some(kept_elsewhere)).exit_code(), 0);
 }
@@ -78,13 +79,14 @@ fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
 fn two_histories_signed_with_the_same_key_are_found_by_a_checkpoint_kept_elsewhere() {
     let dir = closed_log();
     let leaves: Frontier = (0..5u8).map(|n| leaf_hash(&[n])).collect();
-    let other: SignedCheckpoint = Checkpoint::of(ORIGIN, &leaves).sign(&key());
+    let other: SignedCheckpoint = Checkpoint::of(ORIGIN, &leaves).sign(&[&key()]);
     let report = verified_with(dir.path(), &[vkey()], Some(other));
     expect![[r#"
-        TAMPERED at segment-00000000000000000003.plog, offset 975, record seq 4: the expected checkpoint signs root uFW0LWww9bCH4FJmeD+9bjlPe5JgE8yqZ3AKiwxaWW8= over 5 records, but they have root PPx+HmAr5HJIjqT9VFh1N0eOMJCnaUaOA5r8m6X7w9I=: these are two histories, or a record was changed
-          verified    4 records, 3 checkpoints, 2 segments before this place
+        TAMPERED at segment-00000000000000000003.plog, offset 1205, record seq 4: the expected checkpoint signs root uFW0LWww9bCH4FJmeD+9bjlPe5JgE8yqZ3AKiwxaWW8= over 5 records, but they have root 5pfR6FG96AsRyZ+Spz4jjytk2CRuJ2LbF5fHYmR0Mq4=: these are two histories, or a record was changed
+          verified    4 records, 4 checkpoints, 2 segments before this place
           log         node-17.example.com/plumbline
           key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 3 records, root x0hKFoQoJtCvJwCM6rkx4UMMSEMYh++exP8BY1QH3t4=
+          signed      the first 3 records, root bXbtaosPMSI+G/3kc/SFcGBOutEfUc8lOJY1/Fii+AU=
+          epochs      1 epoch key, 1 of them vouched for by the node's key alone
     "#]].assert_eq(&report.to_string());
 }

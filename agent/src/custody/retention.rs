@@ -1,0 +1,150 @@
+//! How long records are kept: whole segments whose youngest record is too old are pruned, one at a time.
+//!
+//! Nothing is pruned that an exporter has not shipped. The default of 183 days is the six months that the EU's AI Act
+//! (articles 19 and 26) asks for; fewer days need a reason in the configuration, which is recorded at each start.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use plumbline_audit::{Reader, record::Envelope, segment};
+
+use crate::ship::cursor::Cursor;
+
+/// How often it is asked whether something is due.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+#[derive(Debug)]
+pub struct Retention {
+    log_dir: PathBuf,
+    cursor_dir: PathBuf,
+    days: u64,
+    asked: Option<Duration>,
+    /// Segments that begin before this record were pruned already, or hold nothing to prune.
+    done: u64,
+}
+
+impl Retention {
+    pub fn new(log_dir: &Path, cursor_dir: &Path, days: u64) -> Self {
+        Self { log_dir: log_dir.to_owned(), cursor_dir: cursor_dir.to_owned(), days, asked: None, done: 0 }
+    }
+
+    /// The record up to which one more segment is to be pruned, and why. With `hurry` age does not matter, if it was
+    /// shipped.
+    pub fn due(&mut self, now: Duration, unix_ms: u64, hurry: bool) -> Option<(u64, String)> {
+        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < ASK_EVERY) {
+            return None;
+        }
+        self.asked = Some(now);
+        let due = self.next(unix_ms, hurry);
+        due.inspect_err(|error| tracing::error!(%error, "what is due to be pruned is not known")).ok().flatten()
+    }
+
+    fn next(&mut self, unix_ms: u64, hurry: bool) -> io::Result<Option<(u64, String)>> {
+        let segments = segment::list(&self.log_dir)?;
+        let Some(pair) = segments.windows(2).find(|pair| pair[0].first_seq >= self.done) else { return Ok(None) };
+        let end = pair[1].first_seq;
+        let (shipped, exporters) = self.shipped()?;
+        if end > shipped {
+            return Ok(None);
+        }
+        let oldest_after = time_ms(&self.log_dir, end)?;
+        let limit_ms = self.days * DAY_MS;
+        let reason = match oldest_after {
+            Some(time) if unix_ms.saturating_sub(time) > limit_ms => format!("older than {} days", self.days),
+            _ if hurry && exporters > 0 => "the disk is nearly full, and they were shipped".to_owned(),
+            _ => return Ok(None),
+        };
+        self.done = end;
+        Ok(Some((end, reason)))
+    }
+
+    /// How many records every exporter has shipped, and how many exporters there are.
+    fn shipped(&self) -> io::Result<(u64, usize)> {
+        let entries = match fs::read_dir(&self.cursor_dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((u64::MAX, 0)),
+            Err(error) => return Err(error),
+        };
+        let (mut shipped, mut exporters) = (u64::MAX, 0);
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_none() {
+                shipped = shipped.min(Cursor::at(&path).read().map_err(io::Error::other)?);
+                exporters += 1;
+            }
+        }
+        Ok((shipped, exporters))
+    }
+}
+
+/// When the first record from `seq` on that still has its bytes was written.
+fn time_ms(log_dir: &Path, seq: u64) -> io::Result<Option<u64>> {
+    let entry =
+        Reader::from_seq(log_dir, seq).map_err(io::Error::other)?.next().transpose().map_err(io::Error::other)?;
+    Ok(entry.and_then(|entry| Envelope::parse(&entry.bytes).ok()?.time_ms()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plumbline_audit::{Draft, Log, Options, SigningKey};
+    use serde_json::json;
+
+    const NOW_MS: u64 = 1_790_000_000_000;
+
+    /// A log with three records a day for ten days, a segment a day, and today's.
+    fn log(dir: &Path) -> Log {
+        let options =
+            Options { segment_bytes: 1, ..Options::new(SigningKey::from_seed("log.example/a", &[1; 32]).unwrap()) };
+        let (mut log, _) = Log::open(dir, options).unwrap();
+        for day in (0..10).rev() {
+            for _ in 0..3 {
+                let event = json!({"class_uid": 1001, "time": NOW_MS - day * DAY_MS});
+                log.append(&Draft::new(event.as_object().unwrap().clone()).unwrap()).unwrap();
+            }
+            log.commit().unwrap();
+        }
+        log
+    }
+
+    /// What falls due at ten-second steps.
+    fn due(retention: &mut Retention, hurry: bool) -> Vec<u64> {
+        (0..30)
+            .filter_map(|step| retention.due(Duration::from_secs(step * 10), NOW_MS, hurry))
+            .map(|due| due.0)
+            .collect()
+    }
+
+    #[test]
+    fn segments_whose_youngest_record_is_too_old_are_due_one_at_a_time() {
+        let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let _log = log(dir.path());
+        let segments: Vec<u64> = segment::list(dir.path()).unwrap().iter().map(|segment| segment.first_seq).collect();
+        let mut retention = Retention::new(dir.path(), &cursors.path().join("none"), 5);
+        // The epoch's own, and days 9, 8 and 7 ago; what follows day 6 is five days old, and not older.
+        let expect: Vec<u64> = segments[1..].iter().copied().filter(|first| *first <= 10).collect();
+        assert_eq!(due(&mut retention, false), expect);
+        assert!(due(&mut Retention::new(dir.path(), cursors.path(), 183), false).is_empty());
+    }
+
+    #[test]
+    fn what_an_exporter_has_not_shipped_is_kept_whatever_its_age() {
+        let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let _log = log(dir.path());
+        Cursor::at(&cursors.path().join("otlp")).write(5).unwrap();
+        Cursor::at(&cursors.path().join("jsonl")).write(50).unwrap();
+        let mut retention = Retention::new(dir.path(), cursors.path(), 1);
+        assert!(due(&mut retention, false).iter().all(|to| *to <= 5));
+        // In a hurry, age does not matter, and shipping does.
+        let mut hurried = Retention::new(dir.path(), cursors.path(), 183);
+        let pruned = due(&mut hurried, true);
+        assert!(!pruned.is_empty() && pruned.iter().all(|to| *to <= 5), "{pruned:?}");
+        // Without an exporter, nothing was shipped.
+        assert!(due(&mut Retention::new(dir.path(), &cursors.path().join("none"), 183), true).is_empty());
+    }
+}

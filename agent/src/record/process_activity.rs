@@ -1,0 +1,52 @@
+//! [`Exec`] and [`Exit`] as OCSF 1007 Process Activity, activities 1 Launch and 2 Terminate.
+
+use serde_json::{Map, Value};
+
+use super::{Body, INFORMATIONAL, Keep, actor, text::shown};
+use crate::event::{Exec, Exit, Task};
+
+const CLASS_UID: u64 = 1007;
+const ACTIVITY_LAUNCH: u64 = 1;
+const ACTIVITY_TERMINATE: u64 = 2;
+
+pub fn exec(exec: &Exec, task: Option<&Task>, who: &str) -> Body {
+    let exe = shown(&exec.exe);
+    let mut process = process(task);
+    process.insert("file".into(), actor::executable(&exe));
+    body(ACTIVITY_LAUNCH, "Launch", format!("{who} executes {exe}"), process, Map::new())
+}
+
+pub fn exit(exit: Exit, task: Option<&Task>, who: &str) -> Body {
+    let fields = Map::from_iter([("exit_code".to_owned(), Value::from(exit.code))]);
+    body(ACTIVITY_TERMINATE, "Terminate", format!("{who} ended with {}", exit.code), process(task), fields)
+}
+
+fn process(task: Option<&Task>) -> Map<String, Value> {
+    let mut process = Map::new();
+    if let Some(task) = task {
+        process.insert("pid".into(), task.pid.into());
+        process.insert("name".into(), shown(&task.comm).into());
+        process.insert("uid".into(), actor::process_uid(task.pid, task.start_boot_ns).into());
+    }
+    process
+}
+
+fn body(
+    activity_id: u64,
+    activity_name: &'static str,
+    message: String,
+    process: Map<String, Value>,
+    mut fields: Map<String, Value>,
+) -> Body {
+    fields.insert("process".into(), process.into());
+    Body {
+        class_uid: CLASS_UID,
+        activity_id,
+        activity_name,
+        severity_id: INFORMATIONAL,
+        message,
+        keep: Keep::IfAsked,
+        fields,
+        own: Map::new(),
+    }
+}

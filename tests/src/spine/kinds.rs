@@ -1,0 +1,194 @@
+//! Every kind of event, by a run of the daemon where one can be provoked and by the recorder itself for all, against
+//! the schema of OCSF.
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use plumbline::{
+    custody::keeper::{DaemonKeeper, InForce},
+    event::{
+        ClockStep, Connect, Disk, DiskState, Event, Exec, Exit, FileKey, FileOpen, Fork, Gap, Hook, Loss, Origin,
+        Policies, Protocol, Start, Stop, Task, What,
+    },
+    identity::{Identity, Process},
+    record::{Moment, Recorder},
+};
+use plumbline_audit::{Log, Options, SigningKey, Statement, statement};
+
+use super::{QUIET, Spine, ensure, not_ok, skipped};
+use crate::{
+    checks::Ended,
+    daemon::{Tools, records, run, run_with},
+};
+
+/// Whether this kind needs an example; a new kind does not compile before it says so here.
+fn is_recorded(what: &What) -> bool {
+    match what {
+        What::Fork(_) => false,
+        What::FileOpen(_)
+        | What::Connect(_)
+        | What::Exec(_)
+        | What::Exit(_)
+        | What::Loss(_)
+        | What::Gap(_)
+        | What::Start(_)
+        | What::Stop(_)
+        | What::Hook(_)
+        | What::Policies(_)
+        | What::Disk(_)
+        | What::ClockStep(_)
+        | What::Log(_) => true,
+    }
+}
+
+/// One of each kind, with hostile names where there are names.
+fn examples() -> Vec<What> {
+    let hostile = b"/m/\xff\n\x1b[31m\xe2\x80\xae hf_abcdefghijklmnopqrstuvwxyz".to_vec();
+    let key = FileKey { dev: 1, ino: 2, generation: 3 };
+    let open = FileOpen {
+        path: hostile.clone(),
+        path_truncated: true,
+        key,
+        watched: key,
+        flags: 0,
+        inode_mode: 0o100_644,
+        size_bytes: u64::MAX,
+        links: 2,
+    };
+    let gap = Gap { from_unix_ns: Some(1), reboot: true, orderly: false };
+    let words = vec![("a".to_owned(), "b".to_owned())];
+    let start = Start { coverage: words.clone(), previous: "new".to_owned(), keeping: words };
+    let hook = |rung: Option<&str>| Hook { name: "file_open".into(), rung: rung.map(Into::into), state: "x".into() };
+    let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
+    let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
+    let connect = |address: IpAddr| Connect { protocol: Protocol::Tcp, address, port: 443 };
+    vec![
+        // The first is pruned.
+        What::FileOpen(open.clone()),
+        What::FileOpen(open),
+        What::Connect(connect([203, 0, 113, 7].into())),
+        What::Connect(connect("2001:db8::1".parse().unwrap_or([0; 16].into()))),
+        What::Exec(Exec { exe: hostile }),
+        What::Fork(Fork { child_pid: 2, child_start_boot_ns: 3 }),
+        What::Exit(Exit { code: -9 }),
+        What::Loss(Loss { place: "ring", what: "file_open".into(), cpu: Some(1), count: 12 }),
+        What::Gap(gap),
+        What::Start(start),
+        What::Stop(Stop { reason: "SIGTERM".into() }),
+        What::Hook(hook(Some("tp_btf"))),
+        What::Hook(hook(None)),
+        What::Policies(policies),
+        What::Disk(disk(DiskState::Enough)),
+        What::Disk(disk(DiskState::Full)),
+        What::ClockStep(ClockStep { by_ns: -3_600_000_000_000 }),
+        What::Log(Statement::Pruned(statement::Pruned { from: 0, to: 3, reason: "older than 183 days".into() })),
+    ]
+}
+
+/// One record of every kind in a log, with statements written by the log itself.
+fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
+    let recorder = Recorder {
+        hostname: "n".into(),
+        boot_id: "b".into(),
+        build: "c".into(),
+        redactor: Arc::default(),
+        processes: true,
+    };
+    let keeper = DaemonKeeper { recorder: recorder.clone(), in_force: Arc::new(Mutex::new(InForce::default())) };
+    let options =
+        Options { keeper: Arc::new(keeper), segment_bytes: 1, ..Options::new(SigningKey::generate("plumbline/n")?) };
+    let moment = Moment::now("d", 1, "unknown");
+    let ancestors = (2..9).map(|pid| Process { pid, exe: Some(b"/bin/\xff".to_vec()), ..Process::default() });
+    let identity = Identity { process: Process::default(), ancestors: ancestors.collect(), artefact: None };
+    let (mut log, _) = Log::open(dir, options.clone())?;
+    let mut written = 0;
+    for what in examples() {
+        let of_a_task = matches!(what, What::FileOpen(_) | What::Connect(_) | What::Exec(_) | What::Exit(_));
+        let task = of_a_task.then(|| Task { pid: 7, comm: b"\xff".to_vec(), ..Task::default() });
+        let origin = of_a_task.then_some(Origin { program: 0, cpu: 1, sequence: 2 });
+        // Without a policy no connection is kept: its own check has one.
+        let kept = is_recorded(&what) && !matches!(what, What::Connect(_));
+        let event = Event { boot_ns: 5, origin, task, what };
+        match recorder.draft(&event, Some(&identity), None, &moment) {
+            Some(drafted) => drop(log.append(&drafted?.draft)?.seq),
+            None if kept => return Err(format!("no record of {}", event.what.kind()).into()),
+            None => {}
+        }
+        written += usize::from(kept);
+        log.commit()?;
+    }
+    log.next_epoch()?;
+    log.prune(2, "as an example")?;
+    drop(log);
+    // Recovered.
+    drop(Log::open(dir, options)?);
+    Ok(written)
+}
+
+pub(super) fn every_kind_is_valid_ocsf(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let dir = scratch.join("every-kind");
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let written = write_log(&dir).map_err(not_ok)?;
+    ensure(written >= 12, || format!("only {written} kinds"))?;
+    let kinds = validate(tools, &dir)?;
+    for kind in ["epoch", "recovered", "pruned", "clock_step", "gap", "hook", "exec", "exit", "disk", "loss"] {
+        ensure(kinds.iter().any(|found| found == kind), || format!("no record of kind {kind} among {kinds:?}"))?;
+    }
+    Ok(())
+}
+
+/// A run that exercises what a daemon can be made to do: files, connections, processes, a reload, a stop, a kill.
+pub(super) fn a_whole_run_is_valid_ocsf(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let config = format!("{QUIET}audit: {{record_processes: true, epoch_seconds: 1, segment_bytes: 20000}}\n");
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    let path = spine.models.join("models--a--b/blobs/0");
+    fs::create_dir_all(spine.models.join("models--a--b/blobs")).map_err(not_ok)?;
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    run(Command::new("cat").arg(&path)).map_err(not_ok)?;
+    spine.open_of(&path).map_err(not_ok)?;
+    let _refused = std::net::TcpStream::connect_timeout(&([192, 0, 2, 1], 9).into(), Duration::from_millis(50));
+    spine.daemon.wait_for_record("the connection", |record| record["class_uid"] == 4001).map_err(not_ok)?;
+    let policy = scratch.join("policies/weights.yaml");
+    let text = fs::read_to_string(&policy).map_err(not_ok)?;
+    fs::write(&policy, text.replace("severity: high", "severity: low")).map_err(not_ok)?;
+    spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+    spine.daemon.wait_for_record("the policy change", |record| record["class_uid"] == 5019).map_err(not_ok)?;
+    spine.daemon.wait_for("plumbline_log_epoch", |epoch| epoch >= 1.0).map_err(not_ok)?;
+    // Killed, and started again.
+    drop(spine);
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    spine
+        .daemon
+        .wait_for_record("that it was recovered", |record| record["unmapped"]["plumbline"]["kind"] == "recovered")
+        .map_err(not_ok)?;
+    let log = spine.daemon.log_dir();
+    spine.daemon.stop().map_err(not_ok)?;
+    let kinds = validate(tools, &log)?;
+    for kind in
+        ["file_open", "connect", "exec", "exit", "start", "stop", "hook", "policies", "epoch", "recovered", "gap"]
+    {
+        ensure(kinds.iter().any(|found| found == kind), || format!("no record of kind {kind} among {kinds:?}"))?;
+    }
+    Ok(())
+}
+
+/// All records of the log are valid; their kinds.
+fn validate(tools: &Tools, log: &Path) -> Result<Vec<String>, Ended> {
+    let Some(python) = &tools.python else {
+        return Err(skipped("no Python with `ocsf-json-schema` (PLUMBLINE_PYTHON)"));
+    };
+    let all = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(log)).map_err(not_ok)?;
+    let said =
+        run_with(Command::new(python).arg(tools.scripts.join("validate_ocsf.py")), &all.stdout).map_err(not_ok)?;
+    ensure(said.status.success(), || {
+        String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)
+    })?;
+    let kind = |record: serde_json::Value| record["unmapped"]["plumbline"]["kind"].as_str().map(str::to_owned);
+    Ok(records(tools, log).map_err(not_ok)?.into_iter().filter_map(kind).collect())
+}
