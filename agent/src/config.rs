@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use plumbline_audit::VerifierKey;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -44,6 +45,10 @@ pub struct Config {
     pub prices: Option<PriceBook>,
     /// Where metrics and records go by OTLP; nowhere when absent.
     pub otlp: Option<OtlpConfig>,
+    /// A file of records, one a line, for a collector that tails files.
+    pub jsonl: Option<JsonlConfig>,
+    /// Where alerts go by a signed webhook.
+    pub webhook: Option<WebhookConfig>,
 }
 
 /// How the audit log is kept.
@@ -67,6 +72,58 @@ pub struct AuditConfig {
     pub redact: Vec<Rule>,
     /// Also record every program that begins or ends.
     pub record_processes: bool,
+    /// Each published checkpoint is added to this file too.
+    pub checkpoint_file: Option<PathBuf>,
+    /// Who signs this log's checkpoints elsewhere.
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// A witness of the log's checkpoints (C2SP tlog-witness).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Such as `http://witness.example:9479`; `/add-checkpoint` is put behind it.
+    pub url: Endpoint,
+    /// The witness's verifier key, as `plumbline audit keygen --witness` prints it.
+    #[serde(deserialize_with = "verifier_key")]
+    pub vkey: VerifierKey,
+}
+
+fn verifier_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VerifierKey, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// A file of records, one a line.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JsonlConfig {
+    pub path: PathBuf,
+    /// A file of this size is followed by a new one.
+    #[serde(default = "default_rotate_mib")]
+    pub rotate_mib: u64,
+    /// Older files that are kept.
+    #[serde(default = "default_keep_files")]
+    pub keep_files: u32,
+}
+
+fn default_rotate_mib() -> u64 {
+    100
+}
+
+fn default_keep_files() -> u32 {
+    5
+}
+
+/// A receiver of webhooks (Standard Webhooks).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    pub url: Endpoint,
+    /// A file of mode 600 that holds `whsec_` and the base64 of the shared secret.
+    pub secret_file: PathBuf,
+    /// Every record, not only alerts.
+    #[serde(default)]
+    pub all_records: bool,
 }
 
 /// When a record becomes durable.
@@ -165,6 +222,8 @@ impl Default for Config {
             engines: Engines::default(),
             prices: None,
             otlp: None,
+            jsonl: None,
+            webhook: None,
         }
     }
 }
@@ -182,6 +241,8 @@ impl Default for AuditConfig {
             disk: DiskConfig::default(),
             redact: Vec::new(),
             record_processes: false,
+            checkpoint_file: None,
+            witnesses: Vec::new(),
         }
     }
 }
@@ -322,12 +383,12 @@ mod tests {
         refused(
             "audit:\n  checkpoint_recs: 5\n",
             expect![[r#"
-            error: line 2 column 3: unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes
+            error: line 2 column 3: unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes, checkpoint_file, witnesses
              --> <input>:2:3
               |
             1 | audit:
             2 |   checkpoint_recs: 5
-              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes"#]],
+              |   ^ unknown field `checkpoint_recs`, expected one of checkpoint_records, checkpoint_seconds, segment_bytes, mode, epoch_seconds, retention_days, retention_override, disk, redact, record_processes, checkpoint_file, witnesses"#]],
         );
         refused(
             "listen: everywhere\n",

@@ -61,6 +61,8 @@ const CORE_TICK: Duration = Duration::from_millis(500);
 pub enum DaemonError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Ship(#[from] ship::ShipStartError),
     #[error("the audit log could not be closed in order")]
     Close(#[source] LogError),
     #[error("cannot listen on {address}")]
@@ -105,7 +107,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         processes: Procfs::default(),
         rules: Rules { policies: Arc::clone(&policies), watched: watched.clone() },
         recorder: opened.recorder,
-        custody: Custody::new(opened.log, &config.audit, &config.cursor_dir(), Arc::clone(&store)),
+        custody: Custody::new(opened.log, &config.audit, ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
         ledger: Ledger::new(config.prices.clone()),
         store: Arc::clone(&store),
@@ -125,7 +127,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
-    let ship = ship::start(&config, &store, &node, &vkey, stop.clone()).map_err(DaemonError::System)?;
+    let ship = ship::start(&config, &store, &node, &vkey, &stop)?;
     let node = Node {
         node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -251,7 +253,8 @@ fn spawn_core(
                 let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
                 core.handle(Message::Event(Box::new(event)));
             }
-            core.settle(false);
+            // What began is published at once: whoever keeps checkpoints sees the start.
+            core.custody.checkpoint();
             let mut tick = tokio::time::interval(CORE_TICK);
             loop {
                 let due = core.due_in();

@@ -16,6 +16,7 @@ pub mod message;
 pub mod own;
 pub mod probes;
 pub mod record;
+pub mod review;
 pub mod series;
 pub mod ship;
 pub mod verdict;

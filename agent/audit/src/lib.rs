@@ -16,6 +16,7 @@
 mod chain;
 pub mod checkpoint;
 mod epoch;
+pub mod evidence;
 mod files;
 pub mod frame;
 pub mod key;

@@ -35,5 +35,5 @@ pub use facts::{Ancestor, Facts, Object, Protocol, Subject};
 pub use pattern::WatchPath;
 pub use policy::{Effect, Policy, Severity};
 pub use problem::{InvalidPolicy, Problem};
-pub use set::{LoadError, MAX_POLICIES, PolicySet};
+pub use set::{EMBEDDED, LoadError, MAX_POLICIES, PolicySet};
 pub use yaml::MAX_DOCUMENT_BYTES;

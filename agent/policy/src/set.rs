@@ -18,7 +18,7 @@ use crate::yaml::{self, MAX_DOCUMENT_BYTES};
 pub const MAX_POLICIES: usize = 4096;
 
 /// The policies the daemon starts with where no directory is configured.
-const EMBEDDED: [(&str, &str); 2] = [
+pub const EMBEDDED: [(&str, &str); 2] = [
     ("egress.yaml", include_str!("../../../policies/egress.yaml")),
     ("model-weights.yaml", include_str!("../../../policies/model-weights.yaml")),
 ];

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod run;
 mod status;
+mod witness;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,7 +33,9 @@ enum Command {
     /// Check the configuration, or show the one that holds
     #[command(subcommand)]
     Config(config::Command),
-    /// Verify and read the audit log
+    /// Sign the checkpoints of other machines' logs (C2SP tlog-witness)
+    Witness(witness::Arguments),
+    /// Verify, read, prove, report and export the audit log
     #[command(subcommand)]
     Audit(audit::Command),
 }
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Status(arguments) => status::main(&arguments),
         Command::Config(command) => config::main(&command),
+        Command::Witness(arguments) => witness::main(&arguments),
         Command::Audit(command) => audit::main(&command),
     }
 }

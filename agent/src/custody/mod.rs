@@ -12,7 +12,7 @@ pub mod retention;
 pub mod room;
 pub mod wall_clock;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use plumbline_audit::{Draft, Log, LogError};
 
@@ -55,9 +55,9 @@ pub struct Custody {
 }
 
 impl Custody {
-    pub fn new(log: Log, config: &AuditConfig, cursor_dir: &std::path::Path, store: SharedStore) -> Self {
+    pub fn new(log: Log, config: &AuditConfig, cursors: Vec<PathBuf>, store: SharedStore) -> Self {
         let room = Room::new(log.dir(), &config.disk);
-        let retention = Retention::new(log.dir(), cursor_dir, config.retention_days);
+        let retention = Retention::new(log.dir(), cursors, config.retention_days);
         Self { log, room, retention, store, unrecorded: 0, shed: 0, warned: false, urgent: false }
     }
 
@@ -111,6 +111,12 @@ impl Custody {
         }
         let ticked = self.log.tick(now);
         self.watch_over(ticked, "checkpoint");
+    }
+
+    /// Signs and publishes what there is.
+    pub fn checkpoint(&mut self) {
+        let signed = self.log.checkpoint().map(drop);
+        self.watch_over(signed, "checkpoint");
     }
 
     /// When the next [`Custody::settle`] is due, if a record waits.

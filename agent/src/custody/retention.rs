@@ -4,7 +4,7 @@
 //! (articles 19 and 26) asks for; fewer days need a reason in the configuration, which is recorded at each start.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,7 +21,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 #[derive(Debug)]
 pub struct Retention {
     log_dir: PathBuf,
-    cursor_dir: PathBuf,
+    /// Where each exporter stands.
+    cursors: Vec<Cursor>,
     days: u64,
     asked: Option<Duration>,
     /// Segments that begin before this record were pruned already, or hold nothing to prune.
@@ -29,8 +30,9 @@ pub struct Retention {
 }
 
 impl Retention {
-    pub fn new(log_dir: &Path, cursor_dir: &Path, days: u64) -> Self {
-        Self { log_dir: log_dir.to_owned(), cursor_dir: cursor_dir.to_owned(), days, asked: None, done: 0 }
+    pub fn new(log_dir: &Path, cursors: Vec<PathBuf>, days: u64) -> Self {
+        let cursors = cursors.iter().map(|path| Cursor::at(path)).collect();
+        Self { log_dir: log_dir.to_owned(), cursors, days, asked: None, done: 0 }
     }
 
     /// The record up to which one more segment is to be pruned, and why. With `hurry` age does not matter, if it was
@@ -48,37 +50,25 @@ impl Retention {
         let segments = segment::list(&self.log_dir)?;
         let Some(pair) = segments.windows(2).find(|pair| pair[0].first_seq >= self.done) else { return Ok(None) };
         let end = pair[1].first_seq;
-        let (shipped, exporters) = self.shipped()?;
-        if end > shipped {
+        if end > self.shipped()? {
             return Ok(None);
         }
         let oldest_after = time_ms(&self.log_dir, end)?;
         let limit_ms = self.days * DAY_MS;
         let reason = match oldest_after {
             Some(time) if unix_ms.saturating_sub(time) > limit_ms => format!("older than {} days", self.days),
-            _ if hurry && exporters > 0 => "the disk is nearly full, and they were shipped".to_owned(),
+            _ if hurry && !self.cursors.is_empty() => "the disk is nearly full, and they were shipped".to_owned(),
             _ => return Ok(None),
         };
         self.done = end;
         Ok(Some((end, reason)))
     }
 
-    /// How many records every exporter has shipped, and how many exporters there are.
-    fn shipped(&self) -> io::Result<(u64, usize)> {
-        let entries = match fs::read_dir(&self.cursor_dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((u64::MAX, 0)),
-            Err(error) => return Err(error),
-        };
-        let (mut shipped, mut exporters) = (u64::MAX, 0);
-        for entry in entries {
-            let path = entry?.path();
-            if path.extension().is_none() {
-                shipped = shipped.min(Cursor::at(&path).read().map_err(io::Error::other)?);
-                exporters += 1;
-            }
-        }
-        Ok((shipped, exporters))
+    /// How many records every exporter has shipped.
+    fn shipped(&self) -> io::Result<u64> {
+        self.cursors.iter().try_fold(u64::MAX, |least, cursor| {
+            cursor.read().map(|shipped| least.min(shipped)).map_err(io::Error::other)
+        })
     }
 }
 
@@ -122,29 +112,32 @@ mod tests {
 
     #[test]
     fn segments_whose_youngest_record_is_too_old_are_due_one_at_a_time() {
-        let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let dir = tempfile::tempdir().unwrap();
         let _log = log(dir.path());
         let segments: Vec<u64> = segment::list(dir.path()).unwrap().iter().map(|segment| segment.first_seq).collect();
-        let mut retention = Retention::new(dir.path(), &cursors.path().join("none"), 5);
+        let mut retention = Retention::new(dir.path(), Vec::new(), 5);
         // The epoch's own, and days 9, 8 and 7 ago; what follows day 6 is five days old, and not older.
         let expect: Vec<u64> = segments[1..].iter().copied().filter(|first| *first <= 10).collect();
         assert_eq!(due(&mut retention, false), expect);
-        assert!(due(&mut Retention::new(dir.path(), cursors.path(), 183), false).is_empty());
+        assert!(due(&mut Retention::new(dir.path(), Vec::new(), 183), false).is_empty());
     }
 
     #[test]
     fn what_an_exporter_has_not_shipped_is_kept_whatever_its_age() {
         let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let _log = log(dir.path());
-        Cursor::at(&cursors.path().join("otlp")).write(5).unwrap();
-        Cursor::at(&cursors.path().join("jsonl")).write(50).unwrap();
-        let mut retention = Retention::new(dir.path(), cursors.path(), 1);
+        let paths = ["otlp", "jsonl"].map(|name| cursors.path().join(name)).to_vec();
+        // An exporter that never shipped anything keeps everything.
+        assert!(due(&mut Retention::new(dir.path(), paths.clone(), 1), false).is_empty());
+        Cursor::at(&paths[0]).write(5).unwrap();
+        Cursor::at(&paths[1]).write(50).unwrap();
+        let mut retention = Retention::new(dir.path(), paths.clone(), 1);
         assert!(due(&mut retention, false).iter().all(|to| *to <= 5));
         // In a hurry, age does not matter, and shipping does.
-        let mut hurried = Retention::new(dir.path(), cursors.path(), 183);
+        let mut hurried = Retention::new(dir.path(), paths, 183);
         let pruned = due(&mut hurried, true);
         assert!(!pruned.is_empty() && pruned.iter().all(|to| *to <= 5), "{pruned:?}");
         // Without an exporter, nothing was shipped.
-        assert!(due(&mut Retention::new(dir.path(), &cursors.path().join("none"), 183), true).is_empty());
+        assert!(due(&mut Retention::new(dir.path(), Vec::new(), 183), true).is_empty());
     }
 }

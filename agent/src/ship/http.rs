@@ -10,7 +10,7 @@ use hyper::{
     Request, Response, StatusCode, Uri,
     body::{Bytes, Incoming},
     client::conn::http1::{SendRequest, handshake},
-    header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -84,7 +84,7 @@ pub(super) enum SendError {
     #[error("speaking HTTP with the receiver")]
     Http(#[source] hyper::Error),
     #[error("the receiver answered {status}, not 2xx")]
-    Refused { status: StatusCode, retry_after: Option<Duration> },
+    Refused { status: StatusCode, retry_after: Option<Duration>, answer: Bytes },
 }
 
 impl SendError {
@@ -110,11 +110,22 @@ impl Client {
 
     /// Posts protobuf to a path behind the endpoint's; the body of a 2xx answer.
     pub(super) async fn post(&mut self, path: &str, body: Bytes) -> Result<Bytes, SendError> {
-        tokio::time::timeout(TIMEOUT, self.exchange(path, body)).await.unwrap_or(Err(SendError::Timeout))
+        self.post_with(path, body, &[(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"))]).await
     }
 
-    async fn exchange(&mut self, path: &str, body: Bytes) -> Result<Bytes, SendError> {
-        let request = self.request(path, body);
+    /// Posts anything, with these headers beside those of HTTP itself.
+    pub(super) async fn post_with(
+        &mut self,
+        path: &str,
+        body: Bytes,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Bytes, SendError> {
+        let mut request = self.request(path, body);
+        request.headers_mut().extend(headers.iter().cloned());
+        tokio::time::timeout(TIMEOUT, self.exchange(request)).await.unwrap_or(Err(SendError::Timeout))
+    }
+
+    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, SendError> {
         // Taken out, so that a connection on which something went wrong is never used again.
         let mut connection = match self.connection.take() {
             Some(connection) if !connection.is_closed() => connection,
@@ -132,7 +143,7 @@ impl Client {
         if status.is_success() {
             Ok(answer.unwrap_or_default())
         } else {
-            Err(SendError::Refused { status, retry_after })
+            Err(SendError::Refused { status, retry_after, answer: answer.unwrap_or_default() })
         }
     }
 
@@ -156,7 +167,6 @@ impl Client {
             format!("{}{path}", self.endpoint.path).parse().expect("the endpoint's path was read from a URI");
         let headers = request.headers_mut();
         headers.insert(HOST, self.endpoint.authority.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("plumbline/", env!("CARGO_PKG_VERSION"))));
         request
     }

@@ -5,12 +5,14 @@
 //! pass over the ones it has.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use plumbline_audit::{
     MAX_RECORD_BYTES, Reader, VerifierKey,
+    checkpoint::SignedCheckpoint,
     log::CHECKPOINT_FILE,
     reader::{Entry, ReadError},
     verify::{VerifyError, checkpoint_from_file},
@@ -105,7 +107,17 @@ impl Tail {
 
     /// How many records the published checkpoint covers.
     fn signed(&self) -> Result<u64, TailError> {
-        Ok(checkpoint_from_file(&self.log_dir.join(CHECKPOINT_FILE), &self.key)?.checkpoint.size)
+        Ok(self.checkpoint()?.checkpoint.size)
+    }
+
+    /// The published checkpoint.
+    pub(super) fn checkpoint(&self) -> Result<SignedCheckpoint, TailError> {
+        Ok(checkpoint_from_file(&self.log_dir.join(CHECKPOINT_FILE), &self.key)?)
+    }
+
+    /// When it was published.
+    pub(super) fn published(&self) -> Option<SystemTime> {
+        fs::metadata(self.log_dir.join(CHECKPOINT_FILE)).ok()?.modified().ok()
     }
 }
 
@@ -197,10 +209,10 @@ mod tests {
         tail.acknowledge(sent.last().unwrap().seq + 1).unwrap();
         drop(log);
         // What was not flushed is gone, as if it had never been.
-        let segments = std::fs::read_dir(node.log_dir()).unwrap().map(|entry| entry.unwrap().path());
+        let segments = fs::read_dir(node.log_dir()).unwrap().map(|entry| entry.unwrap().path());
         let segment = segments.filter(|path| path.to_string_lossy().contains("segment")).max().unwrap();
-        let len = std::fs::metadata(&segment).unwrap().len();
-        std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(len - 20).unwrap();
+        let len = fs::metadata(&segment).unwrap().len();
+        fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(len - 20).unwrap();
         let mut log = node.log();
         append(&mut log, "another with the same number");
         log.checkpoint().unwrap();

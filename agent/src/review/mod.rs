@@ -1,0 +1,7 @@
+//! The log read by people: times, one-line records, the reviewer's report. It reads records and writes nothing.
+
+pub mod controls;
+pub mod document;
+pub mod line;
+pub mod summary;
+pub mod time;
