@@ -91,6 +91,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     };
 
     let (stop_all, stop) = watch::channel(false);
+    let (stop_shipping, shipping) = watch::channel(false);
     let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
     let store = SharedStore::default();
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
@@ -107,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         processes: Procfs::default(),
         rules: Rules { policies: Arc::clone(&policies), watched: watched.clone() },
         recorder: opened.recorder,
-        custody: Custody::new(opened.log, &config.audit, ship::cursors(&config), Arc::clone(&store)),
+        custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
         ledger: Ledger::new(config.prices.clone()),
         store: Arc::clone(&store),
@@ -127,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
-    let ship = ship::start(&config, &store, &node, &vkey, &stop)?;
+    let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
         node,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,10 +165,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             http.abort();
         }
     }
+    let ended = tokio::task::spawn_blocking(move || core.join()).await;
+    // Last, so that the stop and the closing checkpoint leave too.
+    let _ = stop_shipping.send(true);
     if let Some(ship) = ship {
         let _ = tokio::task::spawn_blocking(move || ship.join()).await;
     }
-    let ended = tokio::task::spawn_blocking(move || core.join()).await;
     match ended {
         Ok(Ok(Err(error))) => Err(DaemonError::Close(error)),
         _ => Ok(()),

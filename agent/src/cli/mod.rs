@@ -37,7 +37,7 @@ enum Command {
     Witness(witness::Arguments),
     /// Verify, read, prove, report and export the audit log
     #[command(subcommand)]
-    Audit(audit::Command),
+    Audit(Box<audit::Command>),
 }
 
 /// Which configuration a command uses.

@@ -55,7 +55,7 @@ pub struct Custody {
 }
 
 impl Custody {
-    pub fn new(log: Log, config: &AuditConfig, cursors: Vec<PathBuf>, store: SharedStore) -> Self {
+    pub fn new(log: Log, config: &AuditConfig, cursors: &[PathBuf], store: SharedStore) -> Self {
         let room = Room::new(log.dir(), &config.disk);
         let retention = Retention::new(log.dir(), cursors, config.retention_days);
         Self { log, room, retention, store, unrecorded: 0, shed: 0, warned: false, urgent: false }

@@ -30,7 +30,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    pub fn new(log_dir: &Path, cursors: Vec<PathBuf>, days: u64) -> Self {
+    pub fn new(log_dir: &Path, cursors: &[PathBuf], days: u64) -> Self {
         let cursors = cursors.iter().map(|path| Cursor::at(path)).collect();
         Self { log_dir: log_dir.to_owned(), cursors, days, asked: None, done: 0 }
     }
@@ -115,29 +115,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _log = log(dir.path());
         let segments: Vec<u64> = segment::list(dir.path()).unwrap().iter().map(|segment| segment.first_seq).collect();
-        let mut retention = Retention::new(dir.path(), Vec::new(), 5);
+        let mut retention = Retention::new(dir.path(), &[], 5);
         // The epoch's own, and days 9, 8 and 7 ago; what follows day 6 is five days old, and not older.
         let expect: Vec<u64> = segments[1..].iter().copied().filter(|first| *first <= 10).collect();
         assert_eq!(due(&mut retention, false), expect);
-        assert!(due(&mut Retention::new(dir.path(), Vec::new(), 183), false).is_empty());
+        assert!(due(&mut Retention::new(dir.path(), &[], 183), false).is_empty());
     }
 
     #[test]
     fn what_an_exporter_has_not_shipped_is_kept_whatever_its_age() {
         let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let _log = log(dir.path());
-        let paths = ["otlp", "jsonl"].map(|name| cursors.path().join(name)).to_vec();
+        let paths = ["otlp", "jsonl"].map(|name| cursors.path().join(name));
         // An exporter that never shipped anything keeps everything.
-        assert!(due(&mut Retention::new(dir.path(), paths.clone(), 1), false).is_empty());
+        assert!(due(&mut Retention::new(dir.path(), &paths, 1), false).is_empty());
         Cursor::at(&paths[0]).write(5).unwrap();
         Cursor::at(&paths[1]).write(50).unwrap();
-        let mut retention = Retention::new(dir.path(), paths.clone(), 1);
+        let mut retention = Retention::new(dir.path(), &paths, 1);
         assert!(due(&mut retention, false).iter().all(|to| *to <= 5));
         // In a hurry, age does not matter, and shipping does.
-        let mut hurried = Retention::new(dir.path(), paths, 183);
+        let mut hurried = Retention::new(dir.path(), &paths, 183);
         let pruned = due(&mut hurried, true);
         assert!(!pruned.is_empty() && pruned.iter().all(|to| *to <= 5), "{pruned:?}");
         // Without an exporter, nothing was shipped.
-        assert!(due(&mut Retention::new(dir.path(), Vec::new(), 183), true).is_empty());
+        assert!(due(&mut Retention::new(dir.path(), &[], 183), true).is_empty());
     }
 }

@@ -75,7 +75,7 @@ fn timestamp(text: &str) -> Result<Timestamp, TimeError> {
 fn span(text: &str) -> Result<SignedDuration, TimeError> {
     let span: Option<Span> = text.parse().ok();
     let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    duration.filter(|duration| duration.is_positive()).ok_or_else(|| TimeError(text.to_owned()))
+    duration.filter(SignedDuration::is_positive).ok_or_else(|| TimeError(text.to_owned()))
 }
 
 fn ms(time: Timestamp) -> u64 {

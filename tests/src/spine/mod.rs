@@ -3,6 +3,8 @@
 mod evidence;
 mod faults;
 mod kinds;
+mod review;
+mod ship;
 mod sources;
 
 use std::{
@@ -45,6 +47,12 @@ const CHECKS: &[Check] = &[
         kinds::a_whole_run_is_valid_ocsf,
     ),
     ("a record of every kind of event is valid ocsf 1.8.0", kinds::every_kind_is_valid_ocsf),
+    ("every command of a reviewer works while the daemon writes", review::every_command_works_while_the_daemon_writes),
+    (
+        "a receiver that is down, answers half, or twice gets every alert",
+        ship::receivers_that_misbehave_get_every_alert,
+    ),
+    ("a witness signs what continues, and shows a rollback", ship::a_witness_shows_a_rollback),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),
     ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),

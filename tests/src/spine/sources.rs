@@ -171,7 +171,12 @@ pub(super) fn otlp_reaches_a_receiver(tools: &Tools, scratch: &Path) -> Result<(
     spine.daemon.stop().map_err(not_ok)?;
     let cat = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(&log)).map_err(not_ok)?;
     let kept: Vec<&str> = std::str::from_utf8(&cat.stdout).map_err(not_ok)?.lines().collect();
-    let arrived = receiver.logs();
+    // Checkpoints come too, the last one as it was published.
+    let (checkpoints, arrived): (Vec<_>, Vec<_>) =
+        receiver.logs().into_iter().partition(|record| record["event_name"] == "plumbline.checkpoint");
+    let published = fs::read_to_string(log.join("checkpoint")).map_err(not_ok)?;
+    let last = checkpoints.last().map_or(&Value::Null, |checkpoint| &checkpoint["body"]);
+    equal("last checkpoint", last, published)?;
     for record in &arrived {
         let number = sequence_number(record).and_then(|number| usize::try_from(number).ok()).unwrap_or(usize::MAX);
         let exact = kept.get(number).is_some_and(|&kept| record["body"] == kept);

@@ -52,13 +52,15 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             return Ok(0);
         }
     }
-    while arguments.follow {
+    if !arguments.follow {
+        return Ok(0);
+    }
+    loop {
         match reader.next().transpose()? {
             // A reader who left is no error.
-            Some(entry) if print(&entry).is_err() => break,
+            Some(entry) if print(&entry).is_err() => return Ok(0),
             Some(_) => {}
             None => std::thread::sleep(POLL),
         }
     }
-    Ok(0)
 }
