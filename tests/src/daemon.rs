@@ -28,6 +28,12 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// A program or library built beside this one.
+    pub fn beside(&self, name: &str) -> Option<PathBuf> {
+        let own = std::env::current_exe().ok()?;
+        Some(own.with_file_name(name)).filter(|path| path.exists())
+    }
+
     pub fn from_environment() -> Result<Self, String> {
         let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
         let beside = std::env::current_exe().map_err(|error| error.to_string())?;

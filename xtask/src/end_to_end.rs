@@ -23,7 +23,15 @@ const PROGRAMS: [(&str, &str); 2] = [("kernel checks on this kernel", "vm-init")
 /// Builds the checks and what they load.
 pub(crate) fn build() -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace::root()).args(["build", "--package", "plumbline-tests", "--package", "fake-nvml"]);
+    cargo.current_dir(workspace::root()).args([
+        "build",
+        "--package",
+        "plumbline-tests",
+        "--package",
+        "fake-nvml",
+        "--package",
+        "fake-disk",
+    ]);
     cmd::run(&mut cargo)
 }
 

@@ -1,5 +1,6 @@
 //! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
 
+mod disk;
 mod evidence;
 mod faults;
 mod kinds;
@@ -41,6 +42,13 @@ const CHECKS: &[Check] = &[
     ("one flipped byte is found and placed, by our verifier and by one in python", evidence::a_flipped_byte_is_placed),
     ("a killed daemon recovers its log and says so", faults::a_killed_daemon_recovers),
     ("a full disk is loud, loses nothing silently and breaks nothing", faults::a_full_disk_is_declared),
+    (
+        "a writer killed at random points loses nothing durable and raises no alarm",
+        disk::a_writer_killed_at_random_points,
+    ),
+    ("a real disk that fills up has room for the last words", disk::a_real_disk_fills_up),
+    ("a disk that becomes read-only is declared and gone on with", disk::a_disk_becomes_read_only),
+    ("flushes that fail for a while lose nothing", disk::flushes_fail_for_a_while),
     ("a policy mistake keeps the last good set, and prevents a start", faults::a_policy_mistake_is_shown),
     (
         "every record of a run that does what a daemon can be made to do is valid ocsf 1.8.0",
@@ -88,6 +96,10 @@ impl Spine {
     }
 
     fn start_with(tools: &Tools, scratch: &Path, config: &str) -> Result<Self, Ended> {
+        Self::start_in(tools, scratch, config, &[])
+    }
+
+    fn start_in(tools: &Tools, scratch: &Path, config: &str, env: &[(&str, &str)]) -> Result<Self, Ended> {
         let models = scratch.join("models");
         let policies = scratch.join("policies");
         fs::create_dir_all(&models).and_then(|()| fs::create_dir_all(&policies)).map_err(not_ok)?;
@@ -95,7 +107,7 @@ impl Spine {
         let egress = tools.scripts.join("../policies/egress.yaml");
         fs::copy(egress, policies.join("egress.yaml")).map_err(not_ok)?;
         let config = format!("policies: {}\n{config}", policies.display());
-        let daemon = Daemon::start(tools, scratch, &config).map_err(Ended::NotOk)?;
+        let daemon = Daemon::start_with(tools, scratch, &config, env).map_err(Ended::NotOk)?;
         daemon.wait_for("plumbline_watched_directories", |count| count >= 1.0).map_err(Ended::NotOk)?;
         Ok(Self { daemon, models, scratch: scratch.to_owned() })
     }
