@@ -36,8 +36,11 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// Runs what [`build`] built.
-pub(crate) fn run_all(cache: &Cache, report: &mut Report) {
-    let variables = variables(cache);
+pub(crate) fn run_all(cache: &Cache, full: bool, report: &mut Report) {
+    let mut variables = variables(cache);
+    if full {
+        variables.push(("PLUMBLINE_KILLS", PathBuf::from("1000")));
+    }
     let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
     let runner = match privilege::silent_runner(&names) {
         Ok(runner) => runner,

@@ -27,7 +27,7 @@ use crate::workspace;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --full")]
 pub(crate) struct Test {
-    /// All kernels, not only the oldest and the newest.
+    /// All kernels, not only the oldest and the newest, and a thousand kills of the log's writer instead of twenty.
     #[arg(long)]
     full: bool,
 }
@@ -57,7 +57,7 @@ impl Test {
         }
         lint::run_all(report);
         report.step("unit tests", || unit_tests(cache));
-        end_to_end::run_all(cache, report);
+        end_to_end::run_all(cache, self.full, report);
         for kernel in kernels {
             let name = format!("kernel {kernel}");
             if can_boot {

@@ -39,13 +39,23 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
 
 /// Puts a file in place that `write` fills, all or nothing, durably. Returns it open, standing at its end.
 pub(crate) fn replace_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
+    let file = rename_over(path, write)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(file)
+}
+
+/// Puts a file with these bytes in place, all or nothing; after a power failure it may be the one before.
+pub(crate) fn replace_lazily(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    rename_over(path, |file| file.write_all(bytes)).map(drop)
+}
+
+fn rename_over(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
     let temporary = temporary(path);
     let replace = || {
         let mut file = private().truncate(true).open(&temporary)?;
         write(&mut file)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))?;
         Ok(file)
     };
     replace().inspect_err(|_: &io::Error| {

@@ -5,6 +5,7 @@
 //! signatures are for. What a payload means is not known here.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 /// Bytes before the payload.
 pub const PREFIX_BYTES: usize = 12;
@@ -60,13 +61,35 @@ pub enum FrameError {
 
 /// Appends the bytes of one frame to `out`; the payload must fit [`MAX_PAYLOAD_BYTES`].
 pub fn encode(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
+    let written: Result<_, std::convert::Infallible> = encode_with(kind, out, |out| {
+        out.extend_from_slice(payload);
+        Ok(())
+    });
+    let Ok(_) = written;
+}
+
+/// Appends one frame whose payload is what `write` appends; where in `out` that payload stands. On an error `out` is as
+/// it was.
+pub fn encode_with<E>(
+    kind: Kind,
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<Range<usize>, E> {
+    let start = out.len();
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    if let Err(error) = write(out) {
+        out.truncate(start);
+        return Err(error);
+    }
+    let payload = start + PREFIX_BYTES..out.len();
     debug_assert!((1..=MAX_PAYLOAD_BYTES).contains(&payload.len()), "the payload fits a frame");
     let len = u32::try_from(payload.len()).expect("a payload fits MAX_PAYLOAD_BYTES").to_le_bytes();
     let flags = (kind as u32).to_le_bytes();
-    out.extend_from_slice(&len);
-    out.extend_from_slice(&crc(len, flags, payload).to_le_bytes());
-    out.extend_from_slice(&flags);
-    out.extend_from_slice(payload);
+    let crc = crc(len, flags, &out[payload.clone()]).to_le_bytes();
+    for (at, word) in [len, crc, flags].into_iter().enumerate() {
+        out[start + 4 * at..start + 4 * (at + 1)].copy_from_slice(&word);
+    }
+    Ok(payload)
 }
 
 fn crc(len: [u8; 4], flags: [u8; 4], payload: &[u8]) -> u32 {
@@ -74,8 +97,8 @@ fn crc(len: [u8; 4], flags: [u8; 4], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, payload)
 }
 
-/// How much is read at once: many frames, and at least one of the longest.
-const BUFFER_BYTES: usize = 512 << 10;
+/// How much is read at once: at least one of the longest frames, and no more than stays in a processor's cache.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// Reads frame after frame, up to a length fixed beforehand, so that a file can be read while it grows.
 #[derive(Debug)]

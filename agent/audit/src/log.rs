@@ -21,7 +21,7 @@ use crate::merkle::{Frontier, Hash, leaf_hash};
 use crate::options::Options;
 use crate::prune;
 use crate::reader::ReadError;
-use crate::record::{Draft, DraftError, SealError};
+use crate::record::{Draft, DraftError, Place, SealError};
 use crate::recovery::{self, Recovery, recover};
 use crate::segment::{self, Header};
 use crate::statement::{Opener, Pruned, Statement};
@@ -90,6 +90,7 @@ pub struct Log {
     tree_files: TreeWriter,
     tree: Frontier,
     prev: Hash,
+    place: Place,
     epoch: EpochSigner,
     /// The last checkpoint pushed to the segment.
     checkpoint: SignedCheckpoint,
@@ -141,7 +142,7 @@ impl Log {
             }
         };
         let tree_files = recovery::tree_files(dir, &recovered)?;
-        let Header { tree, prev, .. } = recovered.state;
+        let Header { tree, prev, .. } = recovered.state.clone();
         let mut log = Log {
             dir: dir.to_owned(),
             epoch: EpochSigner::new(&options.key, options.seeds, recovered.next_epoch).map_err(LogError::Epoch)?,
@@ -149,6 +150,7 @@ impl Log {
             segment: recovered.segment,
             tree_files,
             durable: tree.size(),
+            place: Place::new(&recovered.state.origin),
             tree,
             prev,
             published: recovered.checkpoint.clone(),
@@ -212,10 +214,9 @@ impl Log {
 
     fn push(&mut self, draft: &Draft) -> Result<Appended, LogError> {
         let seq = self.tree.size();
-        let bytes = draft.seal(self.options.key.verifier().name(), seq, &self.prev)?;
-        let leaf = leaf_hash(&bytes);
+        let (place, prev) = (&mut self.place, &self.prev);
+        let leaf = leaf_hash(self.segment.push_record(|out| draft.seal_into(out, place, seq, prev))?);
         self.tree_files.push(leaf).map_err(LogError::io("open the hashes of the tree in", &self.dir))?;
-        self.segment.push(Kind::Record, &bytes);
         self.prev = leaf;
         self.tree.push(leaf);
         Ok(Appended { seq, leaf })
@@ -371,12 +372,13 @@ fn create(dir: &Path, key: &SigningKey) -> Result<(), LogError> {
     let header = Header { origin, key: key_text, epoch: None, prev: Hash::ZERO, tree: Frontier::new() };
     let empty = Checkpoint::of(key.verifier().name(), &header.tree).sign(&[key]);
     SegmentWriter::create(dir, &header, &empty).map_err(LogError::io("create a segment in", dir))?;
-    publish(dir, &empty)
+    publish(dir, &empty)?;
+    files::sync_dir(dir).map_err(LogError::io("flush", dir))
 }
 
 fn publish(dir: &Path, signed: &SignedCheckpoint) -> Result<(), LogError> {
     let path = dir.join(CHECKPOINT_FILE);
-    files::replace(&path, signed.note.as_bytes()).map_err(LogError::io("publish the checkpoint in", &path)).map(drop)
+    files::replace_lazily(&path, signed.note.as_bytes()).map_err(LogError::io("publish the checkpoint in", &path))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 //! What an event means (times, boot, policy, build) is the caller's business.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -111,19 +110,29 @@ impl Draft {
 
     /// The bytes of this event as record `seq` of the log `origin`, after the record whose leaf hash is `prev`.
     pub fn seal(&self, origin: &str, seq: u64, prev: &Hash) -> Result<Vec<u8>, SealError> {
-        let mut place = Place::new(origin);
-        let mut bytes = Vec::with_capacity(self.body.len() + place.chain_bytes());
-        bytes.extend_from_slice(CLASS);
-        let _ = write!(bytes, "{}", self.class_uid);
-        bytes.extend_from_slice(place.beginning(seq));
-        bytes.extend_from_slice(&self.body);
-        bytes.extend_from_slice(PREV);
-        bytes.extend_from_slice(&prev.to_hex());
-        bytes.extend_from_slice(END);
-        if bytes.len() > MAX_RECORD_BYTES {
-            return Err(SealError::TooLarge { bytes: bytes.len() });
-        }
+        let mut bytes = Vec::new();
+        self.seal_into(&mut bytes, &mut Place::new(origin), seq, prev)?;
         Ok(bytes)
+    }
+
+    /// The same, appended to `out`; on an error a part of it may be there.
+    pub(crate) fn seal_into(
+        &self,
+        out: &mut Vec<u8>,
+        place: &mut Place,
+        seq: u64,
+        prev: &Hash,
+    ) -> Result<(), SealError> {
+        let start = out.len();
+        out.extend_from_slice(CLASS);
+        decimal(self.class_uid, out);
+        out.extend_from_slice(place.beginning(seq));
+        out.extend_from_slice(&self.body);
+        out.extend_from_slice(PREV);
+        out.extend_from_slice(&prev.to_hex());
+        out.extend_from_slice(END);
+        let bytes = out.len() - start;
+        if bytes > MAX_RECORD_BYTES { Err(SealError::TooLarge { bytes }) } else { Ok(()) }
     }
 }
 
@@ -164,6 +173,19 @@ fn uid(origin: &str, seq: u64) -> String {
     format!("{origin}/{seq}")
 }
 
+/// Appends a number as decimal digits. On the way of every record, where formatting would cost as much as its hash.
+fn decimal(mut number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
+}
+
 /// The bytes that put a record in its place in one log.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -178,17 +200,13 @@ impl Place {
         Place { origin: quoted[1..quoted.len() - 1].to_owned(), buffer: Vec::new() }
     }
 
-    fn chain_bytes(&self) -> usize {
-        256 + 2 * self.origin.len()
-    }
-
     /// What follows the class: `,"metadata":{"sequence":N,"log_name":"O","uid":"O/N"`.
     fn beginning(&mut self, seq: u64) -> &[u8] {
         let Place { origin, buffer } = self;
         buffer.clear();
         buffer.extend_from_slice(br#","metadata":{"sequence":"#);
         let start = buffer.len();
-        let _ = write!(buffer, "{seq}");
+        decimal(seq, buffer);
         let digits = start..buffer.len();
         buffer.extend_from_slice(br#","log_name":""#);
         buffer.extend_from_slice(origin.as_bytes());

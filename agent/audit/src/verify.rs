@@ -244,7 +244,8 @@ fn walk_segment(
     counts.segments = 1;
     counts.origin = Some(header.origin);
     counts.key = Some(header.key.to_string());
-    let mut last_record = place.clone();
+    // Offset and number of the last record.
+    let mut last_record = None;
     loop {
         place.offset = frames.offset();
         place.seq = chain.size();
@@ -252,7 +253,7 @@ fn walk_segment(
             Ok(None) => break,
             Ok(Some(frame)) => match chain.accept(&frame) {
                 Ok(Accepted::Record { declares_gap, statement, .. }) => {
-                    last_record.clone_from(&place);
+                    last_record = Some((place.offset, place.seq));
                     counts.records += 1;
                     counts.declared_gaps += u64::from(declares_gap);
                     match statement {
@@ -275,8 +276,9 @@ fn walk_segment(
                     counts.root = Some(signed.checkpoint.root.to_base64());
                 }
                 // The record before is as suspect as this one, and it is where the hashes first disagree.
-                Err(violation @ Violation::Prev { .. }) if last_record.offset > segment::MAGIC.len() as u64 => {
-                    return Err(last_record.stop()(violation));
+                Err(violation @ Violation::Prev { .. }) => {
+                    (place.offset, place.seq) = last_record.unwrap_or((place.offset, place.seq));
+                    return Err(place.stop()(violation));
                 }
                 Err(violation) => return Err(place.stop()(violation)),
             },

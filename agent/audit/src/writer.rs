@@ -91,6 +91,12 @@ impl SegmentWriter {
         frame::encode(kind, payload, &mut self.pending);
     }
 
+    /// Pushes the record that `write` appends, and shows it. On an error nothing is pushed.
+    pub(crate) fn push_record<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<&[u8], E> {
+        let payload = frame::encode_with(Kind::Record, &mut self.pending, write)?;
+        Ok(&self.pending[payload])
+    }
+
     /// Makes everything pushed durable. On an error nothing is lost, and the next attempt goes on.
     pub(crate) fn commit(&mut self) -> io::Result<()> {
         if self.pending.is_empty() {

@@ -2,6 +2,7 @@
 //!
 //! One file per benchmark, one line in [`ALL`].
 
+mod audit;
 mod daemon;
 mod open;
 
@@ -18,11 +19,18 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 1] = [Benchmark {
-    name: "open",
-    about: "open and close of a file that nobody watches, with the daemon and without",
-    run: open::run,
-}];
+const ALL: [Benchmark; 2] = [
+    Benchmark {
+        name: "open",
+        about: "open and close of a file that nobody watches, with the daemon and without",
+        run: open::run,
+    },
+    Benchmark {
+        name: "audit",
+        about: "the audit log: group commit, verifying and proofs, beside the same work done bare",
+        run: audit::run,
+    },
+];
 
 /// Measure what the daemon costs; without a name, list the benchmarks.
 #[derive(Args, Debug)]
