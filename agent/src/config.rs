@@ -424,4 +424,13 @@ mod tests {
             Config::parse("audit: {redact: [{name: x, pattern: \"(\"}]}").unwrap_err().contains("expected a pattern")
         );
     }
+
+    #[test]
+    fn the_example_in_the_guide_is_valid() {
+        let guide = include_str!("../../docs/audit.md");
+        let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let config = Config::parse(example).unwrap();
+        assert_eq!(config.audit.witnesses[0].vkey.name(), "witness.example/w1");
+        assert_eq!(config.webhook.unwrap().secret_file, Path::new("/etc/plumbline/webhook.secret"));
+    }
 }

@@ -13,6 +13,7 @@ use crate::cmd;
 use crate::end_to_end;
 use crate::error::Result;
 use crate::lint;
+use crate::portable;
 use crate::promtool;
 use crate::python::Python;
 use crate::report::{Report, Tally};
@@ -56,6 +57,7 @@ impl Test {
             return;
         }
         lint::run_all(report);
+        portable::run(cache, report);
         report.step("unit tests", || unit_tests(cache));
         end_to_end::run_all(cache, self.full, report);
         for kernel in kernels {

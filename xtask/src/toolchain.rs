@@ -55,12 +55,17 @@ impl BpfToolchain {
 
     /// Makes `command` (a cargo) use this compiler and linker.
     pub(crate) fn apply(&self, command: &mut Command) -> Result<()> {
+        self.apply_with(command, "-Zbuild-std=core")
+    }
+
+    /// The same, for another part of the standard library.
+    pub(crate) fn apply_with(&self, command: &mut Command, build_std: &str) -> Result<()> {
         command.env("RUSTC", &self.rustc).env("RUSTC_BOOTSTRAP", "1");
         command.env("PATH", joined([self.linker_dir.clone()], "PATH")?);
         // bpf-linker opens rustc's own libLLVM and looks for it here first.
         command.env("LD_LIBRARY_PATH", joined(self.libraries.clone(), "LD_LIBRARY_PATH")?);
         if self.build_std {
-            command.arg("-Zbuild-std=core");
+            command.arg(build_std);
         }
         Ok(())
     }
