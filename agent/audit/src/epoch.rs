@@ -4,6 +4,8 @@
 //! process's business. What was signed in an epoch that is over can be signed again by nobody, whoever has the node's
 //! key and the memory of today: `docs/threat-model.md`.
 
+use zeroize::Zeroizing;
+
 use crate::key::{KeyError, SigningKey};
 use crate::segment::{EpochKey, epoch_key_name};
 use crate::statement::{Epoch, Opener};
@@ -20,7 +22,8 @@ pub(crate) struct EpochSigner {
 impl EpochSigner {
     pub(crate) fn new(node: &SigningKey, seeds: SeedSource, number: u64) -> Result<Self, KeyError> {
         let name = epoch_key_name(node.verifier().name(), number);
-        Ok(EpochSigner { number, key: SigningKey::from_seed(&name, &seeds(number)?)? })
+        let seed = Zeroizing::new(seeds(number)?);
+        Ok(EpochSigner { number, key: SigningKey::from_seed(&name, &seed)? })
     }
 
     pub(crate) fn next(&self, node: &SigningKey, seeds: SeedSource) -> Result<Self, KeyError> {

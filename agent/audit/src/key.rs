@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::Signer as _;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 const SECRET_PREFIX: &str = "PRIVATE+KEY+";
 /// A name is in every segment header and in every record: it must leave room for the rest.
@@ -138,7 +139,7 @@ pub struct SigningKey {
 impl SigningKey {
     /// A new key from the operating system's entropy.
     pub fn generate(name: &str) -> Result<Self, KeyError> {
-        Self::from_seed(name, &random_seed()?)
+        Self::from_seed(name, &Zeroizing::new(random_seed()?))
     }
 
     /// The key of a known 32-byte seed.

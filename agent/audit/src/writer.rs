@@ -48,7 +48,10 @@ impl SegmentWriter {
         let mut bytes = MAGIC.to_vec();
         frame::encode(Kind::Header, header.to_text().as_bytes(), &mut bytes);
         frame::encode(Kind::Checkpoint, opening.note.as_bytes(), &mut bytes);
-        let file = files::replace(&path, &bytes)?;
+        let file = files::replace(&path, &bytes).inspect_err(|_| {
+            // A segment that the log does not go on in must not be there: the next attempt may begin at another record.
+            let _ = std::fs::remove_file(&path);
+        })?;
         Ok(Self::new(path, first_seq, file, bytes.len() as u64))
     }
 

@@ -184,8 +184,10 @@ impl Custody {
         store.replace(&agent::LOG_CHECKPOINT_INFO, vec![info]);
     }
 
-    /// Ends the log in order.
-    pub fn close(self) -> Result<(), LogError> {
+    /// Ends the log in order, with the room of the ballast if it must be.
+    pub fn close(mut self) -> Result<(), LogError> {
+        let committed = self.log.commit();
+        self.watch_over(committed, "checkpoint");
         self.log.close().map(drop)
     }
 }

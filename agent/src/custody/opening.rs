@@ -146,3 +146,41 @@ pub fn build_digest() -> String {
         })
         .clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn recovery(last: Option<serde_json::Value>, clean_stop: bool) -> Recovery {
+        Recovery {
+            created: last.is_none(),
+            last_seq: last.as_ref().map(|_| 7),
+            clean_stop,
+            signed: 8,
+            dropped_bytes: 0,
+            last_record: last.map(|record| record.to_string().into_bytes()),
+        }
+    }
+
+    /// What is said first, in words.
+    #[track_caller]
+    fn check(recovery: &Recovery, expect: Option<Gap>) {
+        let start = Start { coverage: Vec::new(), previous: String::new(), keeping: Vec::new() };
+        let said = starting(recovery, Vec::new(), start.clone());
+        let gap = expect.map(What::Gap);
+        assert_eq!(said, gap.into_iter().chain([What::Start(start)]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_start_tells_since_when_nobody_watched_and_whether_the_machine_was_started_anew() {
+        let last = |boot: &str| json!({"device": {"boot_uid": boot}, "unmapped": {"plumbline": {"unix_ns": 5}}});
+        let gap = |reboot, orderly| Some(Gap { from_unix_ns: Some(5), reboot, orderly });
+        check(&recovery(None, true), None);
+        check(&recovery(Some(last(&boot_id())), true), gap(false, true));
+        check(&recovery(Some(last(&boot_id())), false), gap(false, false));
+        check(&recovery(Some(last("another boot")), true), gap(true, true));
+        let unreadable = Recovery { last_record: Some(b"\xff".to_vec()), ..recovery(Some(json!({})), true) };
+        check(&unreadable, Some(Gap { from_unix_ns: None, reboot: false, orderly: true }));
+    }
+}

@@ -83,6 +83,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         fs::write(out.join(name), text)?;
     }
     policies(&arguments.config, &out.join("policies"))?;
+    copy_files(&directory.with_file_name("witness"), &out.join("witness"))?;
     fs::write(out.join("SHA256SUMS"), sums(out)?)?;
     say(report.to_string().trim_end());
     say(&format!("written to {}", out.display()));
@@ -98,7 +99,8 @@ fn readme(report: &str) -> String {
          plumbline-verify log --key node.vkey --at-rest\n\
          python3 verify_log.py log \"$(cat node.vkey)\" --at-rest\n\n\
          tiles/ is the same log as C2SP tlog-tiles; policies/ holds the policies configured when this was written, and the\n\
-         digest in each record says which were in force then.\n"
+         digest in each record says which were in force then. witness/, if it is there, holds the last checkpoint with the\n\
+         signature of each witness.\n"
     )
 }
 
@@ -111,13 +113,21 @@ fn policies(config: &ConfigFile, out: &Path) -> Result<(), Box<dyn std::error::E
                 fs::write(out.join(name), text)?;
             }
         }
-        Some(directory) => {
-            for entry in fs::read_dir(directory)? {
-                let path = entry?.path();
-                if path.is_file() {
-                    fs::copy(&path, out.join(path.file_name().unwrap_or_default()))?;
-                }
-            }
+        Some(directory) => copy_files(&directory, out)?,
+    }
+    Ok(())
+}
+
+/// The files of a directory, if there is one.
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
         }
     }
     Ok(())

@@ -40,6 +40,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         say(&serde_json::to_string(&report)?);
     } else {
         say(report.to_string().trim_end());
+        if arguments.keys.key.is_empty() {
+            say("  trust       the key beside the log, because no --key was given: compare it with your inventory");
+        }
     }
     Ok(report.exit_code())
 }
