@@ -14,7 +14,7 @@ use plumbline_policy::{PolicySet, Verdict};
 use crate::{
     clock,
     cost::Ledger,
-    custody::{Custody, LOG_PLACE, Worth, keeper::InForce, wall_clock::WallClock},
+    custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
     event::{Event, Policies, What},
     identity::{Identity, World, procfs::Processes},
     message::Message,
@@ -76,10 +76,7 @@ impl<P: Processes> Core<P> {
     fn count(&self, event: &Event, verdict: Option<&Verdict>) {
         let mut store = lock(&self.store);
         store.add(&agent::EVENTS, &[event.what.kind()], 1.0);
-        // What the log itself did not take was counted at that moment.
-        if let What::Loss(loss) = &event.what
-            && loss.place != LOG_PLACE
-        {
+        if let What::Loss(loss) = &event.what {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
@@ -94,14 +91,31 @@ impl<P: Processes> Core<P> {
         let policies = &self.rules.policies;
         let moment = Moment::now(policies.digest(), policies.generation(), ntp::clock_sync());
         // What the daemon says of itself and of the evidence is never shed.
-        let worth = if event.task.is_none() { Worth::Log } else { Worth::Event };
-        match self.recorder.draft(event, identity, verdict, &moment) {
-            None => {}
+        let worth = match (&event.what, &event.task) {
+            (What::Loss(_), _) => Worth::Loss,
+            (_, None) => Worth::Log,
+            (_, Some(_)) => Worth::Event,
+        };
+        let taken = match self.recorder.draft(event, identity, verdict, &moment) {
+            None => true,
             Some(Ok(drafted)) => self.custody.take(&drafted, worth),
             Some(Err(error)) => {
                 tracing::error!(%error, kind = event.what.kind(), "an event could not become a record");
                 self.custody.count_unrecorded();
+                false
             }
+        };
+        if let (What::Loss(loss), false) = (&event.what, taken) {
+            self.custody.to_declare(loss.clone());
+        }
+    }
+
+    /// Records the losses that the log has not told of.
+    fn declare(&mut self, last_words: bool) {
+        for loss in self.custody.declare(last_words) {
+            // Counted when it happened.
+            let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Loss(loss) };
+            self.record(&event, None, None);
         }
     }
 
@@ -140,9 +154,10 @@ impl<P: Processes> Core<P> {
         if let Some(step) = self.wall_clock.look(now_boot_ns, clock::unix_ns()) {
             self.say(What::ClockStep(step));
         }
-        for what in self.custody.tick(Duration::from_nanos(now_boot_ns), clock::unix_ns() / 1_000_000) {
+        if let Some(what) = self.custody.tick(Duration::from_nanos(now_boot_ns), clock::unix_ns() / 1_000_000) {
             self.say(what);
         }
+        self.declare(false);
         self.settle(false);
         self.ledger.tick(now_boot_ns);
         let costs = self.ledger.points(now_boot_ns);
@@ -159,8 +174,9 @@ impl<P: Processes> Core<P> {
         store.replace(&agent::POLICY_GENERATION, vec![generation]);
     }
 
-    /// Ends the log in order.
-    pub fn close(self) -> Result<(), LogError> {
+    /// Ends the log in order, its losses told.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.declare(true);
         self.custody.close()
     }
 }

@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::frame::{Frame, FrameError, Kind};
 use crate::key::VerifierKey;
 use crate::merkle::{Hash, leaf_hash};
+use crate::prune;
 use crate::record::{EVENT_LOG_ACTIVITY, Envelope, Place};
 use crate::segment::{EpochKey, Header, SegmentError, epoch_key_name};
 use crate::statement::{Epoch, Opener, Pruned, Statement};
@@ -53,6 +54,15 @@ pub enum Violation {
     Checkpoint(CheckpointError),
     #[error("expected a checkpoint signed by the key of its epoch, {expected}, too")]
     EpochSignature { expected: String },
+    #[error("expected the segments of one log to name one key, {expected:?}, found {found:?}")]
+    HeaderKey { expected: String, found: String },
+    #[error("expected the key of the log {origin:?} to have its name, found {found:?}")]
+    OriginKey { origin: String, found: String },
+    #[error(
+        "expected the {expected} records of the log's own life among records {from} to {to} that outlive pruning, found {found} \
+         or others", to = .to.saturating_sub(1)
+    )]
+    KeptRecords { from: u64, to: u64, expected: u64, found: u64 },
     #[error("expected the segment header to name the epoch in force, {expected}, found {found}")]
     HeaderEpoch { expected: String, found: String },
     #[error("expected the log to go on with a new epoch, as it does after its beginning, a stop or a recovery")]
@@ -69,7 +79,7 @@ pub enum Violation {
     OpeningUnsigned,
     #[error("expected a checkpoint after {most} records at most, as this epoch declares, found {found} without one")]
     TooManyUnsigned { most: u64, found: u64 },
-    #[error("expected a statement of the log that can be read: {0}")]
+    #[error("expected a statement of the log that can be read: {0:?}")]
     Statement(String),
     #[error("expected whole leaf hashes of 32 bytes, found {found} bytes")]
     PrunedHashes { found: usize },
@@ -121,9 +131,19 @@ pub(crate) struct Pin {
 /// What a frame turned out to be.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    Record { declares_gap: bool, statement: Option<Statement> },
-    Checkpoint { signed: SignedCheckpoint, closing: bool },
-    Pruned { records: Range<u64> },
+    /// `kept`: pruning never removes it.
+    Record {
+        kept: bool,
+        declares_gap: bool,
+        statement: Option<Statement>,
+    },
+    Checkpoint {
+        signed: SignedCheckpoint,
+        closing: bool,
+    },
+    Pruned {
+        records: Range<u64>,
+    },
 }
 
 /// What the next frame must be.
@@ -225,7 +245,7 @@ impl Chain {
         {
             return Err(Violation::TooManyUnsigned { most: epoch.max_unsigned, found: self.unsigned() });
         }
-        Ok(Accepted::Record { declares_gap, statement })
+        Ok(Accepted::Record { kept: prune::outlives(class_uid), declares_gap, statement })
     }
 
     /// Which rule a record breaks that is not the one to stand here.
@@ -348,6 +368,11 @@ impl Chain {
         Ok(())
     }
 
+    /// Whether the published note was among the frames: nothing behind it was promised to anybody.
+    pub(crate) fn published_was_met(&self) -> bool {
+        self.signed.is_some() && self.pins.iter().all(|pin| !pin.framed)
+    }
+
     /// The pins, those that were met in the segments no longer asking to be.
     pub(crate) fn into_pins(self) -> Vec<Pin> {
         self.pins
@@ -358,6 +383,9 @@ impl Chain {
 pub(crate) fn continues(state: &Header, header: &Header) -> Result<(), Violation> {
     if header.origin != state.origin {
         return Err(Violation::SegmentOrigin { expected: state.origin.clone(), found: header.origin.clone() });
+    }
+    if header.key != state.key {
+        return Err(Violation::HeaderKey { expected: state.key.to_string(), found: header.key.to_string() });
     }
     if header.first_seq() != state.first_seq() {
         return Err(Violation::FirstSeq { expected: state.first_seq(), found: header.first_seq() });

@@ -136,6 +136,12 @@ impl<R: Read + Seek> Frames<R> {
         self.reader.seek(SeekFrom::Start(self.offset)).map(drop)
     }
 
+    /// Goes on at the same place of another file that holds the same bytes.
+    pub fn go_on_in(&mut self, reader: R, end: u64) -> io::Result<()> {
+        self.reader = reader;
+        self.extend(end)
+    }
+
     /// The next frame, or `None` exactly at the end.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let rest = self.end.saturating_sub(self.offset);

@@ -26,7 +26,7 @@ pub mod merkle;
 pub mod note;
 mod options;
 pub mod proof;
-mod prune;
+pub mod prune;
 pub mod reader;
 pub mod record;
 mod recovery;

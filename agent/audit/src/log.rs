@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use crate::writer::SegmentWriter;
 pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Held locked by the writer.
 const LOCK_FILE: &str = "lock";
+/// How long after a failure nothing is tried.
+const RETRY: Duration = Duration::from_secs(1);
 /// What the checkpoint file is called in messages.
 pub(crate) const PUBLISHED: &str = "the file `checkpoint`";
 
@@ -54,6 +57,8 @@ pub enum LogError {
     Corrupt { file: PathBuf, offset: u64, source: Box<Violation> },
     #[error(transparent)]
     Seal(#[from] SealError),
+    #[error("the log cannot be written, and {bytes} bytes of records wait already")]
+    Backlog { bytes: usize },
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("the event around a statement of the log cannot become a record")]
@@ -99,6 +104,8 @@ pub struct Log {
     /// Records that are durable.
     durable: u64,
     times: Times,
+    /// The last commit failed.
+    failing: bool,
     _lock: Lock,
 }
 
@@ -109,6 +116,8 @@ struct Times {
     epoch: Option<Duration>,
     /// When the first record that is not durable was seen waiting.
     waiting: Option<Duration>,
+    /// After a failure nothing is tried again before this.
+    not_before: Option<Duration>,
 }
 
 /// The directory's lock, held by this writer. Unlocked and not only closed: a child that another thread is just starting
@@ -156,6 +165,7 @@ impl Log {
             published: recovered.checkpoint.clone(),
             checkpoint: recovered.checkpoint,
             times: Times::default(),
+            failing: false,
             _lock: lock,
         };
         if !recovered.published {
@@ -203,6 +213,9 @@ impl Log {
     /// appended again.
     pub fn append(&mut self, draft: &Draft) -> Result<Appended, LogError> {
         if self.segment.pending_bytes() >= self.options.backlog_bytes {
+            if self.failing {
+                return Err(LogError::Backlog { bytes: self.segment.pending_bytes() });
+            }
             self.commit()?;
         }
         let appended = self.push(draft)?;
@@ -216,7 +229,7 @@ impl Log {
         let seq = self.tree.size();
         let (place, prev) = (&mut self.place, &self.prev);
         let leaf = leaf_hash(self.segment.push_record(|out| draft.seal_into(out, place, seq, prev))?);
-        self.tree_files.push(leaf).map_err(LogError::io("open the hashes of the tree in", &self.dir))?;
+        self.tree_files.push(leaf);
         self.prev = leaf;
         self.tree.push(leaf);
         Ok(Appended { seq, leaf })
@@ -230,6 +243,15 @@ impl Log {
     /// Does what is due: a commit, a checkpoint, a new epoch. `now` is any clock that does not go back. When there is
     /// nothing new to sign the last checkpoint is published again: a sign of life for whoever it is shipped to.
     pub fn tick(&mut self, now: Duration) -> Result<(), LogError> {
+        if self.times.not_before.is_some_and(|not_before| now < not_before) {
+            return Ok(());
+        }
+        let done = self.do_what_is_due(now);
+        self.times.not_before = done.is_err().then(|| now + RETRY);
+        done
+    }
+
+    fn do_what_is_due(&mut self, now: Duration) -> Result<(), LogError> {
         let since = |last: &mut Option<Duration>| now.saturating_sub(*last.get_or_insert(now));
         if since(&mut self.times.epoch) >= self.options.epoch_every {
             self.times.epoch = Some(now);
@@ -255,19 +277,32 @@ impl Log {
     /// How long after a [`Log::tick`] at `now` the next is due, if a record waits to become durable.
     pub fn commit_due_in(&self, now: Duration) -> Option<Duration> {
         let waiting = self.times.waiting.filter(|_| self.tree.size() > self.durable)?;
-        Some(self.options.commit_every.saturating_sub(now.saturating_sub(waiting)))
+        let due = (waiting + self.options.commit_every).max(self.times.not_before.unwrap_or_default());
+        Some(due.saturating_sub(now))
     }
 
     /// Makes everything appended durable, publishes a checkpoint that became so, and begins a new segment when this one
     /// is full. On an error nothing is lost, and the next commit goes on.
     pub fn commit(&mut self) -> Result<(), LogError> {
+        let committed = self.try_commit();
+        self.failing = committed.is_err();
+        committed
+    }
+
+    /// Whether the last commit failed: [`Log::tick`] tries again after a second.
+    pub fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    fn try_commit(&mut self) -> Result<(), LogError> {
         self.segment.commit().map_err(LogError::io("write", &self.segment.path))?;
         self.durable = self.tree.size();
         self.times.waiting = None;
+        // Before the checkpoint, so that whoever sees it finds what proves it.
+        self.tree_files.commit().map_err(LogError::io("write the hashes of the tree in", &self.dir))?;
         if self.published != self.checkpoint {
             self.publish()?;
         }
-        self.tree_files.commit().map_err(LogError::io("write the hashes of the tree in", &self.dir))?;
         if self.segment.len() >= self.options.segment_bytes && self.tree.size() > self.segment.first_seq {
             self.rotate()?;
         }
@@ -295,8 +330,9 @@ impl Log {
     }
 
     /// Removes the bytes of the records before `to`, as far as whole segments allow, after having said so in a record.
-    /// Their hashes stay, and so do the records of the log's own life. `None` when there is nothing to remove.
-    pub fn prune(&mut self, to: u64, reason: &str) -> Result<Option<Pruned>, LogError> {
+    /// Their hashes stay, and so do the records of the log's own life. Which records were looked through, if any held bytes
+    /// to remove.
+    pub fn prune(&mut self, to: u64, reason: &str) -> Result<Option<Range<u64>>, LogError> {
         let segments = segment::list(&self.dir).map_err(LogError::io("list the log directory", &self.dir))?;
         let failed = |path: PathBuf| move |source| LogError::Io { doing: "prune", path, source };
         let mut doomed = Vec::new();
@@ -306,21 +342,26 @@ impl Log {
             }
         }
         let (Some((_, from, _)), Some((_, _, to))) = (doomed.first(), doomed.last()) else { return Ok(None) };
-        let pruned = Pruned { from: *from, to: *to, reason: reason.to_owned() };
-        self.state(&Statement::Pruned(pruned.clone()))?;
+        let range = *from..*to;
+        for (path, from, to) in &doomed {
+            let kept = prune::kept(path).map_err(failed(path.clone()))?;
+            let (kept, kept_sha256) = (kept.count, kept.sha256());
+            let pruned = Pruned { from: *from, to: *to, kept, kept_sha256, reason: reason.to_owned() };
+            self.state(&Statement::Pruned(pruned))?;
+        }
         self.checkpoint()?;
         for (path, _, _) in doomed {
             prune::prune(&path).map_err(failed(path))?;
         }
-        Ok(Some(pruned))
+        Ok(Some(range))
     }
 
     /// Signs everything and marks the stop as orderly.
     pub fn close(mut self) -> Result<SignedCheckpoint, LogError> {
         self.sign(Kind::ClosingCheckpoint);
         self.segment.commit().map_err(LogError::io("write", &self.segment.path))?;
-        self.publish()?;
         self.tree_files.commit().map_err(LogError::io("write the hashes of the tree in", &self.dir))?;
+        self.publish()?;
         Ok(self.checkpoint)
     }
 
@@ -382,83 +423,4 @@ fn publish(dir: &Path, signed: &SignedCheckpoint) -> Result<(), LogError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Verdict;
-    use crate::verify::{self, verify};
-    use crate::writer::Fault;
-    use serde_json::Map;
-
-    fn options() -> Options {
-        Options::new(SigningKey::from_seed("log.example/a", &[1; 32]).unwrap())
-    }
-
-    fn draft(message: &str) -> Draft {
-        let fields = [("class_uid".to_owned(), 1001.into()), ("message".to_owned(), message.into())];
-        Draft::new(Map::from_iter(fields)).unwrap()
-    }
-
-    #[track_caller]
-    fn check_intact(dir: &Path, records: u64) {
-        let report = verify(dir, &[options().key.verifier().clone()], &verify::Options::default()).unwrap();
-        assert!(matches!(report.verdict, Verdict::Intact), "{report}");
-        assert_eq!(report.records, records);
-    }
-
-    /// The disk takes any number of bytes of the frames, from none to all but one, and then no more.
-    #[test]
-    fn a_full_disk_loses_nothing_and_the_records_are_durable_once_there_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(dir.path(), options()).unwrap();
-        for written_bytes in [0, 1, 11, 12, 13, 100, 250] {
-            let durable = log.durable();
-            log.append(&draft("kept")).unwrap();
-            log.segment.fault = Some(Fault::Full { written_bytes });
-            for _ in 0..2 {
-                let error = log.commit().unwrap_err();
-                assert!(error.is_storage_full(), "{error}");
-                log.append(&draft("kept too")).unwrap();
-            }
-            assert_eq!(log.durable(), durable);
-            log.segment.fault = None;
-            log.commit().unwrap();
-            assert_eq!(log.durable(), durable + 3);
-            check_intact(dir.path(), durable + 3);
-        }
-        log.close().unwrap();
-        check_intact(dir.path(), 22);
-    }
-
-    #[test]
-    fn what_waits_while_nothing_can_be_written_is_bounded_and_then_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(dir.path(), Options { backlog_bytes: 2000, ..options() }).unwrap();
-        log.segment.fault = Some(Fault::Full { written_bytes: 0 });
-        let taken = (0..100).take_while(|_| log.append(&draft("waits")).is_ok()).count() as u64;
-        assert!((3..20).contains(&taken), "{taken}");
-        log.segment.fault = None;
-        log.append(&draft("there is room")).unwrap();
-        log.close().unwrap();
-        check_intact(dir.path(), taken + 2);
-    }
-
-    /// A failed flush may have lost what it was to flush: the file here was cut back to what was durable before.
-    #[test]
-    fn after_a_failed_flush_the_segment_is_written_anew_and_nothing_is_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = Log::open(dir.path(), options()).unwrap();
-        log.append(&draft("durable")).unwrap();
-        log.commit().unwrap();
-        log.append(&draft("lost by the disk")).unwrap();
-        log.segment.fault = Some(Fault::FlushFails);
-        let error = log.commit().unwrap_err();
-        assert!(matches!(&error, LogError::Io { doing: "write", .. }), "{error}");
-        log.append(&draft("while it is broken")).unwrap();
-        log.segment.fault = None;
-        log.commit().unwrap();
-        check_intact(dir.path(), 4);
-        log.append(&draft("after it")).unwrap();
-        log.close().unwrap();
-        check_intact(dir.path(), 5);
-    }
-}
+mod tests;

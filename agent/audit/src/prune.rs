@@ -8,19 +8,54 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::files;
 use crate::frame::{self, Kind, MAX_PAYLOAD_BYTES};
-use crate::merkle::leaf_hash;
+use crate::merkle::{Hash, leaf_hash};
 use crate::record::{APPLICATION_LIFECYCLE, EVENT_LOG_ACTIVITY, Envelope};
 use crate::segment::{self, Header, MAGIC, SegmentError, SegmentFrames};
 
 /// Leaf hashes in one frame.
 const MAX_HASHES_BYTES: usize = MAX_PAYLOAD_BYTES / 32 * 32;
 
-/// Whether a record outlives pruning.
+/// Whether records of this class outlive pruning.
+pub(crate) fn outlives(class_uid: u64) -> bool {
+    matches!(class_uid, EVENT_LOG_ACTIVITY | APPLICATION_LIFECYCLE)
+}
+
 fn is_kept(record: &[u8]) -> bool {
-    let class = Envelope::parse(record).ok().and_then(|envelope| envelope.class_uid());
-    matches!(class, Some(EVENT_LOG_ACTIVITY | APPLICATION_LIFECYCLE))
+    Envelope::parse(record).ok().and_then(|envelope| envelope.class_uid()).is_some_and(outlives)
+}
+
+/// The records of a segment that outlive its pruning, in one hash.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) count: u64,
+    digest: Sha256,
+}
+
+impl Kept {
+    pub(crate) fn push(&mut self, leaf: &Hash) {
+        self.count += 1;
+        self.digest.update(leaf.as_bytes());
+    }
+
+    pub(crate) fn sha256(&self) -> String {
+        Hash::from_bytes(self.digest.clone().finalize().into()).to_string()
+    }
+}
+
+/// What pruning this segment will leave.
+pub(crate) fn kept(path: &Path) -> io::Result<Kept> {
+    let (_, mut frames) = open(path)?;
+    let mut kept = Kept::default();
+    while let Some(frame) = frames.next_frame().map_err(damaged)? {
+        if frame.kind == Kind::Record && is_kept(frame.payload) {
+            kept.push(&leaf_hash(frame.payload));
+        }
+    }
+    Ok(kept)
 }
 
 fn open(path: &Path) -> io::Result<(Header, SegmentFrames)> {
@@ -35,7 +70,7 @@ fn damaged(error: impl Into<SegmentError>) -> io::Error {
 }
 
 /// Whether there is a record that pruning would remove.
-pub(crate) fn holds_bytes(path: &Path) -> io::Result<bool> {
+pub fn holds_bytes(path: &Path) -> io::Result<bool> {
     let (_, mut frames) = open(path)?;
     while let Some(frame) = frames.next_frame().map_err(damaged)? {
         match frame.kind {

@@ -4,7 +4,7 @@
 //! accidents; proofs are the verifier's. It yields what was appended, which need not be durable yet: a reader that
 //! must not see a record that a power failure could still take back stops at the size of the last checkpoint.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,10 @@ impl Reader {
         let len = fs::metadata(path).map_err(|source| ReadError::Io { path: path.clone(), source })?.len();
         let grown = len != self.frames.end();
         if grown || !whole {
-            self.frames.extend(len).map_err(|source| ReadError::Io { path: path.clone(), source })?;
+            // By its name: after a failed flush the writer puts a new file in its place, with the same bytes up to here.
+            let io = |source| ReadError::Io { path: path.clone(), source };
+            let file = File::open(path).map_err(io)?;
+            self.frames.go_on_in(file, len).map_err(io)?;
         } else if followed {
             self.frames = open(&next.path)?;
             self.segment = next;

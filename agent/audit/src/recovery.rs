@@ -30,7 +30,7 @@ pub struct Recovery {
     pub clean_stop: bool,
     /// Records that the last checkpoint covers.
     pub signed: u64,
-    /// Bytes of an unfinished final frame that were dropped: at most one record, which was never durable.
+    /// Bytes at the end that were dropped: what was being committed when the writer ended, and was never signed.
     pub dropped_bytes: u64,
     /// The last record's bytes; `None` too where they were pruned.
     pub last_record: Option<Vec<u8>>,
@@ -127,8 +127,10 @@ pub(crate) fn recover(dir: &Path, key: &VerifierKey) -> Result<Option<Recovered>
                     clean_stop = closing;
                 }
             },
-            // The last frame's sectors need not have reached the disk in order, so a wrong CRC is torn too, if last.
-            Ok(None) | Err(FrameError::Torn { .. } | FrameError::Crc { last: true, .. }) => break,
+            Ok(None) | Err(FrameError::Torn { .. }) => break,
+            // The sectors of a commit need not have reached the disk in order: behind what was published, a bad frame is
+            // where the log ends.
+            Err(error) if !matches!(error, FrameError::Io(_)) && chain.published_was_met() => break,
             Err(error) => return Err(bad(offset)(error.into())),
         }
     }
@@ -167,7 +169,7 @@ pub(crate) fn tree_files(dir: &Path, recovered: &Recovered) -> Result<TreeWriter
         Some(files) => files,
         None => rebuilt(dir, *first)?,
     };
-    leaves.iter().try_for_each(|leaf| files.push(*leaf)).map_err(failed())?;
+    leaves.iter().for_each(|leaf| files.push(*leaf));
     files.sync().map_err(failed())?;
     Ok(files)
 }
@@ -179,7 +181,7 @@ fn rebuilt(dir: &Path, size: u64) -> Result<TreeWriter, LogError> {
     let mut files = empty.ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
     let mut since_commit = 0;
     leaves::for_each(dir, size, |leaf| {
-        files.push(leaf).map_err(failed())?;
+        files.push(leaf);
         since_commit += 1;
         if since_commit % 65_536 == 0 { files.commit().map_err(failed()) } else { Ok(()) }
     })?;

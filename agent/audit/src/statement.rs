@@ -51,12 +51,16 @@ pub struct Recovered {
     pub dropped_bytes: u64,
 }
 
-/// The bytes of records `from` to before `to` are removed; their leaf hashes stay. Records of the log's own life
-/// (classes 1008 and 6002) among them stay too.
+/// The bytes of records `from` to before `to`, which are one segment, are removed; their leaf hashes stay. Records of the
+/// log's own life (classes 1008 and 6002) among them stay too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pruned {
     pub from: u64,
     pub to: u64,
+    /// How many of the records stay, …
+    pub kept: u64,
+    /// … and SHA-256 over their leaf hashes in order, hexadecimal: none of them can be taken for pruned.
+    pub kept_sha256: String,
     /// Why, in words.
     pub reason: String,
 }
@@ -85,7 +89,7 @@ impl fmt::Display for Statement {
                  dropped; records that were not yet durable may be missing"
             ),
             Statement::Recovered(_) => write!(f, "the log was not closed, and it held no record"),
-            Statement::Pruned(Pruned { from, to, reason }) => {
+            Statement::Pruned(Pruned { from, to, reason, .. }) => {
                 write!(f, "records {from} to {} are pruned: {reason}", to.saturating_sub(1))
             }
         }

@@ -38,7 +38,8 @@ pub(crate) struct TreeWriter {
 
 #[derive(Debug)]
 struct Level {
-    file: File,
+    /// Opened when there is something to write.
+    file: Option<File>,
     /// Not yet in the file.
     pending: Vec<u8>,
     /// The hashes of the last tile, which is not full.
@@ -68,12 +69,11 @@ impl TreeWriter {
         Ok(Some(writer))
     }
 
-    pub(crate) fn push(&mut self, leaf: Hash) -> io::Result<()> {
+    pub(crate) fn push(&mut self, leaf: Hash) {
         let mut hash = leaf;
         for number in 0.. {
             if self.levels.len() == number {
-                let path = level_path(&self.log_dir, u32::try_from(number).unwrap_or(u32::MAX));
-                self.levels.extend(Level::open(&path, 0)?);
+                self.levels.push(Level { file: None, pending: Vec::new(), tile: Vec::new() });
             }
             let level = &mut self.levels[number];
             level.pending.extend_from_slice(hash.as_bytes());
@@ -84,14 +84,20 @@ impl TreeWriter {
             hash = root_of_leaves(&level.tile);
             level.tile.clear();
         }
-        Ok(())
     }
 
     /// Writes what was pushed. On an error the next attempt writes it.
     pub(crate) fn commit(&mut self) -> io::Result<()> {
-        for level in &mut self.levels {
+        for (number, level) in self.levels.iter_mut().enumerate() {
+            let file = match &mut level.file {
+                Some(file) => file,
+                none => {
+                    let path = level_path(&self.log_dir, u32::try_from(number).unwrap_or(u32::MAX));
+                    none.insert(files::private().truncate(true).open(path)?)
+                }
+            };
             while !level.pending.is_empty() {
-                let count = level.file.write(&level.pending)?;
+                let count = file.write(&level.pending)?;
                 level.pending.drain(..count);
             }
         }
@@ -100,7 +106,7 @@ impl TreeWriter {
 
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         self.commit()?;
-        self.levels.iter().try_for_each(|level| level.file.sync_data())
+        self.levels.iter().filter_map(|level| level.file.as_ref()).try_for_each(File::sync_data)
     }
 }
 
@@ -114,7 +120,7 @@ impl Level {
         file.set_len(hashes * HASH_BYTES)?;
         let tile = read_hashes(&mut file, hashes - hashes % TILE_HASHES, hashes % TILE_HASHES)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Some(Level { file, pending: Vec::new(), tile }))
+        Ok(Some(Level { file: Some(file), pending: Vec::new(), tile }))
     }
 }
 
@@ -184,7 +190,7 @@ mod tests {
         let mut writer = TreeWriter::open(dir.path(), 0).unwrap().unwrap();
         let sizes = [1, 2, 255, 256, 257, 511, 512, 1000, 65_535, 65_536, 65_537, 66_000];
         for size in 1..=66_000 {
-            writer.push(leaf(size - 1)).unwrap();
+            writer.push(leaf(size - 1));
             if sizes.contains(&size) {
                 writer.commit().unwrap();
                 check(dir.path(), size);
@@ -198,13 +204,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for size in [600, 70_000, 256, 255, 65_536, 3, 0] {
             let mut writer = TreeWriter::open(dir.path(), 0).unwrap().unwrap();
-            (0..70_000).for_each(|number| writer.push(leaf(number + 9)).unwrap());
-            // What came after `size` is replaced; what came before must have been right.
-            writer = TreeWriter::open(dir.path(), 0).unwrap().unwrap();
-            (0..size).for_each(|number| writer.push(leaf(number)).unwrap());
+            (0..size).for_each(|number| writer.push(leaf(number)));
+            // What came after `size` is another history.
+            (size..70_000).for_each(|number| writer.push(leaf(number + 9)));
             writer.commit().unwrap();
             let mut writer = TreeWriter::open(dir.path(), size).unwrap().unwrap();
-            (size..size + 300).for_each(|number| writer.push(leaf(number)).unwrap());
+            (size..size + 300).for_each(|number| writer.push(leaf(number)));
             writer.commit().unwrap();
             check(dir.path(), size + 300);
         }

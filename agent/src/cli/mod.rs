@@ -50,7 +50,20 @@ struct ConfigFile {
 
 /// Runs the command that was asked for.
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            // Of `audit`, 2 is an answer.
+            let of_audit = std::env::args_os().nth(1).is_some_and(|first| first == "audit") && error.use_stderr();
+            return if of_audit {
+                audit::usage()
+            } else {
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            };
+        }
+    };
+    match arguments.command {
         Command::Run(arguments) => run::main(arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),

@@ -79,11 +79,19 @@ fn read(path: &Path) -> Result<SigningKey, NodeKeyError> {
     SigningKey::from_text(&text).map_err(|source| NodeKeyError::Form { path: path.to_owned(), source })
 }
 
-/// Writes a key where no file is yet, for its owner alone, durably.
+/// Writes a key where no file is yet, for its owner alone, durably, whole or not at all.
 pub fn write_new(path: &Path, key: &SigningKey) -> Result<(), NodeKeyError> {
-    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    made.and_then(|mut file| file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|source| NodeKeyError::Write { path: path.to_owned(), source })
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(key.to_text().as_bytes())?;
+        file.sync_all()?;
+        // A link, unlike a renaming, does not replace what is there.
+        fs::hard_link(&temporary, path)
+    };
+    let written = write();
+    let _ = fs::remove_file(&temporary);
+    written.map_err(|source| NodeKeyError::Write { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub mod retention;
 pub mod room;
 pub mod wall_clock;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use plumbline_audit::{Draft, Log, LogError};
 
@@ -29,16 +29,21 @@ use crate::{
 const URGENT_SEVERITY: u64 = 4;
 
 /// The place of losses that happened here.
-pub const LOG_PLACE: &str = "log";
+const LOG_PLACE: &str = "log";
 
 /// What a record is worth when there is no room for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Worth {
-    /// Of the evidence itself: losses, keys, starts. Never shed.
+    /// A declared loss: if it is not taken, the loss is still to be declared, and is not one more.
+    Loss,
+    /// Of the evidence itself: keys, starts, room. Never shed.
     Log,
     /// An event.
     Event,
 }
+
+/// Where and what was lost, and on which CPU.
+type LossKey = (&'static str, String, Option<u32>);
 
 #[derive(Debug)]
 pub struct Custody {
@@ -46,9 +51,8 @@ pub struct Custody {
     room: Room,
     retention: Retention,
     store: SharedStore,
-    /// Records that the log did not take, by what they were.
-    unrecorded: u64,
-    shed: u64,
+    /// What was lost and is not yet declared in the log. As many keys as there are programs and CPUs, and two of its own.
+    undeclared: BTreeMap<LossKey, u64>,
     warned: bool,
     /// A record waits that should be durable at once.
     urgent: bool,
@@ -58,41 +62,61 @@ impl Custody {
     pub fn new(log: Log, config: &AuditConfig, cursors: &[PathBuf], store: SharedStore) -> Self {
         let room = Room::new(log.dir(), &config.disk);
         let retention = Retention::new(log.dir(), cursors, config.retention_days);
-        Self { log, room, retention, store, unrecorded: 0, shed: 0, warned: false, urgent: false }
+        Self { log, room, retention, store, undeclared: BTreeMap::new(), warned: false, urgent: false }
     }
 
     pub fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Takes a record, or counts why it is not taken.
-    pub fn take(&mut self, drafted: &Drafted, worth: Worth) {
+    /// Takes a record, or counts why it is not taken; whether it was.
+    pub fn take(&mut self, drafted: &Drafted, worth: Worth) -> bool {
         if worth == Worth::Event && self.is_shed(drafted.severity_id) {
-            return;
+            return false;
         }
         match self.append(&drafted.draft) {
             Ok(()) => self.urgent |= drafted.severity_id >= URGENT_SEVERITY || worth == Worth::Log,
             Err(error) => {
-                self.count_unrecorded();
+                if worth != Worth::Loss {
+                    self.count_unrecorded();
+                }
                 self.failed("record", &error);
+                return false;
             }
         }
+        true
     }
 
     /// An event that could not even become a record.
     pub fn count_unrecorded(&mut self) {
-        self.unrecorded += 1;
-        lock(&self.store).add(&kernel::LOST, &[LOG_PLACE, "records"], 1.0);
+        self.count("records");
+    }
+
+    fn count(&mut self, what: &str) {
+        self.to_declare(Loss { place: LOG_PLACE, what: what.to_owned(), cpu: None, count: 1 });
+        lock(&self.store).add(&kernel::LOST, &[LOG_PLACE, what], 1.0);
+    }
+
+    /// A loss that the log must tell of, as soon as it takes records.
+    pub fn to_declare(&mut self, loss: Loss) {
+        *self.undeclared.entry((loss.place, loss.what, loss.cpu)).or_default() += loss.count;
+    }
+
+    /// The losses to be declared now: each is [`Custody::to_declare`] again if it is not taken. While the disk is full they
+    /// wait, unless these are the last words.
+    pub fn declare(&mut self, last_words: bool) -> Vec<Loss> {
+        if !last_words && (self.room.state() == DiskState::Full || self.log.is_failing()) {
+            return Vec::new();
+        }
+        let losses = std::mem::take(&mut self.undeclared).into_iter();
+        losses.map(|((place, what, cpu), count)| Loss { place, what, cpu, count }).collect()
     }
 
     /// While there is no room, events are counted only; while it is critical, the least severe if so configured.
     fn is_shed(&mut self, severity_id: u64) -> bool {
         match (self.room.state(), self.room.when_critical()) {
             (DiskState::Full, _) => self.count_unrecorded(),
-            (DiskState::Critical, WhenCritical::DropLow) if severity_id < URGENT_SEVERITY => {
-                self.shed += 1;
-                lock(&self.store).add(&kernel::LOST, &[LOG_PLACE, "low severity"], 1.0);
-            }
+            (DiskState::Critical, WhenCritical::DropLow) if severity_id < URGENT_SEVERITY => self.count("low severity"),
             _ => return false,
         }
         true
@@ -104,7 +128,7 @@ impl Custody {
 
     /// Commits what should not wait, once nothing more is at hand that could go with it.
     pub fn settle(&mut self, now: Duration, more_at_hand: bool) {
-        if self.urgent && !more_at_hand {
+        if self.urgent && !more_at_hand && !self.log.is_failing() {
             self.urgent = false;
             let committed = self.log.commit();
             self.watch_over(committed, "record");
@@ -124,19 +148,11 @@ impl Custody {
         self.log.commit_due_in(now)
     }
 
-    /// Looks after room and age; what there is to be said, losses that can be declared now included.
-    pub fn tick(&mut self, now: Duration, unix_ms: u64) -> Vec<What> {
-        let mut said = Vec::new();
-        said.extend(self.room.look(now).map(What::Disk));
-        if self.room.state() != DiskState::Full {
-            for (count, what) in [(&mut self.unrecorded, "records"), (&mut self.shed, "low severity")] {
-                let count = std::mem::take(count);
-                said.extend(
-                    (count > 0).then(|| What::Loss(Loss { place: LOG_PLACE, what: what.to_owned(), cpu: None, count })),
-                );
-            }
-        }
-        let hurry = self.room.state() == DiskState::Critical && self.room.when_critical() == WhenCritical::PruneShipped;
+    /// Looks after room and age; what there is to be said.
+    pub fn tick(&mut self, now: Duration, unix_ms: u64) -> Option<What> {
+        let said = self.room.look(now).map(What::Disk);
+        let is_short = matches!(self.room.state(), DiskState::Critical | DiskState::Full);
+        let hurry = is_short && self.room.when_critical() == WhenCritical::PruneShipped;
         if let Some((to, reason)) = self.retention.due(now, unix_ms, hurry) {
             let pruned = self.log.prune(to, &reason);
             if let Err(error) = &pruned {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use plumbline_audit::{Reader, record::Envelope, segment};
+use plumbline_audit::{Reader, prune::holds_bytes, record::Envelope, segment};
 
 use crate::ship::cursor::Cursor;
 
@@ -48,20 +48,28 @@ impl Retention {
 
     fn next(&mut self, unix_ms: u64, hurry: bool) -> io::Result<Option<(u64, String)>> {
         let segments = segment::list(&self.log_dir)?;
-        let Some(pair) = segments.windows(2).find(|pair| pair[0].first_seq >= self.done) else { return Ok(None) };
-        let end = pair[1].first_seq;
-        if end > self.shipped()? {
-            return Ok(None);
+        for pair in segments.windows(2) {
+            let end = pair[1].first_seq;
+            if end <= self.done {
+                continue;
+            }
+            if !holds_bytes(&pair[0].path)? {
+                self.done = end;
+                continue;
+            }
+            if end > self.shipped()? {
+                return Ok(None);
+            }
+            // Both ends of the segment must be old: one record written while the clock was wrong proves nothing.
+            let limit_ms = self.days * DAY_MS;
+            let old = |time: Option<u64>| time.is_some_and(|time| unix_ms.saturating_sub(time) > limit_ms);
+            if old(time_ms(&self.log_dir, pair[0].first_seq)?) && old(time_ms(&self.log_dir, end)?) {
+                return Ok(Some((end, format!("older than {} days", self.days))));
+            }
+            let reason = "the disk is nearly full, and they were shipped".to_owned();
+            return Ok((hurry && !self.cursors.is_empty()).then_some((end, reason)));
         }
-        let oldest_after = time_ms(&self.log_dir, end)?;
-        let limit_ms = self.days * DAY_MS;
-        let reason = match oldest_after {
-            Some(time) if unix_ms.saturating_sub(time) > limit_ms => format!("older than {} days", self.days),
-            _ if hurry && !self.cursors.is_empty() => "the disk is nearly full, and they were shipped".to_owned(),
-            _ => return Ok(None),
-        };
-        self.done = end;
-        Ok(Some((end, reason)))
+        Ok(None)
     }
 
     /// How many records every exporter has shipped.
@@ -102,42 +110,44 @@ mod tests {
         log
     }
 
-    /// What falls due at ten-second steps.
-    fn due(retention: &mut Retention, hurry: bool) -> Vec<u64> {
-        (0..30)
-            .filter_map(|step| retention.due(Duration::from_secs(step * 10), NOW_MS, hurry))
-            .map(|due| due.0)
-            .collect()
+    /// What falls due at ten-second steps, each pruned.
+    fn due(log: &mut Log, retention: &mut Retention, hurry: bool) -> Vec<u64> {
+        let mut pruned = Vec::new();
+        for step in 0..30 {
+            if let Some((to, reason)) = retention.due(Duration::from_secs(step * 10), NOW_MS, hurry) {
+                assert!(log.prune(to, &reason).unwrap().is_some());
+                pruned.push(to);
+            }
+        }
+        pruned
     }
 
     #[test]
     fn segments_whose_youngest_record_is_too_old_are_due_one_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let _log = log(dir.path());
+        let mut log = log(dir.path());
         let segments: Vec<u64> = segment::list(dir.path()).unwrap().iter().map(|segment| segment.first_seq).collect();
         let mut retention = Retention::new(dir.path(), &[], 5);
-        // The epoch's own, and days 9, 8 and 7 ago; what follows day 6 is five days old, and not older.
-        let expect: Vec<u64> = segments[1..].iter().copied().filter(|first| *first <= 10).collect();
-        assert_eq!(due(&mut retention, false), expect);
-        assert!(due(&mut Retention::new(dir.path(), &[], 183), false).is_empty());
+        // Days 9, 8 and 7 ago; what follows day 6 is five days old, and not older. The first segment holds only the epoch.
+        let expect: Vec<u64> = segments[1..].iter().copied().filter(|first| *first <= 10 && *first > 1).collect();
+        assert_eq!(due(&mut log, &mut retention, false), expect);
+        assert!(due(&mut log, &mut Retention::new(dir.path(), &[], 183), false).is_empty());
     }
 
     #[test]
     fn what_an_exporter_has_not_shipped_is_kept_whatever_its_age() {
         let (dir, cursors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let _log = log(dir.path());
+        let mut log = log(dir.path());
         let paths = ["otlp", "jsonl"].map(|name| cursors.path().join(name));
         // An exporter that never shipped anything keeps everything.
-        assert!(due(&mut Retention::new(dir.path(), &paths, 1), false).is_empty());
+        assert!(due(&mut log, &mut Retention::new(dir.path(), &paths, 1), false).is_empty());
         Cursor::at(&paths[0]).write(5).unwrap();
         Cursor::at(&paths[1]).write(50).unwrap();
-        let mut retention = Retention::new(dir.path(), &paths, 1);
-        assert!(due(&mut retention, false).iter().all(|to| *to <= 5));
         // In a hurry, age does not matter, and shipping does.
         let mut hurried = Retention::new(dir.path(), &paths, 183);
-        let pruned = due(&mut hurried, true);
-        assert!(!pruned.is_empty() && pruned.iter().all(|to| *to <= 5), "{pruned:?}");
+        assert_eq!(due(&mut log, &mut hurried, true), [4]);
+        assert!(due(&mut log, &mut Retention::new(dir.path(), &paths, 1), false).is_empty());
         // Without an exporter, nothing was shipped.
-        assert!(due(&mut Retention::new(dir.path(), &[], 183), true).is_empty());
+        assert!(due(&mut log, &mut Retention::new(dir.path(), &[], 183), true).is_empty());
     }
 }

@@ -6,12 +6,15 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    io::Errno,
+};
 
 use crate::{
     config::{DiskConfig, WhenCritical},
@@ -132,10 +135,12 @@ impl Room {
     fn take_ballast(&mut self) {
         let bytes = self.ballast_bytes();
         let path = self.dir.join(BALLAST);
-        let taken = File::create(&path).and_then(|file| {
-            // Where space cannot be reserved, zeros are written; sparse, it would hold no room at all.
-            fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)).map_err(io::Error::from)
-        });
+        let taken =
+            File::create(&path).and_then(|mut file| match fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+                // Where space cannot be reserved, it is written; sparse, the file would hold no room at all.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => io::copy(&mut io::repeat(0).take(bytes), &mut file).map(drop),
+                reserved => reserved.map_err(io::Error::from),
+            });
         self.has_ballast = taken.is_ok();
         if let Err(error) = taken {
             tracing::warn!(%error, path = %path.display(), "there is no ballast for the audit log");

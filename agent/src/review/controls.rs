@@ -121,7 +121,7 @@ pub const CONTROLS: &[Control] = &[
         "Process lineage in signed records; audit prove",
         "Linking a process to a person",
     ),
-    control(NIST, "AU-11", "Records are retained", "As AI Act 19(1)", "Archives off the node: docs/anchoring.md"),
+    control(NIST, "AU-11", "Records are retained", "As AI Act 19(1)", "Archives off the node: docs/audit.md"),
     control(
         ISO,
         "A.6.2.8",

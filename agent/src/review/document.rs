@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::record::text::shown;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Block {
     Heading(String),
@@ -92,10 +94,9 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;marg
 /// Text from records in a Markdown cell: nothing in it is markup.
 fn markdown_cell(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars() {
+    for c in shown(text.as_bytes()).chars() {
         match c {
             '\\' | '|' | '<' | '*' | '`' | '[' | ']' => out.extend(['\\', c]),
-            '\n' | '\r' => out.push(' '),
             c => out.push(c),
         }
     }
@@ -103,7 +104,7 @@ fn markdown_cell(text: &str) -> String {
 }
 
 fn html_text(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    shown(text.as_bytes()).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

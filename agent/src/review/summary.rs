@@ -85,6 +85,8 @@ pub struct Summary {
     /// Losses by place and what, in events.
     pub lost: Counts,
     pub unwatched: Vec<Unwatched>,
+    /// How many more there were.
+    pub unwatched_more: u64,
     /// What the last start, or its hooks, said that is seen and not seen.
     pub coverage: BTreeMap<String, String>,
     pub keeping: BTreeMap<String, String>,
@@ -142,6 +144,10 @@ impl Summary {
     }
 
     fn gap(&mut self, own: &Value, to_ms: u64, message: &str) {
+        if self.unwatched.len() == MAX_EVENTS {
+            self.unwatched_more += 1;
+            return;
+        }
         let from_ms = own["from_unix_ns"].as_u64().map(|ns| ns / 1_000_000);
         self.unwatched.push(Unwatched {
             from: from_ms.map_or_else(|| "not known".to_owned(), rfc3339_ms),
@@ -179,6 +185,7 @@ impl Summary {
         let rows =
             unwatched.map(|gap| vec![gap.from.clone(), gap.to.clone(), gap.seconds.to_string(), gap.why.clone()]);
         document.table(&["From", "To", "Seconds", "Why"], rows.collect());
+        more(&mut document, self.unwatched_more);
         document.heading("Coverage");
         document.text("What was seen, and how, at the last start in this time:");
         document.table(&["Source", "State"], pairs(&self.coverage));
@@ -212,8 +219,12 @@ fn pairs(map: &BTreeMap<String, String>) -> Vec<Vec<String>> {
 
 fn lines(document: &mut Document, head: &str, lines: &Lines) {
     document.table(&[head], lines.lines.iter().map(|line| vec![line.clone()]).collect());
-    if lines.more > 0 {
-        document.text(format!("And {} more: plumbline audit query finds them.", lines.more));
+    more(document, lines.more);
+}
+
+fn more(document: &mut Document, count: u64) {
+    if count > 0 {
+        document.text(format!("And {count} more: plumbline audit query finds them."));
     }
 }
 

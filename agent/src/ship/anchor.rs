@@ -54,6 +54,8 @@ enum AnchorError {
     Send(#[from] SendError),
     #[error("the witness's answer is no signature of its own")]
     Signature(#[from] NoteError),
+    #[error("the witness does not say which size of the log it knows, or another one each time")]
+    Unsettled,
     #[error("the witness knows a longer log of {known} records than this one of {size}: it was cut or rolled back")]
     Rollback { known: u64, size: u64 },
 }
@@ -128,15 +130,19 @@ impl Anchor {
             && published != self.published
         {
             match append(file, &signed) {
-                Ok(()) => self.file_account.succeeded(1),
+                Ok(()) => {
+                    self.file_account.succeeded(1);
+                    self.published = published;
+                }
                 Err(source) => self.file_account.failed(&AnchorError::Write { path: file.clone(), source }),
             }
         }
-        self.published = published;
         for witness in &mut self.witnesses {
             witness.account.lag(Some(signed.checkpoint.size.saturating_sub(witness.known)));
             let now = tokio::time::Instant::now();
-            if signed.checkpoint.size == witness.known || witness.not_before.is_some_and(|time| now < time) {
+            if (signed.checkpoint.size == witness.known && witness.kept.exists())
+                || witness.not_before.is_some_and(|time| now < time)
+            {
                 continue;
             }
             match witness.ask(&self.log_dir, &self.key).await {
@@ -164,7 +170,8 @@ impl Witness {
                     return Ok(());
                 }
                 Err(SendError::Refused { status: StatusCode::CONFLICT, answer, .. }) => {
-                    let known = str::from_utf8(&answer).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+                    let known = str::from_utf8(&answer).ok().and_then(|text| text.trim().parse().ok());
+                    let known = known.ok_or(AnchorError::Unsettled)?;
                     let size = signed.checkpoint.size;
                     if known > size {
                         return Err(AnchorError::Rollback { known, size });
@@ -174,7 +181,7 @@ impl Witness {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Err(AnchorError::Unsettled)
     }
 }
 

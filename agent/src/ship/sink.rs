@@ -132,10 +132,9 @@ impl<S: Sink> Exporter<S> {
         if self.pending.is_empty() {
             self.pending = self.tail.batch()?;
         }
-        let Some(last) = self.pending.last() else {
-            self.give_checkpoint().await?;
-            return Ok(0);
-        };
+        // Also while records wait: it is the sign of life.
+        self.give_checkpoint().await?;
+        let Some(last) = self.pending.last() else { return Ok(0) };
         let next = last.seq + 1;
         let rejected = self.sink.send(&self.pending).await?;
         let records = std::mem::take(&mut self.pending).len();
@@ -220,7 +219,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap()).try_into().unwrap();
         let receiver = std::thread::spawn(move || {
-            receive(&listener, &["503 No\r\nretry-after: 7", "400 Bad", "200 OK", "200 OK"])
+            receive(&listener, &["200 OK", "503 No\r\nretry-after: 7", "400 Bad", "200 OK"])
         });
         let store = SharedStore::default();
         let config = OtlpConfig { endpoint, interval_seconds: 1 };
@@ -235,11 +234,11 @@ mod tests {
         });
         assert_eq!(std::fs::read_to_string(&cursor).unwrap(), "plumbline-cursor/v1 2\n");
         let bodies = receiver.join().unwrap();
-        assert!(bodies[..3].iter().all(|body| *body == bodies[0]));
-        let request = ExportLogsServiceRequest::decode(bodies[2].as_slice()).unwrap();
+        assert!(bodies[1..].iter().all(|body| *body == bodies[1]));
+        let request = ExportLogsServiceRequest::decode(bodies[3].as_slice()).unwrap();
         assert_eq!(request.resource_logs[0].scope_logs[0].log_records.len(), 2);
-        let last = ExportLogsServiceRequest::decode(bodies[3].as_slice()).unwrap();
-        assert_eq!(last.resource_logs[0].scope_logs[0].log_records[0].event_name, "plumbline.checkpoint");
+        let first = ExportLogsServiceRequest::decode(bodies[0].as_slice()).unwrap();
+        assert_eq!(first.resource_logs[0].scope_logs[0].log_records[0].event_name, "plumbline.checkpoint");
         let points = snapshot(&store);
         let value = |name: &str| points.iter().find(|point| point.series.name == name).and_then(Point::number);
         assert_eq!(value("plumbline_export_errors_total"), Some(2.0));

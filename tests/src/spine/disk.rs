@@ -210,6 +210,21 @@ pub(super) fn a_real_disk_fills_up(tools: &Tools, scratch: &Path) -> Result<(), 
     verdict(tools, &log, &vkey, 2, "declared")
 }
 
+pub(super) fn a_stop_while_the_disk_is_full(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let disk = Loop::mount(scratch, 24)?;
+    let spine = Spine::start_with(tools, scratch, &format!("{QUIET}audit: {{checkpoint_seconds: 1}}\n"))?;
+    let path = watched_file(&spine, "s.gguf")?;
+    let filler = disk.at.join("filler");
+    let _ = fs::write(&filler, vec![1; 32 << 20]);
+    read_until_lost(&spine, &path)?;
+    let (log, vkey) = (spine.daemon.log_dir(), spine.daemon.vkey());
+    // The last words have the room of the ballast: the losses are told, and the log is closed in order.
+    let records = declared_is_counted(tools, spine)?;
+    let kinds = records.iter().rev().take(4).map(|record| record["unmapped"]["plumbline"]["kind"].clone());
+    ensure(kinds.clone().any(|kind| kind == "loss"), || format!("{:?}", kinds.clone().collect::<Vec<_>>()))?;
+    verdict(tools, &log, &vkey, 2, "declared")
+}
+
 pub(super) fn a_disk_becomes_read_only(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let disk = Loop::mount(scratch, 24)?;
     let config = format!("{QUIET}audit: {{checkpoint_seconds: 1}}\n");
@@ -242,7 +257,9 @@ pub(super) fn flushes_fail_for_a_while(tools: &Tools, scratch: &Path) -> Result<
     let env =
         [("LD_PRELOAD", library.display().to_string()), ("PLUMBLINE_FAKE_DISK_FAILS", switch.display().to_string())];
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let spine = Spine::start_in(tools, scratch, &format!("{QUIET}audit: {{checkpoint_seconds: 1}}\n"), &env)?;
+    let lines = scratch.join("audit.jsonl");
+    let config = format!("{QUIET}audit: {{checkpoint_seconds: 1}}\njsonl: {{path: {}}}\n", lines.display());
+    let spine = Spine::start_in(tools, scratch, &config, &env)?;
     let before = watched_file(&spine, "before.gguf")?;
     fs::write(&switch, b"").map_err(not_ok)?;
     let meanwhile = spine.models.join("meanwhile.gguf");
@@ -252,6 +269,9 @@ pub(super) fn flushes_fail_for_a_while(tools: &Tools, scratch: &Path) -> Result<
     let after = watched_file(&spine, "after.gguf")?;
     let (log, vkey) = (spine.daemon.log_dir(), spine.daemon.vkey());
     let records = declared_is_counted(tools, spine)?;
+    // The segment was written anew under the exporter, which noticed.
+    let cat = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(&log)).map_err(not_ok)?;
+    ensure(fs::read(&lines).map_err(not_ok)? == cat.stdout, || "the lines are not the records".to_owned())?;
     for path in [before, meanwhile, after] {
         let shown = path.display().to_string();
         ensure(records.iter().any(|record| record["file"]["path"] == shown.as_str()), || format!("{shown} is lost"))?;

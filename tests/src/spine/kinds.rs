@@ -87,7 +87,13 @@ fn examples() -> Vec<What> {
         What::Disk(disk(DiskState::Enough)),
         What::Disk(disk(DiskState::Full)),
         What::ClockStep(ClockStep { by_ns: -3_600_000_000_000 }),
-        What::Log(Statement::Pruned(statement::Pruned { from: 0, to: 3, reason: "older than 183 days".into() })),
+        What::Log(Statement::Pruned(statement::Pruned {
+            from: 0,
+            to: 3,
+            kept: 1,
+            kept_sha256: "0".repeat(64),
+            reason: "older than 183 days".into(),
+        })),
     ]
 }
 

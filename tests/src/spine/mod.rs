@@ -47,6 +47,7 @@ const CHECKS: &[Check] = &[
         disk::a_writer_killed_at_random_points,
     ),
     ("a real disk that fills up has room for the last words", disk::a_real_disk_fills_up),
+    ("a stop while the disk is full tells what was lost", disk::a_stop_while_the_disk_is_full),
     ("a disk that becomes read-only is declared and gone on with", disk::a_disk_becomes_read_only),
     ("flushes that fail for a while lose nothing", disk::flushes_fail_for_a_while),
     ("a policy mistake keeps the last good set, and prevents a start", faults::a_policy_mistake_is_shown),

@@ -127,7 +127,10 @@ pub(super) fn receivers_that_misbehave_get_every_alert(tools: &Tools, scratch: &
     // Every record is a line, byte for byte, once.
     let cat = run(Command::new(&tools.plumbline).args(["audit", "cat"]).arg(log)).map_err(not_ok)?;
     let written = fs::read(&lines).map_err(not_ok)?;
-    ensure(!written.is_empty() && cat.stdout.starts_with(&written), || "the lines are not the records".to_owned())
+    ensure(written == cat.stdout, || {
+        let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+        format!("{} lines are not the {} records", lines(&written), lines(&cat.stdout))
+    })
 }
 
 /// The signature, by a program that is not ours.

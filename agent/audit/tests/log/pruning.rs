@@ -17,7 +17,7 @@ fn pruned_log() -> tempfile::TempDir {
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
     append(&mut log, 1..11);
     let pruned = log.prune(7, "older than 183 days").unwrap().unwrap();
-    assert_eq!((pruned.from, pruned.to), (0, 6));
+    assert_eq!(pruned, 0..6);
     log.close().unwrap();
     dir
 }
@@ -26,17 +26,17 @@ fn pruned_log() -> tempfile::TempDir {
 fn a_pruned_log_verifies_and_says_what_is_gone() {
     let dir = pruned_log();
     expect![[r#"
-        0 intact: 12 records, 11 checkpoints, 5 segments
+        0 intact: 13 records, 11 checkpoints, 5 segments
           log         node-17.example.com/plumbline
           key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
-          signed      the first 12 records, root MoigAwLyYbDctftktxmSjDJpjXDBErPnar9+dHCaj7w=
+          signed      the first 13 records, root EWEh95a3TiASu52tHN746dSBhPF9GI/QT6ZdpBAr5ms=
           epochs      1 epoch key, 1 of them vouched for by the node's key alone
           pruned      the bytes of 5 records, as the log declares; their hashes are proved
     "#]]
     .assert_eq(&finding(dir.path()));
     // The record that opened the epoch stays, and so does every record from 6 on.
     let seqs: Vec<u64> = Reader::from_seq(dir.path(), 0).unwrap().map(|entry| entry.unwrap().seq).collect();
-    assert_eq!(seqs, [0, 6, 7, 8, 9, 10, 11]);
+    assert_eq!(seqs, [0, 6, 7, 8, 9, 10, 11, 12]);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_crash_between_the_record_and_the_pruning_leaves_a_log_that_verifies() {
     fs::copy(segment(whole.path(), 1), segment(dir.path(), 1)).unwrap();
     assert_eq!(verified(dir.path()).exit_code(), 0);
     let (mut log, _) = Log::open(dir.path(), options()).unwrap();
-    assert_eq!(log.prune(7, "once more").unwrap().map(|pruned| (pruned.from, pruned.to)), Some((3, 6)));
+    assert_eq!(log.prune(7, "once more").unwrap(), Some(3..6));
 }
 
 /// Takes the bytes of a record away, as pruning does, without a record that says so.
@@ -95,4 +95,22 @@ fn a_pruned_hash_that_was_changed_is_found_by_the_checkpoint() {
         pruned.1.truncate(95);
     });
     expect!["1 segment-00000000000000000003.plog, offset 857, record seq 3: expected whole leaf hashes of 32 bytes, found 95 bytes"].assert_eq(&finding(dir.path()));
+}
+
+/// What the log says of itself outlives pruning, and nobody can take it for pruned.
+#[test]
+fn a_record_that_outlives_pruning_cannot_be_taken_away_with_the_others() {
+    let dir = scratch();
+    let (mut log, _) = Log::open(dir.path(), options()).unwrap();
+    append(&mut log, 1..3);
+    let mut loss = event("12 events were lost");
+    loss.insert("class_uid".into(), 1008.into());
+    loss.insert("unmapped".into(), serde_json::json!({"plumbline": {"kind": "loss"}}));
+    log.append(&plumbline_audit::Draft::new(loss).unwrap()).unwrap();
+    append(&mut log, 4..11);
+    log.prune(7, "older than 183 days").unwrap().unwrap();
+    log.close().unwrap();
+    assert_eq!(verified(dir.path()).exit_code(), 2);
+    prune_in_secret(&segment(dir.path(), 1), 0);
+    expect!["1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the 1 records of the log's own life among records 3 to 5 that outlive pruning, found 0 or others"].assert_eq(&finding(dir.path()));
 }

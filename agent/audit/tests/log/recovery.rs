@@ -119,6 +119,39 @@ fn a_last_frame_with_a_wrong_crc_or_a_tail_of_zeros_is_dropped_as_torn() {
     assert_eq!((found.last_seq, found.dropped_bytes), (Some(4), 4096));
 }
 
+/// A power failure keeps any sectors of the last commit: here the first of its frames whole, then a hole, then more.
+#[test]
+fn any_part_of_the_last_commit_may_be_missing_after_a_power_failure() {
+    let crashed = crashed_log();
+    let path = &segments(crashed.path())[0];
+    let whole = fs::read(path).unwrap();
+    let all = frames(path);
+    let last_frame_bytes = |n: usize| all.iter().rev().take(n).map(|(_, payload)| 12 + payload.len()).sum::<usize>();
+    let (second, last) = (whole.len() - last_frame_bytes(2), whole.len() - last_frame_bytes(1));
+    let shapes: [(&str, std::ops::Range<usize>, u8, u64); 5] = [
+        ("a hole in the last frame but one", second + 20..second + 90, 0, 3),
+        ("a hole over its beginning", second..second + 16, 0, 3),
+        ("old bytes in its length", second..second + 4, 0xff, 3),
+        ("a hole in the last frame", last + 20..last + 60, 0, 4),
+        ("half of the last frame, and zeros", last + 100..whole.len(), 0, 4),
+    ];
+    for (what, hole, byte, records) in shapes {
+        let dir = copy_dir(crashed.path());
+        let mut bytes = whole.clone();
+        bytes[hole].fill(byte);
+        fs::write(&segments(dir.path())[0], &bytes).unwrap();
+        let torn = verified(dir.path());
+        assert_eq!((torn.exit_code(), torn.records), (0, records), "{what}: {torn}");
+        assert!(crate::tampering::finding(dir.path()).starts_with("0 intact"), "{what}");
+        let (log, found) = reopened(dir.path());
+        assert_eq!((found.last_seq, found.clean_stop), (Some(records - 1), false), "{what}");
+        assert!(found.dropped_bytes > 0, "{what}");
+        log.close().unwrap();
+        let report = verified(dir.path());
+        assert_eq!((report.exit_code(), report.torn_bytes), (2, 0), "{what}: {report}");
+    }
+}
+
 /// A writer that is killed while it opens the log leaves an opening that never came into force.
 #[test]
 fn a_crash_at_any_byte_of_an_opening_is_recovered_and_the_epochs_number_is_used_again() {

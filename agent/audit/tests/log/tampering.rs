@@ -6,6 +6,7 @@ use std::path::Path;
 use expect_test::{Expect, expect};
 use plumbline_audit::frame::{self, Kind};
 use plumbline_audit::merkle::leaf_hash;
+use plumbline_audit::verify::{self, verify};
 use plumbline_audit::{Draft, Log, Verdict};
 use serde_json::json;
 
@@ -347,17 +348,52 @@ fn a_header_that_lies_about_what_was_before_is_found() {
 }
 
 #[test]
-fn garbage_appended_to_the_end_is_found() {
+fn a_header_that_lies_about_the_epoch_is_found() {
+    let lie = |from: &'static str, to: &'static str| {
+        move |dir: &Path| {
+            edit_frames(&segment(dir, 1), |all| {
+                let text = String::from_utf8(all[0].1.clone()).unwrap();
+                assert!(text.contains(from));
+                all[0].1 = text.replace(from, to).into_bytes();
+            });
+        }
+    };
+    // A longer tail than the epoch declared.
+    check(
+        lie("epoch 0 1024 ", "epoch 0 9999 "),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the segment header to name the epoch in force, Some(node-17.example.com/plumbline/e0+9e412905+ASvCgAszFuAJIJ/9dX2rGczwroS8eukGVOHoFxLScPZT), found Some(node-17.example.com/plumbline/e0+9e412905+ASvCgAszFuAJIJ/9dX2rGczwroS8eukGVOHoFxLScPZT)"
+        ],
+    );
+    check(
+        lie("epoch 0 1024 ", "epoch 1 1024 "),
+        expect![
+            "1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the segment header to name the epoch in force, Some(node-17.example.com/plumbline/e0+9e412905+ASvCgAszFuAJIJ/9dX2rGczwroS8eukGVOHoFxLScPZT), found Some(node-17.example.com/plumbline/e0+9e412905+ASvCgAszFuAJIJ/9dX2rGczwroS8eukGVOHoFxLScPZT)"
+        ],
+    );
+}
+
+#[test]
+fn garbage_appended_to_the_end_is_no_record_and_refused_at_rest() {
     let append = |garbage: &'static [u8]| {
         move |dir: &Path| fs::write(segment(dir, 2), [&fs::read(segment(dir, 2)).unwrap(), garbage].concat()).unwrap()
     };
     check(
         append(&[b'A'; 100]),
-        expect![
-            "1 segment-00000000000000000006.plog, offset 1900, record seq 8: expected a frame length of 1 to 65535, found 1094795585"
-        ],
+        expect![[r#"
+            0 intact: 8 records, 7 checkpoints, 3 segments
+              log         node-17.example.com/plumbline
+              key         node-17.example.com/plumbline+05bbd3d2+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c
+              signed      the first 8 records, root jf7iXkq9Z4pOoc1+9SoO6/zV8byAPFNa8ASAkerVZn4=
+              epochs      1 epoch key, 1 of them vouched for by the node's key alone
+              unfinished  100 bytes of a frame at the end: normal while a writer runs or after a crash
+        "#]],
     );
-    // Too short to be told from a frame whose writing was cut off; it hides nothing and it is not a record.
+    let dir = closed_log();
+    append(&[b'A'; 100])(dir.path());
+    let at_rest = verify::Options { at_rest: true, ..verify::Options::default() };
+    assert_eq!(verify(dir.path(), &[vkey()], &at_rest).unwrap().exit_code(), 1);
+    // It hides nothing and it is not a record.
     check(
         append(b"AAAA"),
         expect![[r#"

@@ -52,6 +52,23 @@ fn a_checkpoint_signed_with_another_key_under_a_good_header_is_found() {
     );
 }
 
+/// Two trusted keys are keys of two logs: one cannot sign the other's.
+#[test]
+fn a_trusted_key_of_another_log_cannot_sign_this_one() {
+    let other = SigningKey::from_seed("node-18.example.com/plumbline", &[2; 32]).unwrap();
+    let forged = scratch();
+    let (mut log, _) = Log::open(forged.path(), plumbline_audit::Options { key: other.clone(), ..options() }).unwrap();
+    append(&mut log, 1..8);
+    log.close().unwrap();
+    let rename = |all: &mut Vec<(Kind, Vec<u8>)>| {
+        let text = String::from_utf8(all[0].1.clone()).unwrap();
+        all[0].1 = text.replacen("origin node-18", "origin node-17", 1).into_bytes();
+    };
+    edit_frames(&segment(forged.path(), 0), rename);
+    let report = verified_with(forged.path(), &[vkey(), other.verifier().clone()], None);
+    expect![[r#"TAMPERED at segment-00000000000000000000.plog, offset 8, record seq 0: expected the key of the log "node-17.example.com/plumbline" to have its name, found "node-18.example.com/plumbline""#]].assert_eq(report.to_string().lines().next().unwrap());
+}
+
 #[test]
 fn a_rollback_to_an_older_state_is_found_only_by_a_checkpoint_kept_elsewhere() {
     let dir = scratch();

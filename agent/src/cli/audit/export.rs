@@ -7,6 +7,8 @@ use std::{
 };
 
 use plumbline_audit::{
+    Report, VerifierKey,
+    checkpoint::SignedCheckpoint,
     evidence::copy_sealed,
     log::CHECKPOINT_FILE,
     tiles,
@@ -64,14 +66,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Ok(0);
     }
     let log = out.join("log");
-    copy_sealed(&directory, &signed, &log)?;
-    // What is handed over is what is verified, as whoever gets it will do.
-    let report = verify(&log, &trusted, &verify::Options { at_rest: true, ..verify::Options::default() })?;
+    let (signed, report) = sealed_copy(&directory, signed, &log, &trusted)?;
     tiles::export(&log, &signed, &out.join("tiles"))?;
-    let keys: String = trusted.iter().map(|key| format!("{key}\n")).collect();
+    let key = format!("{}\n", report.key.clone().unwrap_or_default());
     let window = arguments.window.window()?;
     let files = [
-        ("node.vkey", keys),
+        ("node.vkey", key),
         ("report.md", render(&log, &trusted, &window, ReportFormat::Markdown)?.0),
         ("report.html", render(&log, &trusted, &window, ReportFormat::Html)?.0),
         ("controls.md", controls::page()),
@@ -88,6 +88,27 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     say(report.to_string().trim_end());
     say(&format!("written to {}", out.display()));
     Ok(report.exit_code())
+}
+
+/// What is handed over is what is verified, as whoever gets it will do. A writer that prunes meanwhile changes segments
+/// under the copy; then it is made again, under a later checkpoint.
+fn sealed_copy(
+    directory: &Path,
+    mut signed: SignedCheckpoint,
+    log: &Path,
+    trusted: &[VerifierKey],
+) -> Result<(SignedCheckpoint, Report), Box<dyn std::error::Error>> {
+    let at_rest = verify::Options { at_rest: true, ..verify::Options::default() };
+    loop {
+        copy_sealed(directory, &signed, log)?;
+        let report = verify(log, trusted, &at_rest)?;
+        let later = checkpoint_from_file(&directory.join(CHECKPOINT_FILE), trusted)?;
+        if matches!(report.exit_code(), 0 | 2) || later == signed {
+            return Ok((signed, report));
+        }
+        fs::remove_dir_all(log)?;
+        signed = later;
+    }
 }
 
 fn readme(report: &str) -> String {

@@ -6,14 +6,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use plumbline_audit::{SigningKey, log::CHECKPOINT_FILE};
+use plumbline_audit::{SigningKey, log::CHECKPOINT_FILE, verify::key_from_text_or_file};
 use serde_json::json;
 
 use super::{Outcome, Output};
 use crate::{
     cli::{ConfigFile, say},
     config::Config,
-    custody::keys::{CREDENTIAL, node_key, origin, write_new},
+    custody::keys::{CREDENTIAL, origin, write_new},
     daemon::hostname,
 };
 
@@ -85,14 +85,14 @@ fn seal(key: &SigningKey, out: &PathBuf) -> Result<(), Box<dyn std::error::Error
 pub(super) fn enroll(arguments: &Enroll) -> Outcome {
     let (config, _) = Config::load(arguments.config.config.as_deref())?;
     let node = config.node.clone().unwrap_or_else(hostname);
-    fs::create_dir_all(&config.state_dir)?;
-    let node_key = node_key(&config.key_file(), &node)?;
-    let vkey = node_key.key.verifier();
+    // The key that signs the log, wherever its secret is; none is made here.
+    let vkey = key_from_text_or_file(&config.vkey_file().to_string_lossy())
+        .map_err(|error| format!("{}; the daemon writes it at its first start", crate::core::chain(&error)))?;
     let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
     let checkpoint = fs::read_to_string(config.log_dir().join(CHECKPOINT_FILE)).ok();
     if arguments.output.is_json() {
         let enrolment = json!({
-            "node": node, "origin": vkey.name(), "vkey": vkey.to_string(), "key_source": node_key.source,
+            "node": node, "origin": vkey.name(), "vkey": vkey.to_string(),
             "machine_id": machine_id, "checkpoint": checkpoint,
         });
         say(&enrolment.to_string());
@@ -100,7 +100,7 @@ pub(super) fn enroll(arguments: &Enroll) -> Outcome {
     }
     say(&format!("node        {node}"));
     say(&format!("machine id  {}", if machine_id.is_empty() { "not known" } else { &machine_id }));
-    say(&format!("key         {} ({})", vkey, node_key.source));
+    say(&format!("key         {vkey}"));
     say("\nFor a reviewer:\n");
     say(&format!("  plumbline-verify LOG --key '{vkey}'"));
     say("\nFor a witness (tlog-policy):\n");

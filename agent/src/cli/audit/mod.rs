@@ -62,6 +62,11 @@ const UNTRUSTED: u8 = 3;
 /// No answer at all.
 const USAGE: u8 = 4;
 
+/// The exit code of arguments that make no sense.
+pub(super) fn usage() -> ExitCode {
+    ExitCode::from(USAGE)
+}
+
 pub(super) fn main(command: &Command) -> ExitCode {
     let outcome = match command {
         Command::Verify(arguments) => verify::run(arguments),
