@@ -1,9 +1,9 @@
 //! Alerts by one signed webhook, as Standard Webhooks has it: a receiver checks who sent it, drops what comes twice, and
 //! refuses what is old.
 //!
-//! Layout: <https://www.standardwebhooks.com>. `webhook-id` names the batch, the same at every attempt;
-//! `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256 over `id.timestamp.body`. The body holds the records' exact
-//! bytes. What is not an alert is passed over, unless the configuration wants every record.
+//! Layout: <https://www.standardwebhooks.com>. One record is one delivery: the body is its exact bytes, and `webhook-id` its
+//! `metadata.uid`, the same at every attempt, also after a restart. `webhook-signature` is `v1,` and the base64 of HMAC-SHA-256
+//! over `id.timestamp.body`. What is not an alert is passed over, unless the configuration wants every record.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -82,20 +82,7 @@ struct Head {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
-    log_name: String,
-}
-
-/// `{"log": …, "records": […]}` with the records as they are.
-fn body(log: &str, wanted: &[&Entry]) -> Vec<u8> {
-    let mut body = format!("{{\"log\":{},\"records\":[", serde_json::Value::from(log)).into_bytes();
-    for (index, entry) in wanted.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&entry.bytes);
-    }
-    body.extend_from_slice(b"]}");
-    body
+    uid: String,
 }
 
 fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
@@ -106,27 +93,34 @@ fn signature(secret: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
+impl Webhook {
+    async fn deliver(&mut self, id: &str, body: &[u8]) -> Result<(), SinkError> {
+        let timestamp = (clock::unix_ns() / 1_000_000_000).to_string();
+        let signature = signature(&self.secret, id, &timestamp, body);
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unprintable"));
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (ID, value(id)),
+            (TIMESTAMP, value(&timestamp)),
+            (SIGNATURE, value(&signature)),
+        ];
+        self.client.post_with("", Bytes::copy_from_slice(body), &headers).await?;
+        Ok(())
+    }
+}
+
 impl Sink for Webhook {
     const NAME: &'static str = "webhook";
     const CURSOR: &'static str = "webhook";
 
     async fn send(&mut self, entries: &[Entry]) -> Result<Option<Rejected>, SinkError> {
-        let head = |entry: &Entry| serde_json::from_slice::<Head>(&entry.bytes).unwrap_or_default();
-        let wanted: Vec<&Entry> = entries.iter().filter(|entry| self.all_records || head(entry).is_alert).collect();
-        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(None) };
-        let log = head(first).metadata.log_name;
-        let body = body(&log, &wanted);
-        let id = format!("{log}/{}-{}", first.seq, last.seq);
-        let timestamp = (clock::unix_ns() / 1_000_000_000).to_string();
-        let signature = signature(&self.secret, &id, &timestamp, &body);
-        let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unprintable"));
-        let headers = [
-            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            (ID, value(&id)),
-            (TIMESTAMP, value(&timestamp)),
-            (SIGNATURE, value(&signature)),
-        ];
-        self.client.post_with("", Bytes::from(body), &headers).await?;
+        for entry in entries {
+            let Head { is_alert, metadata: Metadata { uid } } =
+                serde_json::from_slice(&entry.bytes).unwrap_or_default();
+            if is_alert || self.all_records {
+                self.deliver(&uid, &entry.bytes).await?;
+            }
+        }
         Ok(None)
     }
 }
@@ -144,13 +138,6 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let signed = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", body);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
-
-    #[test]
-    fn a_body_holds_the_records_as_they_are() {
-        let entries = [Entry { seq: 1, bytes: b"{\"a\": 1}".to_vec() }, Entry { seq: 2, bytes: b"{ }".to_vec() }];
-        let body = body("o\"", &entries.iter().collect::<Vec<_>>());
-        assert_eq!(String::from_utf8(body).unwrap(), r#"{"log":"o\"","records":[{"a": 1},{ }]}"#);
     }
 
     #[test]

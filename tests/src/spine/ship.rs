@@ -111,9 +111,9 @@ pub(super) fn receivers_that_misbehave_get_every_alert(tools: &Tools, scratch: &
     let deliveries = got.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let mut seen: Vec<u64> = Vec::new();
     for delivery in &deliveries {
-        let body: Value = serde_json::from_slice(&delivery.body).map_err(not_ok)?;
-        let numbers = body["records"].as_array().into_iter().flatten();
-        seen.extend(numbers.filter_map(|record| record["metadata"]["sequence"].as_u64()));
+        let record: Value = serde_json::from_slice(&delivery.body).map_err(not_ok)?;
+        equal("the delivery's name", &record["metadata"]["uid"], delivery.id.as_str())?;
+        seen.extend(record["metadata"]["sequence"].as_u64());
     }
     let wanted = all.iter().filter(|record| record["is_alert"] == true);
     let wanted: Vec<u64> = wanted.filter_map(|record| record["metadata"]["sequence"].as_u64()).collect();
@@ -121,7 +121,7 @@ pub(super) fn receivers_that_misbehave_get_every_alert(tools: &Tools, scratch: &
     // What was sent twice has one name, so that it can be dropped.
     let first = deliveries.first().ok_or_else(|| not_ok("nothing came"))?;
     let again = deliveries.iter().filter(|delivery| delivery.id == first.id).count();
-    ensure(again >= 2, || "a half answered batch did not come again".to_owned())?;
+    ensure(again >= 2, || "a half answered delivery did not come again".to_owned())?;
     check_signature(tools, first)?;
 
     // Every record is a line, byte for byte, once.
