@@ -242,7 +242,7 @@ class Verifier:
         if int(match[1]) in (1008, 6002):
             self.kept[self.segment_start][1].append(leaf)
         self.push(leaf)
-        if self.next == ("any",) and self.tree.size - self.signed > self.epoch[1]:
+        if statement is None and self.next == ("any",) and self.tree.size - self.signed > self.epoch[1]:
             raise Finding("too many records without a checkpoint")
 
     def follow(self, statement):

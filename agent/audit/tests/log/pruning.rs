@@ -114,3 +114,28 @@ fn a_record_that_outlives_pruning_cannot_be_taken_away_with_the_others() {
     prune_in_secret(&segment(dir.path(), 1), 0);
     expect!["1 segment-00000000000000000003.plog, offset 8, record seq 3: expected the 1 records of the log's own life among records 3 to 5 that outlive pruning, found 0 or others"].assert_eq(&finding(dir.path()));
 }
+
+/// Prunings are stated together and signed together: whoever dies between two of them leaves more records without a
+/// checkpoint than the epoch allows to events.
+#[test]
+fn a_crash_between_the_statements_of_a_pruning_raises_no_alarm() {
+    let dir = scratch();
+    let options = || plumbline_audit::Options { checkpoint_every_records: 3, ..options() };
+    let (mut log, _) = Log::open(dir.path(), options()).unwrap();
+    append(&mut log, 1..12);
+    let whole = copy_dir(dir.path());
+    let last = segments(dir.path()).len() - 1;
+    let before = frames(&segment(dir.path(), last)).len();
+    log.prune(12, "older than 183 days").unwrap().unwrap();
+    drop(log);
+    let all = frames(&segment(dir.path(), last));
+    assert!(all.len() > before + 3, "several statements");
+    for cut in before..=all.len() {
+        // Nothing is pruned yet, and the statements are there as far as they were written.
+        let crashed = copy_dir(whole.path());
+        write_frames(&segment(crashed.path(), last), &all[..cut]);
+        assert!(finding(crashed.path()).starts_with("0 intact"), "cut to {cut} frames: {}", finding(crashed.path()));
+        drop(Log::open(crashed.path(), options()).unwrap());
+        assert_eq!(verified(crashed.path()).exit_code(), 2, "cut to {cut} frames");
+    }
+}
