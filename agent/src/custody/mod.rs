@@ -165,7 +165,8 @@ impl Custody {
     /// Whether the log went on after all: on a full disk the ballast is given up, once.
     fn watch_over(&mut self, result: Result<(), LogError>, what: &'static str) {
         match result {
-            Ok(()) => self.warned = false,
+            // While the log waits before it tries again, nothing went well yet.
+            Ok(()) => self.warned &= self.log.is_failing(),
             Err(error) => {
                 self.failed(what, &error);
                 if error.is_storage_full() && self.room.give_up_ballast() && self.log.commit().is_ok() {
