@@ -11,7 +11,7 @@ use plumbline_ebpf::{
     record::{Counters, Header},
 };
 
-use crate::task;
+use crate::{path, task};
 
 /// Opens and connections. The agent sizes it at load.
 #[map]
@@ -23,6 +23,51 @@ static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(program::COUNT, 0);
+
+/// Room to build a record with a path in, larger than a stack.
+#[repr(C)]
+pub struct Scratch<T> {
+    pub record: T,
+    pub path: path::Area,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch<[u8; HEAD_BYTES]>> = PerCpuArray::with_max_entries(Slot::COUNT, 0);
+
+/// The largest record before its path.
+const HEAD_BYTES: usize = 160;
+
+/// One slot per kernel program that spells paths: another program may preempt it on its CPU, itself it cannot (the
+/// kernel skips it then, and counts that).
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Slot {
+    FileOpen,
+    FileReceive,
+    FileRead,
+    SystemCallReturn,
+    IoUring,
+    Exec,
+    Rename,
+    Unlink,
+    Link,
+    PathTruncate,
+    FileTruncate,
+    Clone,
+    Map,
+    Allocate,
+}
+
+impl Slot {
+    const COUNT: u32 = 14;
+}
+
+/// The slot's room for a record `T` and its path.
+#[inline(always)]
+pub fn scratch<T>(slot: Slot) -> Option<*mut Scratch<T>> {
+    const { assert!(size_of::<T>() <= HEAD_BYTES && align_of::<T>() <= 8) };
+    SCRATCH.get_ptr_mut(slot as u32).map(|slot| slot.cast())
+}
 
 /// Which ring a record goes to.
 #[derive(Clone, Copy)]
@@ -62,6 +107,15 @@ fn count_ring_full(program: u32) {
     }
 }
 
+/// A read that could not be accounted for, because the table of reads is full.
+#[inline(always)]
+pub fn count_table_full(program: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(program) {
+        // SAFETY: as in `next_sequence`.
+        unsafe { (*counters).table_full += 1 };
+    }
+}
+
 /// Fills the header of a record that is due now.
 #[inline(always)]
 pub fn stamp(header: *mut Header, kind: u32, program: u32, task: u64) {
@@ -90,9 +144,16 @@ pub fn record<T: 'static>(lane: Lane, program: u32, fill: impl FnOnce(*mut T)) {
     slot.submit(0);
 }
 
+/// Writes a record that was built in a slot, with the `path_bytes` of its path.
+#[inline(always)]
+pub fn spelled<T>(lane: Lane, program: u32, scratch: *mut Scratch<T>, path_bytes: u32) {
+    let length = size_of::<T>() + (path_bytes as usize & (size_of::<path::Area>() - 1));
+    bytes(lane, program, scratch.cast(), length);
+}
+
 /// Writes `bytes` of a map value. The caller bounds `bytes` by the value's size.
 #[inline(always)]
-pub fn bytes(lane: Lane, program: u32, start: *const u8, bytes: usize) {
+fn bytes(lane: Lane, program: u32, start: *const u8, bytes: usize) {
     // SAFETY: `start` is a map value of at least `bytes` bytes; the verifier checks it.
     let slice = unsafe { core::slice::from_raw_parts(start, bytes) };
     if lane.ring().output::<[u8]>(slice, 0).is_err() {

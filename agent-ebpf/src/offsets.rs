@@ -17,6 +17,12 @@ pub enum Group {
     Syscall,
     /// Programs that read a socket.
     Socket,
+    /// Programs at page faults, by function.
+    Fault,
+    /// Programs that start from a page cache.
+    Mapping,
+    /// The io_uring program.
+    IoUring,
     /// The exec program.
     Exec,
     /// The exit program.
@@ -86,12 +92,23 @@ offsets! {
     fdtable_fd: Syscall [("fdtable", "fd")];
     regs_syscall: Syscall [("pt_regs", "orig_ax"), ("pt_regs", "syscallno")];
 
-    regs_mode: Syscall [("pt_regs", "cs"), ("pt_regs", "pstate")];
+    // arm64 keeps arguments 1 to 7 in an array, of which `regs` is the start.
+    regs_arg0: Syscall [("pt_regs", "di"), ("pt_regs", "orig_x0")];
+    regs_arg1: Syscall [("pt_regs", "si"), ("pt_regs", "regs")];
+    regs_arg2: Syscall [("pt_regs", "dx"), ("pt_regs", "regs")];
+    regs_arg3: Syscall [("pt_regs", "r10"), ("pt_regs", "regs")];
+    regs_arg4: Syscall [("pt_regs", "r8"), ("pt_regs", "regs")];
+    // Where the 32-bit calls of x86-64 have their first and fifth argument.
+    regs_bx: Syscall [("pt_regs", "bx"), ("pt_regs", "regs")];
+    regs_di: Syscall [("pt_regs", "di"), ("pt_regs", "regs")];
+    // Where a task says that it is in a 32-bit system call.
+    task_status: Syscall [("task_struct", "thread_info.status"), ("task_struct", "thread_info.flags")];
 
     file_path_mnt: File [("file", "f_path.mnt")];
     file_path_dentry: File [("file", "f_path.dentry")];
     file_inode: File [("file", "f_inode")];
     file_flags: File [("file", "f_flags")];
+    file_pos: File [("file", "f_pos")];
     dentry_parent: File [("dentry", "d_parent")];
     dentry_inode: File [("dentry", "d_inode")];
     dentry_name: File [("dentry", "d_name.name"), ("dentry", "__d_name.name")];
@@ -105,7 +122,20 @@ offsets! {
     inode_size: File [("inode", "i_size")];
     inode_nlink: File [("inode", "i_nlink")];
     inode_generation: File [("inode", "i_generation")];
+    inode_rdev: File [("inode", "i_rdev")];
     super_block_dev: File [("super_block", "s_dev")];
+    super_block_magic: File [("super_block", "s_magic")];
+
+    vm_fault_vma: Fault [("vm_fault", "vma")];
+    vm_fault_pgoff: Fault [("vm_fault", "pgoff")];
+    vma_file: Fault [("vm_area_struct", "vm_file")];
+    file_mapping: Fault [("file", "f_mapping")];
+    mapping_host: Mapping [("address_space", "host")];
+
+    io_kiocb_opcode: IoUring [("io_kiocb", "opcode")];
+    io_kiocb_file: IoUring [("io_kiocb", "file")];
+    io_kiocb_res: IoUring [("io_kiocb", "cqe.res")];
+    kiocb_pos: IoUring [("kiocb", "ki_pos")];
 
     sock_family: Socket [("sock", "__sk_common.skc_family")];
     sock_daddr: Socket [("sock", "__sk_common.skc_daddr")];
@@ -116,6 +146,8 @@ offsets! {
 
     binprm_file: Exec [("linux_binprm", "file")];
     task_exit_code: Exit [("task_struct", "exit_code")];
+    task_signal: Exit [("task_struct", "signal")];
+    signal_live: Exit [("signal_struct", "live.counter")];
 }
 
 const _: () = assert!(size_of::<Offsets>() == FIELDS.len() * size_of::<u32>());

@@ -8,9 +8,30 @@ pub const UDP_CONNECT: u32 = 2;
 pub const FORK: u32 = 3;
 pub const EXEC: u32 = 4;
 pub const EXIT: u32 = 5;
+pub const FILE_READ: u32 = 6;
+pub const FILE_FAULT: u32 = 7;
+pub const FILE_CLOSE: u32 = 8;
+pub const FILE_CHANGE: u32 = 9;
+pub const FILE_NAME: u32 = 10;
+pub const IO_URING: u32 = 11;
+pub const MEMORY: u32 = 12;
 
 /// How many there are.
-pub const COUNT: u32 = 6;
+pub const COUNT: u32 = 13;
 
 /// Names as they appear in series labels and records, by number.
-pub const NAMES: [&str; COUNT as usize] = ["file_open", "tcp_connect", "udp_connect", "fork", "exec", "exit"];
+pub const NAMES: [&str; COUNT as usize] = [
+    "file_open",
+    "tcp_connect",
+    "udp_connect",
+    "fork",
+    "exec",
+    "exit",
+    "file_read",
+    "file_fault",
+    "file_close",
+    "file_change",
+    "file_name",
+    "io_uring",
+    "memory",
+];

@@ -18,6 +18,14 @@ pub const KIND_EXIT: u32 = 6;
 /// `Header::kind` of a bare [`Header`] written by the task iterator.
 pub const KIND_TASK: u32 = 7;
 
+/// `Header::kind` of [`FileClose`].
+pub const KIND_FILE_CLOSE: u32 = 8;
+/// `Header::kind` of [`FileChange`].
+pub const KIND_FILE_CHANGE: u32 = 9;
+
+/// `Header::kind` of [`MemoryAccess`].
+pub const KIND_MEMORY: u32 = 10;
+
 /// Bytes of `task_struct.comm` (`TASK_COMM_LEN` in include/linux/sched.h).
 pub const COMM_BYTES: usize = 16;
 /// The longest path a record carries; a longer one sets [`PATH_TRUNCATED`].
@@ -54,7 +62,19 @@ pub struct Header {
     pub comm: [u8; COMM_BYTES],
 }
 
-/// A file was opened. 152 bytes, then `path_bytes` bytes: the path's components, last first, each ended by a NUL.
+/// `FileOpen::via`: by an open.
+pub const VIA_OPEN: u32 = 0;
+/// The descriptor came from another process: `SCM_RIGHTS`, `pidfd_getfd(2)`.
+pub const VIA_RECEIVED: u32 = 1;
+
+/// Not a watched file but a way around the watch: the memory of a process, `/proc/PID/mem`.
+pub const VIA_PROC_MEM: u32 = 2;
+/// The block device that a watched file lies on; `FileOpen::watched_dev` is its number.
+pub const VIA_BLOCK_DEVICE: u32 = 3;
+/// A device whose transfers pass no file and no socket: RDMA verbs, GPUDirect Storage.
+pub const VIA_BYPASS_DEVICE: u32 = 4;
+
+/// A file was opened. 160 bytes, then `path_bytes` bytes: the path's components, last first, each ended by a NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FileOpen {
@@ -71,6 +91,8 @@ pub struct FileOpen {
     pub watched_dev: u32,
     pub path_bytes: u32,
     pub path_state: u32,
+    pub via: u32,
+    pub reserved: u32,
 }
 
 /// A task set out to connect. 120 bytes.
@@ -108,23 +130,146 @@ pub struct Fork {
     pub reserved: u32,
 }
 
-/// A thread-group leader exited. 104 bytes.
+/// The last thread of a process exited. 104 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Exit {
     pub header: Header,
     /// As in `wait(2)`.
     pub code: i32,
-    pub reserved: u32,
+    /// Not 0 when the process has entries in the table of reads.
+    pub files: u32,
 }
 
-/// Key of the watched-directory map.
+/// A descriptor or a mapping of a watched file came to its end. 112 bytes.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct WatchKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileClose {
+    pub header: Header,
     pub ino: u64,
     pub dev: u32,
     pub reserved: u32,
+}
+
+/// `FileChange::how`: bytes were written.
+pub const CHANGE_WRITE: u32 = 1;
+/// It got another name.
+pub const CHANGE_RENAME: u32 = 2;
+/// Another file took its name.
+pub const CHANGE_REPLACE: u32 = 3;
+/// A name of it was removed.
+pub const CHANGE_UNLINK: u32 = 4;
+/// It got one more name: a hard link.
+pub const CHANGE_LINK: u32 = 5;
+/// Its length was set.
+pub const CHANGE_TRUNCATE: u32 = 6;
+/// Another file now shares its blocks (`FICLONE`): a copy that no read shows.
+pub const CHANGE_CLONED: u32 = 7;
+/// It now shares the blocks of another file.
+pub const CHANGE_OVERWRITTEN: u32 = 8;
+/// It was mapped shared and writable: what is written is not seen.
+pub const CHANGE_MAP_WRITABLE: u32 = 9;
+/// Blocks of it were allocated, zeroed or removed (`fallocate`).
+pub const CHANGE_ALLOCATE: u32 = 10;
+
+/// A watched file was changed, or got or lost a name. 144 bytes, then a path as in [`FileOpen`]: the name that it has
+/// after the change, or that it lost. Without a mount at hand the path starts at the root of its file system.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileChange {
+    pub header: Header,
+    pub ino: u64,
+    pub watched_ino: u64,
+    pub dev: u32,
+    pub generation: u32,
+    pub watched_dev: u32,
+    pub how: u32,
+    pub path_bytes: u32,
+    pub path_state: u32,
+    pub links: u32,
+    pub reserved: u32,
+}
+
+/// `MemoryAccess::how`: with the rights to read and write it, by whatever call.
+pub const MEMORY_ATTACH: u32 = 1;
+/// `process_vm_readv(2)` returned bytes.
+pub const MEMORY_VM_READ: u32 = 2;
+/// `ptrace(2)` attached.
+pub const MEMORY_PTRACE: u32 = 3;
+
+/// A process reached into the memory of another. 112 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MemoryAccess {
+    pub header: Header,
+    /// When the other process started, nanoseconds; 0 where the number is all that is known.
+    pub target_start_boot_ns: u64,
+    /// In the initial pid namespace where `target_start_boot_ns` is known, else as the caller named it.
+    pub target_pid: u32,
+    pub how: u32,
+}
+
+/// An inode, as the maps of watched directories and files are keyed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileId {
+    pub ino: u64,
+    /// As [`FileOpen::dev`].
+    pub dev: u32,
+    pub reserved: u32,
+}
+
+/// Value of the map of watched files: which watched directory made it one, and which file of that number is meant.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct WatchedFile {
+    pub watched_ino: u64,
+    pub watched_dev: u32,
+    /// `inode.i_generation`: inode numbers are used again.
+    pub generation: u32,
+}
+
+/// Key of the map of reads: one process, one file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ReadKey {
+    pub file: FileId,
+    pub start_boot_ns: u64,
+    pub pid: u32,
+    pub reserved: u32,
+}
+
+/// Key of the map of processes that have entries in the map of reads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ProcessKey {
+    pub start_boot_ns: u64,
+    pub pid: u32,
+    pub reserved: u32,
+}
+
+/// Parts of a file that [`Reads::coverage`] tells apart.
+pub const SLICES: usize = 512;
+
+/// What one process has taken from, and given to, one watched file since it first touched it.
+///
+/// The figures are never summed: a program that reads a file and maps it has taken it once.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Reads {
+    /// The task that touched it first; `boot_ns` is when.
+    pub header: Header,
+    pub last_boot_ns: u64,
+    /// By `read(2)` and its kin.
+    pub bytes_read: u64,
+    /// Of the page ranges that page faults mapped, repeated ones included.
+    pub bytes_faulted: u64,
+    pub bytes_written: u64,
+    /// `inode.i_size` at the first touch: what the slices divide.
+    pub size_bytes: u64,
+    pub watched: WatchedFile,
+    /// One byte per slice, so that two CPUs that mark neighbours need no atomic operation: 1 for touched.
+    pub coverage: [u8; SLICES],
 }
 
 /// The one entry of the control map.
@@ -135,6 +280,13 @@ pub struct Control {
     pub watched: u32,
     /// While not 0, every open of this process (initial pid namespace) is answered by a [`KIND_ENROL`] record.
     pub enrol_pid: u32,
+    /// What the programs at the return of system calls do: bits `1 << program` of [`crate::program`].
+    pub at_return: u32,
+    /// The hooks that are attached, on whichever rung: the same bits.
+    pub attached: u32,
+    /// Pages are `1 << page_shift` bytes.
+    pub page_shift: u32,
+    pub reserved: u32,
 }
 
 /// Per-CPU counters of one program.
@@ -145,13 +297,19 @@ pub struct Counters {
     pub generated: u64,
     /// Records that found the ring buffer full.
     pub ring_full: u64,
+    /// Reads that found the table of reads full.
+    pub table_full: u64,
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 96);
-    assert!(size_of::<FileOpen>() == 152);
+    assert!(size_of::<FileOpen>() == 160);
     assert!(size_of::<Connect>() == 120);
     assert!(size_of::<Exec>() == 112);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
+    assert!(size_of::<FileClose>() == 112);
+    assert!(size_of::<FileChange>() == 144);
+    assert!(size_of::<ReadKey>() == 32);
+    assert!(size_of::<Reads>() == 664);
 };

@@ -13,6 +13,19 @@ pub fn current() -> u64 {
     unsafe { bpf_get_current_task() }
 }
 
+/// The `struct file *` behind a descriptor of the current task; 0 where there is none.
+#[inline(always)]
+pub fn file(descriptor: u64) -> u64 {
+    let files: u64 = read(current(), off!(task_files));
+    let table: u64 = read(files, off!(files_fdt));
+    let max: u32 = read(table, off!(fdtable_max_fds));
+    if descriptor >= u64::from(max) {
+        return 0;
+    }
+    let array: u64 = read(table, off!(fdtable_fd));
+    read(array.wrapping_add(descriptor * 8), 0)
+}
+
 /// Fills pid, parent, credentials, cgroup, namespaces and name of `task`.
 #[inline(always)]
 pub fn describe(header: *mut Header, task: u64) {

@@ -369,7 +369,7 @@ impl Sensor {
         let Ok(probes) = &self.probes else { return Vec::new() };
         let hook = |verdict: &HookVerdict| Hook {
             name: verdict.hook.name.to_owned(),
-            rung: verdict.attached.map(|rung| rung.name.to_owned()),
+            rung: verdict.attached().map(|rung| rung.name.to_owned()),
             state: verdict.describe(),
         };
         probes.verdicts.iter().map(hook).collect()
@@ -409,7 +409,7 @@ fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
     store.set(Point::new(&agent::START_TIME, &[], now_seconds));
     store.set(Point::new(&agent::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &opening::build_digest()], 1.0));
     for verdict in sensor.probes.iter().flat_map(|probes| &probes.verdicts) {
-        let (rung, up) = verdict.attached.map_or(("none", 0.0), |rung| (rung.name, 1.0));
+        let (rung, up) = verdict.attached().map_or(("none", 0.0), |rung| (rung.name, 1.0));
         store.set(Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up));
     }
     store.set(watched_directories(sensor.watched.len()));

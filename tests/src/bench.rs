@@ -127,6 +127,7 @@ impl Bench {
         Ok(all[program as usize].iter().fold(Counted::default(), |sum, cpu| Counted {
             generated: sum.generated + cpu.generated,
             ring_full: sum.ring_full + cpu.ring_full,
+            table_full: sum.table_full + cpu.table_full,
         }))
     }
 

@@ -2,8 +2,15 @@
 //! of a few lines that finds its arguments.
 
 mod connect;
+mod file_change;
+mod file_close;
+mod file_fault;
 mod file_open;
+mod file_read;
+mod io_uring;
+mod memory;
 mod process;
+mod sys_exit;
 mod task_iter;
 
 /// The programs use helpers that the kernel gives to GPL-compatible objects only.

@@ -2,8 +2,7 @@
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, map, raw_tracepoint},
-    maps::PerCpuArray,
+    macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
@@ -12,19 +11,10 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    emit::{self, Lane},
+    emit::{self, Lane, Slot},
     kernel::{off, read},
-    path,
+    path, reads,
 };
-
-#[map]
-static EXEC_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-#[repr(C)]
-struct Scratch {
-    record: Exec,
-    path: path::Area,
-}
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn fork_tp_btf(ctx: BtfTracePointContext) -> i32 {
@@ -84,7 +74,7 @@ fn fork(parent: u64, child: u64) {
 /// file that now runs: for a script, its interpreter.
 #[inline(always)]
 fn exec(process: u64, binprm: u64) {
-    let Some(scratch) = EXEC_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(scratch) = emit::scratch::<Exec>(Slot::Exec) else { return };
     let file: u64 = read(binprm, off!(binprm_file));
     // SAFETY: a per-CPU map value; the program does not nest on a CPU.
     unsafe {
@@ -95,15 +85,17 @@ fn exec(process: u64, binprm: u64) {
             path::spell(&raw mut (*scratch).path, read(file, off!(file_path_mnt)), read(file, off!(file_path_dentry)));
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
-        let bytes = size_of::<Exec>() + (spelled.bytes as usize & (size_of::<path::Area>() - 1));
-        emit::bytes(Lane::Lifecycle, program::EXEC, scratch.cast(), bytes);
+        emit::spelled(Lane::Lifecycle, program::EXEC, scratch, spelled.bytes);
     }
 }
 
-/// `sched_process_exit(struct task_struct *p, …)`; only the thread-group leader's.
+/// `sched_process_exit(struct task_struct *p, …)`; only for the last thread, whichever it is: the main thread may end
+/// before the others. `live` was counted down before this point (kernel/exit.c, `do_exit`); two threads that end at once
+/// may both find it at 0.
 #[inline(always)]
 fn exit(process: u64) {
-    if read::<u32>(process, off!(task_pid)) != read::<u32>(process, off!(task_tgid)) {
+    let signal: u64 = read(process, off!(task_signal));
+    if read::<u32>(signal, off!(signal_live)) != 0 {
         return;
     }
     emit::record(Lane::Lifecycle, program::EXIT, |record: *mut Exit| {
@@ -111,7 +103,8 @@ fn exit(process: u64) {
         unsafe {
             emit::stamp(&raw mut (*record).header, KIND_EXIT, program::EXIT, process);
             (*record).code = read(process, off!(task_exit_code));
-            (*record).reserved = 0;
+            (*record).files =
+                u32::from(reads::has_read((*record).header.start_boot_ns, (*record).header.pid));
         }
     });
 }

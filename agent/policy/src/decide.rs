@@ -77,11 +77,11 @@ impl Rule {
 impl When {
     fn covers(&self, object: &Object<'_>) -> bool {
         match (self, object) {
-            (Self::FileOpen { covered, .. }, Object::FileOpen { path, path_truncated, watched }) => {
+            (Self::File { covered, accesses, .. }, Object::File { access, path, path_truncated, watched }) => {
                 let by_inode = watched.is_some_and(|watched| covered.matches(watched));
                 // Of a truncated path nobody can say that it lies elsewhere.
                 let unknown = *path_truncated && watched.is_none();
-                by_inode || unknown || (!path_truncated && covered.matches(path))
+                accesses.contains(access) && (by_inode || unknown || (!path_truncated && covered.matches(path)))
             }
             (Self::Connect { not_to, protocols }, Object::Connect { protocol, address, .. }) => {
                 protocols.contains(protocol) && !within_any(*address, not_to)
@@ -96,12 +96,12 @@ impl Exception {
     fn excuses(&self, facts: &Facts<'_>) -> bool {
         let subject = &facts.subject;
         let path = match facts.object {
-            Object::FileOpen { path, path_truncated: false, .. } => Some(path),
+            Object::File { path, path_truncated: false, .. } => Some(path),
             _ => None,
         };
         let (address, port) = match facts.object {
             Object::Connect { address, port, .. } => (Some(address), Some(port)),
-            Object::FileOpen { .. } => (None, None),
+            Object::File { .. } => (None, None),
         };
         let ancestor =
             |globs: &Globs| subject.ancestors.iter().any(|ancestor| ancestor.exe.is_some_and(|exe| globs.matches(exe)));

@@ -42,7 +42,8 @@ pub struct Ancestor<'a> {
 /// What was done, to what.
 #[derive(Debug, Clone, Copy)]
 pub enum Object<'a> {
-    FileOpen {
+    File {
+        access: Access,
         /// From the root of the opener's mount namespace.
         path: &'a [u8],
         /// The front of `path` is missing, so that nothing can be said of where it lies.
@@ -56,6 +57,29 @@ pub enum Object<'a> {
         address: IpAddr,
         port: u16,
     },
+}
+
+/// What was done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It was opened, or its descriptor received.
+    Open,
+    /// Bytes of it were read or mapped.
+    Read,
+    /// Its bytes, its length or its names were changed.
+    Change,
+}
+
+impl Access {
+    pub(crate) const WORDS: &[(&str, Self)] = &[("open", Self::Open), ("read", Self::Read), ("change", Self::Change)];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Change => "change",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

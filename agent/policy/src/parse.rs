@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::facts::Protocol;
+use crate::facts::{Access, Protocol};
 use crate::fields::{Fields, Problems, each, integer, list, one_or_many, text, word};
 use crate::pattern::{Globs, WatchPath};
 use crate::policy::{Effect, Exception, Policy, Rule, Severity, When};
@@ -21,8 +21,6 @@ use crate::yaml::{self, Node, Value};
 
 const API_VERSIONS: &[(&str, ())] = &[("plumbline/v1", ())];
 const KINDS: &[(&str, ())] = &[("Policy", ())];
-/// What may be done to a file, as far as this version can see it.
-const ACCESSES: &[(&str, ())] = &[("open", ())];
 const OBJECTS: &[&str] = &["file", "connect"];
 /// The kernel keeps 15 bytes of a task's name.
 const MAX_COMM_BYTES: usize = 15;
@@ -148,10 +146,12 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
     match fields.exactly_one(OBJECTS, problems)? {
         ("file", node) => {
             let fields = Fields::of(node, "`file`", &["watch", "access"], problems)?;
-            if let Some(access) = fields.get("access") {
-                let items = list(access, "`access`", problems)?;
-                each(items, problems, |item, problems| word(item, "a kind of access", ACCESSES, problems))?;
-            }
+            let accesses = match fields.get("access") {
+                Some(node) => each(list(node, "`access`", problems)?, problems, |item, problems| {
+                    word(item, "a kind of access", Access::WORDS, problems)
+                })?,
+                None => vec![Access::Open],
+            };
             let node = fields.required("watch", problems)?;
             let items = list(node, "`watch`", problems)?;
             let watch = each(items, problems, |item, problems| {
@@ -160,7 +160,7 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
             })?
             .concat();
             match Globs::covered_by(&watch) {
-                Ok(covered) => Some(When::FileOpen { watch, covered }),
+                Ok(covered) => Some(When::File { watch, covered, accesses }),
                 Err(error) => {
                     problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
                     None
@@ -227,8 +227,8 @@ fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Optio
     }
     for (name, fits, kind) in [
         ("path", !matches!(when, Some(When::Connect { .. })), "file"),
-        ("to", !matches!(when, Some(When::FileOpen { .. })), "connect"),
-        ("port", !matches!(when, Some(When::FileOpen { .. })), "connect"),
+        ("to", !matches!(when, Some(When::File { .. })), "connect"),
+        ("port", !matches!(when, Some(When::File { .. })), "connect"),
     ] {
         if fields.get(name).is_some() && !fits {
             let message = format!("`{name}` can only excuse in rules that match `{kind}`");
@@ -343,10 +343,14 @@ fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
     };
     let object = match fields.exactly_one(OBJECTS, problems)? {
         ("file", node) => {
-            let fields = Fields::of(node, "`file`", &["path", "watched"], problems)?;
+            let fields = Fields::of(node, "`file`", &["path", "watched", "access"], problems)?;
+            let access = match fields.get("access") {
+                Some(node) => word(node, "a kind of access", Access::WORDS, problems)?,
+                None => Access::Open,
+            };
             let watched = optional_text(&fields, "watched", problems);
             let path = text(fields.required("path", problems)?, "a path", problems)?.to_owned();
-            OwnedObject::FileOpen { path, watched }
+            OwnedObject::File { access, path, watched }
         }
         (_, node) => {
             let fields = Fields::of(node, "`connect`", &["address", "port", "protocol"], problems)?;

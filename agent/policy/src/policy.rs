@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::facts::Protocol;
+use crate::facts::{Access, Protocol};
 use crate::pattern::{Globs, WatchPath};
 use crate::template::Template;
 use crate::test_case::TestCase;
@@ -102,8 +102,8 @@ impl Effect {
 /// The events a rule speaks of.
 #[derive(Debug)]
 pub(crate) enum When {
-    /// A file at or below one of these directories was opened.
-    FileOpen { watch: Vec<WatchPath>, covered: Globs },
+    /// One of these things was done to a file at or below one of these directories.
+    File { watch: Vec<WatchPath>, covered: Globs, accesses: Vec<Access> },
     /// A connection to an address outside all of these networks.
     Connect { not_to: Vec<IpNet>, protocols: Vec<Protocol> },
 }

@@ -122,7 +122,7 @@ impl PolicySet {
         let rules = self.policies.iter().flat_map(|policy| &policy.rules);
         let mut paths: Vec<WatchPath> = rules
             .filter_map(|rule| match &rule.when {
-                When::FileOpen { watch, .. } => Some(watch.iter().cloned()),
+                When::File { watch, .. } => Some(watch.iter().cloned()),
                 When::Connect { .. } => None,
             })
             .flatten()

@@ -129,7 +129,7 @@ fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
         (Placeholder::Cgroup, _) => bytes(out, subject.cgroup),
         (Placeholder::Container, _) => bytes(out, subject.container.map(str::as_bytes)),
         (Placeholder::Pod, _) => bytes(out, subject.pod_uid.map(str::as_bytes)),
-        (Placeholder::Path, Object::FileOpen { path, path_truncated, .. }) => {
+        (Placeholder::Path, Object::File { path, path_truncated, .. }) => {
             if *path_truncated {
                 out.push('…');
             }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::decide::Verdict;
-use crate::facts::{Ancestor, Facts, Object, Protocol, Subject};
+use crate::facts::{Access, Ancestor, Facts, Object, Protocol, Subject};
 use crate::policy::Effect;
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(crate) struct OwnedSubject {
 
 #[derive(Debug)]
 pub(crate) enum OwnedObject {
-    FileOpen { path: String, watched: Option<String> },
+    File { access: Access, path: String, watched: Option<String> },
     Connect { protocol: Protocol, address: IpAddr, port: u16 },
 }
 
@@ -89,7 +89,8 @@ impl OwnedFacts {
                 pod_uid: subject.pod_uid.as_deref(),
             },
             object: match &self.object {
-                OwnedObject::FileOpen { path, watched } => Object::FileOpen {
+                OwnedObject::File { access, path, watched } => Object::File {
+                    access: *access,
                     path: path.as_bytes(),
                     path_truncated: false,
                     watched: watched.as_deref().map(str::as_bytes),

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use plumbline_policy::{Ancestor, Facts, Object, PolicySet, Protocol, Subject};
+use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject};
 use proptest::prelude::*;
 
 /// A rule as plain data.
@@ -321,7 +321,8 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
     let ancestors: Vec<Ancestor<'_>> =
         event.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref().map(str::as_bytes), comm: b"" }).collect();
     let object = if event.is_file {
-        Object::FileOpen {
+        Object::File {
+            access: Access::Open,
             path: event.path.as_bytes(),
             path_truncated: event.path_truncated,
             watched: event.watched.as_deref().map(str::as_bytes),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use expect_test::{Expect, expect};
-use plumbline_policy::{Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, WatchPath, check};
+use plumbline_policy::{Access, Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, WatchPath, check};
 
 fn policy(name: &str, rules: &[(&str, &str, &str)]) -> String {
     let mut out = format!("apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  rules:\n");
@@ -21,7 +21,7 @@ fn policy(name: &str, rules: &[(&str, &str, &str)]) -> String {
 fn open<'a>(path: &'a [u8]) -> Facts<'a> {
     Facts {
         subject: Subject { pid: 7, comm: b"cat", ..Subject::default() },
-        object: Object::FileOpen { path, path_truncated: false, watched: None },
+        object: Object::File { access: Access::Open, path, path_truncated: false, watched: None },
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     core::chain,
     engines::discover,
     gpu,
-    probes::{HookVerdict, Probes, kernel::Fact, kernel::KernelFacts, ntp},
+    probes::{HookVerdict, Probes, State, kernel::Fact, kernel::KernelFacts, ntp},
 };
 
 #[derive(Debug, clap::Args)]
@@ -85,15 +85,17 @@ fn words(fact: &Fact) -> String {
 /// The rung that was taken with its cost and blind spots, and every rung that was refused with its reason.
 fn hook(verdict: &HookVerdict) {
     let hook = verdict.hook;
-    match verdict.attached {
-        Some(rung) => {
+    match verdict.state {
+        State::Attached(rung) => {
             say(&format!("  {:<12} attached ({})  sees {}", hook.name, rung.name, hook.sees));
             say(&format!("  {:<12}   costs {}", "", rung.cost));
             say(&format!("  {:<12}   blind to {}", "", rung.blind));
         }
-        None => say(&format!("  {:<12} OFF  not seen: {}", hook.name, hook.sees)),
+        State::NotNeeded => say(&format!("  {:<12} not needed  another hook sees {}", hook.name, hook.sees)),
+        State::Unsupported => say(&format!("  {:<12} UNSUPPORTED  not seen: {}", hook.name, hook.sees)),
+        State::Failed => say(&format!("  {:<12} FAILED  not seen: {}", hook.name, hook.sees)),
     }
-    for (rung, reason) in &verdict.refused {
-        say(&format!("  {:<12}   {rung} refused: {reason}", ""));
+    for refusal in &verdict.refused {
+        say(&format!("  {:<12}   {} refused: {}", "", refusal.rung, refusal.reason));
     }
 }

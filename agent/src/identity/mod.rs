@@ -104,7 +104,9 @@ impl World {
         }
         let process = self.processes.get(&task.pid)?.clone();
         let artefact = match &event.what {
-            What::FileOpen(open) => Artefact::of_path(&open.path),
+            What::FileOpen(open) => Artefact::of_path(open.known_as.as_deref().unwrap_or(&open.path)),
+            What::FileRead(read) => read.path.as_deref().and_then(Artefact::of_path),
+            What::FileChange(change) => change.known_as.as_deref().and_then(Artefact::of_path),
             _ => None,
         };
         Some(Identity { ancestors: self.ancestors(&process), process, artefact })

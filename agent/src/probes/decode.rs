@@ -6,7 +6,10 @@ use plumbline_ebpf::record::{self, Header};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
-use crate::event::{Connect, Event, Exec, Exit, FileKey, FileOpen, Fork, Namespaces, Origin, Protocol, Task, What};
+use crate::event::{
+    Change, Connect, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess, MemoryHow, Namespaces,
+    Origin, Protocol, Task, WayAround, WayKind, What,
+};
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
@@ -16,12 +19,25 @@ pub enum DecodeError {
     Kind(u32),
     #[error("a connection of unknown family {0} or protocol {1}")]
     Address(u16, u32),
+    #[error("a change of a file of unknown kind {0}")]
+    Change(u32),
 }
 
 /// What a ring record says.
 #[derive(Debug, PartialEq)]
 pub enum Decoded {
     Event(Event),
+    /// A watched file was let go by this process.
+    Closed {
+        task: Task,
+        key: FileKey,
+        boot_ns: u64,
+    },
+    /// The process ended, having read watched files.
+    Exited {
+        event: Event,
+        has_read: bool,
+    },
     /// The answer to an enrolling open of the daemon's own thread `tid`.
     Enrolled {
         tid: u32,
@@ -45,18 +61,54 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let path = assemble(tail.get(..open.path_bytes as usize).ok_or_else(short)?);
             let key = FileKey { dev: open.dev, ino: open.ino, generation: open.generation };
             if header.kind == record::KIND_ENROL {
+                let path = if open.path_bytes == 0 { Vec::new() } else { path };
                 return Ok(Decoded::Enrolled { tid: header.tid, key, path });
+            }
+            if let Some(around) = way_around(open, &path) {
+                return Ok(Decoded::Event(event(header, around)));
             }
             What::FileOpen(FileOpen {
                 path,
                 path_truncated: open.path_state & record::PATH_TRUNCATED != 0,
+                known_as: None,
                 key,
                 watched: FileKey { dev: open.watched_dev, ino: open.watched_ino, generation: 0 },
                 flags: open.flags,
                 inode_mode: open.mode,
                 size_bytes: open.size_bytes,
                 links: open.links,
+                received: open.via == record::VIA_RECEIVED,
             })
+        }
+        record::KIND_MEMORY => {
+            let (access, _) = record::MemoryAccess::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::MemoryAccess(MemoryAccess {
+                target_pid: access.target_pid,
+                target_start_boot_ns: (access.target_start_boot_ns != 0).then_some(access.target_start_boot_ns),
+                how: match access.how {
+                    record::MEMORY_VM_READ => MemoryHow::VmRead,
+                    record::MEMORY_PTRACE => MemoryHow::Ptrace,
+                    _ => MemoryHow::Attach,
+                },
+            })
+        }
+        record::KIND_FILE_CHANGE => {
+            let (change, tail) = record::FileChange::ref_from_prefix(bytes).map_err(|_| short())?;
+            let how = Change::ALL.into_iter().find(|(number, _)| *number == change.how);
+            What::FileChange(FileChange {
+                how: how.ok_or(DecodeError::Change(change.how))?.1,
+                path: assemble(tail.get(..change.path_bytes as usize).ok_or_else(short)?),
+                path_truncated: change.path_state & record::PATH_TRUNCATED != 0,
+                known_as: None,
+                key: FileKey { dev: change.dev, ino: change.ino, generation: change.generation },
+                watched: FileKey { dev: change.watched_dev, ino: change.watched_ino, generation: 0 },
+                links: change.links,
+            })
+        }
+        record::KIND_FILE_CLOSE => {
+            let (close, _) = record::FileClose::ref_from_prefix(bytes).map_err(|_| short())?;
+            let key = FileKey { dev: close.dev, ino: close.ino, generation: 0 };
+            return Ok(Decoded::Closed { task: task(header), key, boot_ns: header.boot_ns });
         }
         record::KIND_CONNECT => {
             let (connect, _) = record::Connect::ref_from_prefix(bytes).map_err(|_| short())?;
@@ -72,16 +124,37 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
         }
         record::KIND_EXIT => {
             let (exit, _) = record::Exit::ref_from_prefix(bytes).map_err(|_| short())?;
-            What::Exit(Exit { code: exit.code })
+            let event = event(header, What::Exit(Exit { code: exit.code }));
+            return Ok(Decoded::Exited { event, has_read: exit.files != 0 });
         }
         unknown => return Err(DecodeError::Kind(unknown)),
     };
-    Ok(Decoded::Event(Event {
+    Ok(Decoded::Event(event(header, what)))
+}
+
+fn event(header: &Header, what: What) -> Event {
+    Event {
         boot_ns: header.boot_ns,
         origin: Some(Origin { program: header.program, cpu: header.cpu, sequence: header.sequence }),
         task: Some(task(header)),
         what,
-    }))
+    }
+}
+
+/// What an open that is not one of a watched file opens.
+fn way_around(open: &record::FileOpen, path: &[u8]) -> Option<What> {
+    let device = |kind| What::WayAround(WayAround { kind, path: path.to_vec(), device: open.watched_dev });
+    match open.via {
+        record::VIA_BLOCK_DEVICE => Some(device(WayKind::BlockDevice)),
+        record::VIA_BYPASS_DEVICE => Some(device(WayKind::BypassDevice)),
+        record::VIA_PROC_MEM => {
+            // `…/PID/mem` or `…/PID/task/TID/mem`, as that `/proc` numbers them.
+            let target_pid = path.split(|&byte| byte == b'/').find_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
+            let how = MemoryHow::ProcMem;
+            Some(What::MemoryAccess(MemoryAccess { target_pid: target_pid?, target_start_boot_ns: None, how }))
+        }
+        _ => None,
+    }
 }
 
 /// The task part of a header; also the whole of what the task iterator writes.
@@ -176,12 +249,12 @@ mod tests {
         let mut open = record::FileOpen::new_zeroed();
         open.header.kind = record::KIND_FILE_OPEN;
         open.path_bytes = 1;
-        assert_eq!(decode(open.as_bytes()), Err(DecodeError::Short(152)));
+        assert_eq!(decode(open.as_bytes()), Err(DecodeError::Short(160)));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..9) {
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..12) {
             let mut bytes = bytes;
             if let Some(head) = bytes.get_mut(..4) { head.copy_from_slice(&kind.to_ne_bytes()); }
             let _ = decode(&bytes);

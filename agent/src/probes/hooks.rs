@@ -16,6 +16,8 @@ pub struct Hook {
     pub rungs: &'static [Rung],
     /// What the node does not see without it.
     pub sees: &'static str,
+    /// It has work to do only while one of these is done at the return of system calls.
+    pub only_for: Option<&'static [u32]>,
 }
 
 /// One way to attach a hook.
@@ -23,9 +25,8 @@ pub struct Hook {
 pub struct Rung {
     /// As shown by `doctor` and accepted by `probes.rungs` in the configuration.
     pub name: &'static str,
-    /// Names of the kernel programs; all of them or none.
-    pub programs: &'static [&'static str],
-    pub attach: Attach,
+    /// All of them or none, but for those that this kernel has no place for and can do without.
+    pub programs: &'static [Program],
     /// Kernel fields that only this rung reads.
     pub needs: &'static [Group],
     /// What it costs, in words; measured figures are in docs/journal.
@@ -34,10 +35,20 @@ pub struct Rung {
     pub blind: &'static str,
 }
 
-/// What the rung attaches to. The number is how many arguments the programs read.
+/// A kernel program and its place.
+#[derive(Debug)]
+pub struct Program {
+    pub name: &'static str,
+    pub attach: Attach,
+    /// Kernels without the place do the same elsewhere.
+    pub optional: bool,
+}
+
+/// What a program attaches to. The number is how many arguments it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attach {
     FEntry(&'static str, usize),
+    FExit(&'static str, usize),
     Lsm(&'static str),
     BtfTracepoint(&'static str, usize),
     RawTracepoint(&'static str),
@@ -45,56 +56,237 @@ pub enum Attach {
     CgroupSockAddr,
 }
 
+impl Attach {
+    /// Whether this is the return of every system call, where one program does the work of several hooks.
+    pub fn is_system_call_return(self) -> bool {
+        matches!(self, Self::BtfTracepoint("sys_exit", _) | Self::RawTracepoint("sys_exit"))
+    }
+}
+
 impl Hook {
     pub fn find(name: &str) -> Option<&'static Self> {
         HOOKS.iter().find(|hook| hook.name == name)
     }
+
+    pub fn rung(&self, name: &str) -> Option<&'static Rung> {
+        self.rungs.iter().find(|rung| rung.name == name)
+    }
 }
 
-const FILE_BLIND: &str = "hard links outside the watched directories, files more than 31 directories below them";
-const SYSCALL_BLIND: &str = "opens by io_uring and by 32-bit programs; a descriptor that another thread replaces at once; hard \
-                             links outside the watched directories, files more than 31 directories below them";
+const fn program(name: &'static str, attach: Attach) -> Program {
+    Program { name, attach, optional: false }
+}
+
+const fn optional(name: &'static str, attach: Attach) -> Program {
+    Program { name, attach, optional: true }
+}
+
+const fn rung(name: &'static str, programs: &'static [Program], cost: &'static str, blind: &'static str) -> Rung {
+    Rung { name, programs, needs: &[], cost, blind }
+}
+
+/// At the return of system calls, by BTF tracepoint.
+const fn at_return_tp_btf(blind: &'static str) -> Rung {
+    const PROGRAMS: &[Program] = &[program("sys_exit_tp_btf", Attach::BtfTracepoint("sys_exit", 2))];
+    Rung { needs: &[Group::Syscall], ..rung("tp_btf", PROGRAMS, SYSCALL_COST, blind) }
+}
+
+/// At the return of system calls, by raw tracepoint.
+const fn at_return_raw_tp(blind: &'static str) -> Rung {
+    const PROGRAMS: &[Program] = &[program("sys_exit_raw_tp", Attach::RawTracepoint("sys_exit"))];
+    Rung { needs: &[Group::Syscall], ..rung("raw_tp", PROGRAMS, SYSCALL_COST, blind) }
+}
+
+const NOTHING: &str = "nothing known";
+const SYSCALL_COST: &str = "a short program at the return of every system call, shared by the hooks that use it";
+const OPEN_COST: &str = "a look at two tables per open of a regular file";
+const OPEN_BLIND: &str = "a file that is new below a watched directory and was opened first through a hard link outside; files more \
+                          than 60 directories below a watched one, until they are found by name";
+const OPEN_RETURN_BLIND: &str = "a descriptor that another thread replaces at once; descriptors passed over \
+                                 sockets, whose reads are seen; and what fentry does not see";
+const READ_COST: &str = "a look at a table per read and write of a regular file";
+const READ_RETURN_BLIND: &str = "reads by AIO (io_submit), by splice inside io_uring, and by sendfile and splice of 32-bit programs";
+const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
+const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
 const RARE: &str = "one short program per fork, exec or exit";
+const STATE_COST: &str = "a short program per change of a TCP socket's state";
 
 pub const HOOKS: &[Hook] = &[
     Hook {
         name: "file_open",
         program: program::FILE_OPEN,
         needs: &[Group::Task, Group::File],
-        sees: "opens of files below watched directories",
+        sees: "opens of watched files, descriptors of them that other processes receive, and opens of ways around them",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[
+                    program("file_open_fentry", Attach::FEntry("security_file_open", 1)),
+                    program("file_receive_fentry", Attach::FEntry("security_file_receive", 1)),
+                ],
+                OPEN_COST,
+                OPEN_BLIND,
+            ),
+            at_return_tp_btf(OPEN_RETURN_BLIND),
+            at_return_raw_tp(OPEN_RETURN_BLIND),
+        ],
+    },
+    Hook {
+        name: "file_read",
+        program: program::FILE_READ,
+        needs: &[Group::Task, Group::File],
+        sees: "how much of which watched file each process reads and writes",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[program("file_read_fentry", Attach::FEntry("rw_verify_area", 4))],
+                READ_COST,
+                "bytes are those asked for, up to the file's end",
+            ),
+            at_return_tp_btf(READ_RETURN_BLIND),
+            at_return_raw_tp(READ_RETURN_BLIND),
+        ],
+    },
+    Hook {
+        name: "file_fault",
+        program: program::FILE_FAULT,
+        needs: &[Group::Task, Group::File, Group::Mapping],
+        sees: "how much of which watched file each process maps",
+        only_for: None,
         rungs: &[
             Rung {
-                name: "fentry",
-                programs: &["file_open_fentry"],
-                attach: Attach::FEntry("security_file_open", 1),
-                needs: &[],
-                cost: "a walk over the parent directories per open, nothing per other system call",
-                blind: FILE_BLIND,
+                needs: &[Group::Fault],
+                ..rung(
+                    "fentry",
+                    &[
+                        program("file_map_pages_fentry", Attach::FEntry("filemap_map_pages", 3)),
+                        program("file_fault_fentry", Attach::FEntry("filemap_fault", 1)),
+                    ],
+                    FAULT_COST,
+                    FAULT_BLIND,
+                )
             },
+            rung(
+                "tp_btf",
+                &[
+                    program("file_map_pages_tp_btf", Attach::BtfTracepoint("mm_filemap_map_pages", 3)),
+                    program("file_fault_tp_btf", Attach::BtfTracepoint("mm_filemap_fault", 2)),
+                ],
+                FAULT_COST,
+                FAULT_BLIND,
+            ),
+            rung(
+                "raw_tp",
+                &[
+                    program("file_map_pages_raw_tp", Attach::RawTracepoint("mm_filemap_map_pages")),
+                    program("file_fault_raw_tp", Attach::RawTracepoint("mm_filemap_fault")),
+                ],
+                FAULT_COST,
+                FAULT_BLIND,
+            ),
+        ],
+    },
+    Hook {
+        name: "file_close",
+        program: program::FILE_CLOSE,
+        needs: &[Group::Task, Group::File],
+        sees: "when a watched file is let go, so that what was read of it is told at once and not at the interval",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[program("file_close_fentry", Attach::FEntry("locks_remove_file", 1))],
+                "a look at a table per close of a regular file",
+                NOTHING,
+            ),
+            at_return_tp_btf("closes by dup2, close_range and exec, which the interval or the exit makes up for"),
+            at_return_raw_tp("closes by dup2, close_range and exec, which the interval or the exit makes up for"),
+        ],
+    },
+    Hook {
+        name: "file_change",
+        program: program::FILE_CHANGE,
+        needs: &[Group::Task, Group::File],
+        sees: "writes to watched files, truncations, reflinks, shared writable mappings",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[
+                    program("file_path_truncate_fentry", Attach::FEntry("security_path_truncate", 1)),
+                    optional("file_truncate_fentry", Attach::FEntry("security_file_truncate", 1)),
+                    program("file_clone_fexit", Attach::FExit("vfs_clone_file_range", 6)),
+                    program("file_map_fentry", Attach::FEntry("security_mmap_file", 3)),
+                    program("file_allocate_fexit", Attach::FExit("vfs_fallocate", 4)),
+                ],
+                "a short program per truncation, reflink, mmap and fallocate",
+                "bytes written through a shared mapping",
+            ),
+            at_return_tp_btf("truncate(2) by name; bytes written through a shared mapping; 32-bit programs"),
+            at_return_raw_tp("truncate(2) by name; bytes written through a shared mapping; 32-bit programs"),
+        ],
+    },
+    Hook {
+        name: "file_name",
+        program: program::FILE_NAME,
+        needs: &[Group::Task, Group::File],
+        sees: "renames, links and removals of watched files",
+        only_for: None,
+        rungs: &[rung(
+            "fentry",
+            &[
+                program("file_rename_fentry", Attach::FEntry("security_inode_rename", 4)),
+                program("file_unlink_fentry", Attach::FEntry("security_inode_unlink", 2)),
+                program("file_link_fentry", Attach::FEntry("security_inode_link", 3)),
+            ],
+            "a short program per rename, link and removal",
+            "whether the attempt succeeded",
+        )],
+    },
+    Hook {
+        name: "io_uring",
+        program: program::IO_URING,
+        needs: &[Group::Task, Group::File, Group::IoUring],
+        sees: "opens, reads and writes of watched files by io_uring",
+        only_for: Some(&[program::FILE_OPEN, program::FILE_READ]),
+        rungs: &[
             Rung {
-                name: "tp_btf",
-                programs: &["file_open_tp_btf"],
-                attach: Attach::BtfTracepoint("sys_exit", 2),
                 needs: &[Group::Syscall],
-                cost: "a short program at the return of every system call, the walk per open",
-                blind: SYSCALL_BLIND,
+                ..rung(
+                    "tp_btf",
+                    &[program("io_uring_tp_btf", Attach::BtfTracepoint("io_uring_complete", 2))],
+                    "a short program per completion",
+                    "opens into fixed files, whose reads are seen",
+                )
             },
             Rung {
-                name: "raw_tp",
-                programs: &["file_open_raw_tp"],
-                attach: Attach::RawTracepoint("sys_exit"),
                 needs: &[Group::Syscall],
-                cost: "a short program at the return of every system call, the walk per open",
-                blind: SYSCALL_BLIND,
+                ..rung(
+                    "raw_tp",
+                    &[program("io_uring_raw_tp", Attach::RawTracepoint("io_uring_complete"))],
+                    "a short program per completion",
+                    "opens into fixed files, whose reads are seen",
+                )
             },
-            Rung {
-                name: "lsm",
-                programs: &["file_open_lsm"],
-                attach: Attach::Lsm("file_open"),
-                needs: &[],
-                cost: "a walk over the parent directories per open, nothing per other system call",
-                blind: FILE_BLIND,
-            },
+        ],
+    },
+    Hook {
+        name: "memory",
+        program: program::MEMORY,
+        needs: &[Group::Task],
+        sees: "processes that reach into the memory of a process that has read watched files",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[program("memory_fentry", Attach::FEntry("security_ptrace_access_check", 2))],
+                "a short program per attempt to trace or inspect a process",
+                "whether the attempt succeeded",
+            ),
+            at_return_tp_btf("the memory of a process that the caller names in another pid namespace"),
+            at_return_raw_tp("the memory of a process that the caller names in another pid namespace"),
         ],
     },
     Hook {
@@ -102,23 +294,20 @@ pub const HOOKS: &[Hook] = &[
         program: program::TCP_CONNECT,
         needs: &[Group::Task, Group::Socket],
         sees: "outgoing TCP connections",
+        only_for: None,
         rungs: &[
-            Rung {
-                name: "tp_btf",
-                programs: &["tcp_connect_tp_btf"],
-                attach: Attach::BtfTracepoint("inet_sock_set_state", 3),
-                needs: &[],
-                cost: "a short program per change of a TCP socket's state",
-                blind: "nothing known",
-            },
-            Rung {
-                name: "raw_tp",
-                programs: &["tcp_connect_raw_tp"],
-                attach: Attach::RawTracepoint("inet_sock_set_state"),
-                needs: &[],
-                cost: "a short program per change of a TCP socket's state",
-                blind: "nothing known",
-            },
+            rung(
+                "tp_btf",
+                &[program("tcp_connect_tp_btf", Attach::BtfTracepoint("inet_sock_set_state", 3))],
+                STATE_COST,
+                NOTHING,
+            ),
+            rung(
+                "raw_tp",
+                &[program("tcp_connect_raw_tp", Attach::RawTracepoint("inet_sock_set_state"))],
+                STATE_COST,
+                NOTHING,
+            ),
         ],
     },
     Hook {
@@ -126,31 +315,29 @@ pub const HOOKS: &[Hook] = &[
         program: program::UDP_CONNECT,
         needs: &[Group::Task, Group::Socket],
         sees: "connected UDP sockets",
+        only_for: None,
         rungs: &[
-            Rung {
-                name: "cgroup",
-                programs: &["udp_connect4_cgroup", "udp_connect6_cgroup"],
-                attach: Attach::CgroupSockAddr,
-                needs: &[],
-                cost: "a short program per connect",
-                blind: "datagrams sent without connect",
-            },
-            Rung {
-                name: "fentry",
-                programs: &["udp_connect_fentry"],
-                attach: Attach::FEntry("security_socket_connect", 2),
-                needs: &[],
-                cost: "a short program per connect",
-                blind: "datagrams sent without connect",
-            },
-            Rung {
-                name: "lsm",
-                programs: &["udp_connect_lsm"],
-                attach: Attach::Lsm("socket_connect"),
-                needs: &[],
-                cost: "a short program per connect",
-                blind: "datagrams sent without connect",
-            },
+            rung(
+                "cgroup",
+                &[
+                    program("udp_connect4_cgroup", Attach::CgroupSockAddr),
+                    program("udp_connect6_cgroup", Attach::CgroupSockAddr),
+                ],
+                "a short program per connect",
+                "datagrams sent without connect",
+            ),
+            rung(
+                "fentry",
+                &[program("udp_connect_fentry", Attach::FEntry("security_socket_connect", 2))],
+                "a short program per connect",
+                "datagrams sent without connect",
+            ),
+            rung(
+                "lsm",
+                &[program("udp_connect_lsm", Attach::Lsm("socket_connect"))],
+                "a short program per connect",
+                "datagrams sent without connect",
+            ),
         ],
     },
     Hook {
@@ -158,23 +345,10 @@ pub const HOOKS: &[Hook] = &[
         program: program::FORK,
         needs: &[Group::Task],
         sees: "who started whom",
+        only_for: None,
         rungs: &[
-            Rung {
-                name: "tp_btf",
-                programs: &["fork_tp_btf"],
-                attach: Attach::BtfTracepoint("sched_process_fork", 2),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
-            Rung {
-                name: "raw_tp",
-                programs: &["fork_raw_tp"],
-                attach: Attach::RawTracepoint("sched_process_fork"),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
+            rung("tp_btf", &[program("fork_tp_btf", Attach::BtfTracepoint("sched_process_fork", 2))], RARE, NOTHING),
+            rung("raw_tp", &[program("fork_raw_tp", Attach::RawTracepoint("sched_process_fork"))], RARE, NOTHING),
         ],
     },
     Hook {
@@ -182,23 +356,10 @@ pub const HOOKS: &[Hook] = &[
         program: program::EXEC,
         needs: &[Group::Task, Group::File, Group::Exec],
         sees: "which file a process runs",
+        only_for: None,
         rungs: &[
-            Rung {
-                name: "tp_btf",
-                programs: &["exec_tp_btf"],
-                attach: Attach::BtfTracepoint("sched_process_exec", 3),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
-            Rung {
-                name: "raw_tp",
-                programs: &["exec_raw_tp"],
-                attach: Attach::RawTracepoint("sched_process_exec"),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
+            rung("tp_btf", &[program("exec_tp_btf", Attach::BtfTracepoint("sched_process_exec", 3))], RARE, NOTHING),
+            rung("raw_tp", &[program("exec_raw_tp", Attach::RawTracepoint("sched_process_exec"))], RARE, NOTHING),
         ],
     },
     Hook {
@@ -206,23 +367,10 @@ pub const HOOKS: &[Hook] = &[
         program: program::EXIT,
         needs: &[Group::Task, Group::Exit],
         sees: "when a process ends",
+        only_for: None,
         rungs: &[
-            Rung {
-                name: "tp_btf",
-                programs: &["exit_tp_btf"],
-                attach: Attach::BtfTracepoint("sched_process_exit", 1),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
-            Rung {
-                name: "raw_tp",
-                programs: &["exit_raw_tp"],
-                attach: Attach::RawTracepoint("sched_process_exit"),
-                needs: &[],
-                cost: RARE,
-                blind: "nothing known",
-            },
+            rung("tp_btf", &[program("exit_tp_btf", Attach::BtfTracepoint("sched_process_exit", 1))], RARE, NOTHING),
+            rung("raw_tp", &[program("exit_raw_tp", Attach::RawTracepoint("sched_process_exit"))], RARE, NOTHING),
         ],
     },
 ];
@@ -237,6 +385,16 @@ mod tests {
             let rows: Vec<_> = HOOKS.iter().filter(|hook| hook.program as usize == number).collect();
             assert_eq!(rows.len(), 1, "program {name}");
             assert_eq!(rows[0].name, *name);
+        }
+    }
+
+    #[test]
+    fn what_a_hook_works_for_is_attached_before_it() {
+        for (position, hook) in HOOKS.iter().enumerate() {
+            for wanted in hook.only_for.unwrap_or_default() {
+                let found = HOOKS.iter().position(|other| other.program == *wanted);
+                assert!(found.is_some_and(|found| found < position), "{}", hook.name);
+            }
         }
     }
 }

@@ -7,8 +7,10 @@ pub mod btf;
 pub mod decode;
 pub mod hooks;
 pub mod kernel;
+mod ladder;
 pub mod ntp;
 mod offsets;
+pub mod reads;
 pub mod sensor;
 mod tasks;
 #[cfg(feature = "trace")]
@@ -16,24 +18,22 @@ mod trace;
 pub mod watch;
 
 use std::{
-    collections::BTreeMap, fs, fs::File, os::fd::AsFd as _, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _,
+    collections::{BTreeMap, HashSet},
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, Lsm, ProgramError, RawTracePoint},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
 };
-use plumbline_ebpf::program;
+use plumbline_ebpf::{program, record::Control};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use self::{
-    btf::Btf,
-    hooks::{Attach, HOOKS, Hook, Rung},
-    kernel::KernelFacts,
-};
+pub use self::ladder::{HookVerdict, Refusal, State};
+use self::{btf::Btf, hooks::Hook, kernel::KernelFacts, ladder::Ladder, watch::EnrolledFiles};
 
 /// The object with every kernel program; empty when the agent was built without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plumbline.bpf.o"));
@@ -84,34 +84,13 @@ pub enum ProbesError {
     UnknownRung(String),
 }
 
-/// How one hook fared.
-#[derive(Debug, Clone)]
-pub struct HookVerdict {
-    pub hook: &'static Hook,
-    pub attached: Option<&'static Rung>,
-    /// The rungs tried before, each with the reason that the kernel or we gave.
-    pub refused: Vec<(&'static str, String)>,
-}
-
-impl HookVerdict {
-    /// `attached (tp_btf)` or `off: fentry: …; tp_btf: …`.
-    pub fn describe(&self) -> String {
-        let refused =
-            self.refused.iter().map(|(rung, reason)| format!("{rung}: {reason}")).collect::<Vec<_>>().join("; ");
-        match self.attached {
-            Some(rung) if refused.is_empty() => format!("attached ({})", rung.name),
-            Some(rung) => format!("attached ({}); refused {refused}", rung.name),
-            None => format!("off: {refused}"),
-        }
-    }
-}
-
 /// The loaded object and its attachments.
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
     pub verdicts: Vec<HookVerdict>,
     btf: aya::Btf,
+    files: EnrolledFiles,
 }
 
 /// What the kernel counted for one program on one CPU.
@@ -119,6 +98,8 @@ pub struct Probes {
 pub struct Counted {
     pub generated: u64,
     pub ring_full: u64,
+    /// Reads that found the table of reads full.
+    pub table_full: u64,
 }
 
 impl Probes {
@@ -144,34 +125,19 @@ impl Probes {
 
         #[cfg(feature = "trace")]
         trace::start(&mut ebpf);
-        let verdicts = HOOKS
-            .iter()
-            .map(|hook| {
-                let mut verdict = HookVerdict { hook, attached: None, refused: Vec::new() };
-                for rung in hook.rungs {
-                    let wanted = forced.get(hook.name).is_none_or(|&name| name == rung.name);
-                    let tried = if wanted {
-                        precheck(hook, rung, &types, &resolved, facts).and_then(|()| attach(&mut ebpf, rung, &btf))
-                    } else {
-                        Err("not wanted by `probes.rungs`".to_owned())
-                    };
-                    match tried {
-                        Ok(()) => {
-                            verdict.attached = Some(rung);
-                            break;
-                        }
-                        Err(reason) => verdict.refused.push((rung.name, reason)),
-                    }
-                }
-                verdict
-            })
-            .collect();
-        Ok(Self { ebpf, verdicts, btf })
+        let climbed = Ladder::new(&mut ebpf, &btf, &types, &resolved, facts, forced).climb_all();
+        let mut probes = Self { ebpf, verdicts: climbed.verdicts, btf, files: EnrolledFiles::default() };
+        probes.control(|control| {
+            control.at_return = climbed.at_return;
+            control.attached = climbed.attached;
+            control.page_shift = rustix::param::page_size().trailing_zeros();
+        })?;
+        Ok(probes)
     }
 
     /// Nothing attached: there is nothing to wait for.
     pub fn is_useless(&self) -> bool {
-        self.verdicts.iter().all(|verdict| verdict.attached.is_none())
+        self.verdicts.iter().all(|verdict| verdict.attached().is_none())
     }
 
     /// Takes a ring out; it can be taken once.
@@ -185,11 +151,11 @@ impl Probes {
         const NAME: &str = "COUNTERS";
         let error = |error| ProbesError::Map(NAME, Box::new(error));
         let map = self.ebpf.map(NAME).ok_or(ProbesError::NoMap(NAME))?;
-        let array: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(map).map_err(error)?;
+        let array: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(map).map_err(error)?;
         (0..program::COUNT)
             .map(|number| {
                 let values = array.get(&number, 0).map_err(error)?;
-                Ok(values.iter().map(|&[generated, ring_full]| Counted { generated, ring_full }).collect())
+                Ok(values.iter().map(|&[generated, ring_full, table_full]| Counted { generated, ring_full, table_full }).collect())
             })
             .collect()
     }
@@ -202,128 +168,41 @@ impl Probes {
             let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
         };
+        // A program that works for several hooks is counted with the first.
+        let mut seen = HashSet::new();
         self.verdicts
             .iter()
-            .filter_map(|verdict| Some((verdict.hook, verdict.attached?)))
-            .map(|(hook, rung)| (hook, rung.programs.iter().filter_map(|name| misses(name)).sum()))
+            .filter_map(|verdict| Some((verdict.hook, verdict.attached()?)))
+            .map(|(hook, rung)| {
+                let own = rung.programs.iter().filter(|program| seen.insert(program.name));
+                (hook, own.filter_map(|program| misses(program.name)).sum())
+            })
             .collect()
+    }
+
+    /// Changes what the programs are told.
+    fn control(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), ProbesError> {
+        const NAME: &str = "CONTROL";
+        let map = self.ebpf.map_mut(NAME).ok_or(ProbesError::NoMap(NAME))?;
+        let error = |error| ProbesError::Map(NAME, Box::new(error));
+        let mut array: Array<_, ControlWords> = Array::try_from(map).map_err(error)?;
+        let words = array.get(&0, 0).map_err(error)?;
+        let mut control = Control::read_from_bytes(words.as_bytes()).unwrap_or_default();
+        change(&mut control);
+        let words: ControlWords = zerocopy::transmute!(control);
+        array.set(0, words, 0).map_err(error)
     }
 }
 
+/// [`Control`] as words, which aya's maps take.
+type ControlWords = [u32; size_of::<Control>() / 4];
+
 fn forced_rungs(config: &ProbesConfig) -> Result<BTreeMap<&str, &str>, ProbesError> {
     for (name, rung) in &config.rungs {
-        let known = Hook::find(name).is_some_and(|hook| rung == "off" || hook.rungs.iter().any(|row| row.name == rung));
+        let known = Hook::find(name).is_some_and(|hook| rung == "off" || hook.rung(rung).is_some());
         if !known {
             return Err(ProbesError::UnknownRung(format!("{name}: {rung}")));
         }
     }
     Ok(config.rungs.iter().map(|(hook, rung)| (hook.as_str(), rung.as_str())).collect())
-}
-
-/// The kernfs inode number of the root of the cgroup v2 hierarchy.
-const CGROUP_ROOT_INO: u64 = 1;
-
-/// What can be known to fail before the kernel is asked.
-fn precheck(
-    hook: &Hook,
-    rung: &Rung,
-    types: &Btf,
-    resolved: &offsets::Resolved,
-    facts: &KernelFacts,
-) -> Result<(), String> {
-    if let Some(lacks) = resolved.lacks(hook.needs).or_else(|| resolved.lacks(rung.needs)) {
-        return Err(lacks);
-    }
-    let arguments = |kind: &str, name: &str, has: Option<usize>, wanted: usize| match has {
-        None => Err(format!("this kernel has no {kind} {name}")),
-        Some(has) if has < wanted => Err(format!("{kind} {name} takes {has} arguments here, {wanted} were expected")),
-        Some(_) => Ok(()),
-    };
-    match rung.attach {
-        Attach::FEntry(name, wanted) => arguments("function", name, types.parameters(name), wanted),
-        Attach::BtfTracepoint(name, wanted) => arguments("tracepoint", name, types.tracepoint_arguments(name), wanted),
-        Attach::Lsm(_) => match &facts.lsm {
-            Ok(list) if list.split(',').any(|name| name == "bpf") => Ok(()),
-            Ok(list) => Err(format!("`bpf` is not among the active security modules ({list}); boot with lsm=…,bpf")),
-            Err(reason) => Err(format!("cannot tell whether BPF LSM is active: {reason}")),
-        },
-        Attach::RawTracepoint(_) | Attach::CgroupSockAddr => Ok(()),
-    }
-}
-
-/// Loads and attaches every program of the rung; the reason of the first that fails.
-fn attach(ebpf: &mut Ebpf, rung: &Rung, btf: &aya::Btf) -> Result<(), String> {
-    let attached = rung.programs.iter().try_for_each(|name| attach_one(ebpf, name, rung.attach, btf));
-    attached.map_err(|error| {
-        // All of them or none. Only the cgroup rung has several programs; unloading detaches.
-        for name in rung.programs {
-            if let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut CgroupSockAddr>::try_from) {
-                let _ = program.unload();
-            }
-        }
-        explain(&error)
-    })
-}
-
-fn attach_one(ebpf: &mut Ebpf, name: &str, attach: Attach, btf: &aya::Btf) -> Result<(), AttachError> {
-    let program = ebpf.program_mut(name).ok_or(AttachError::NoProgram)?;
-    match attach {
-        Attach::FEntry(function, _) => {
-            let program: &mut FEntry = program.try_into()?;
-            program.load(function, btf)?;
-            program.attach()?;
-        }
-        Attach::Lsm(hook) => {
-            let program: &mut Lsm = program.try_into()?;
-            program.load(hook, btf)?;
-            program.attach()?;
-        }
-        Attach::BtfTracepoint(tracepoint, _) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(tracepoint, btf)?;
-            program.attach()?;
-        }
-        Attach::RawTracepoint(tracepoint) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(tracepoint)?;
-        }
-        Attach::CgroupSockAddr => {
-            let root = kernel::cgroup2_root().and_then(File::open).map_err(AttachError::Cgroup)?;
-            if root.metadata().map_err(AttachError::Cgroup)?.ino() != CGROUP_ROOT_INO {
-                return Err(AttachError::CgroupSubtree);
-            }
-            let program: &mut CgroupSockAddr = program.try_into()?;
-            program.load()?;
-            program.attach(root, CgroupAttachMode::Single)?;
-        }
-    }
-    Ok(())
-}
-
-#[derive(Debug, Error)]
-enum AttachError {
-    #[error("the object holds no such program")]
-    NoProgram,
-    #[error("the root of the cgroup v2 hierarchy cannot be opened: {0}")]
-    Cgroup(#[source] std::io::Error),
-    #[error("the cgroup v2 mount shows a subtree only; the daemon needs the host's cgroup namespace")]
-    CgroupSubtree,
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-}
-
-/// The kernel's reason, with the end of the verifier's log, where the reason stands.
-fn explain(error: &AttachError) -> String {
-    const TAIL_LINES: usize = 3;
-    match error {
-        AttachError::Program(ProgramError::LoadError { io_error, verifier_log }) => {
-            let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-            let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ");
-            if tail.is_empty() { format!("the kernel refused it: {io_error}") } else { format!("{io_error}: {tail}") }
-        }
-        AttachError::Program(ProgramError::SyscallError(error)) => format!("{}: {}", error.call, error.io_error),
-        other => other.to_string(),
-    }
 }

@@ -1,28 +1,47 @@
-//! Watched directories by inode, enrolled through the probe itself.
+//! Watched directories and the files below them, by inode, enrolled through the probe itself.
 //!
-//! `stat` and the kernel's inode disagree on overlay, btrfs, NFS and FUSE. So the daemon opens each directory and takes
-//! the key that the file-open program read for that very open; what the program will compare is what it enrolled.
+//! `stat` and the kernel's inode disagree on overlay, btrfs, NFS and FUSE. So the daemon opens each directory and each file
+//! and takes the key that the file-open program read for that very open; what the program will compare is what it enrolled.
+//! A file whose key is known is watched under every name it has, wherever that name lies.
 
 use std::{
+    collections::{HashMap, HashSet},
     ffi::OsStr,
-    fs::File,
-    os::unix::ffi::OsStrExt as _,
+    fs::{self, File, OpenOptions},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, HashMap};
+use aya::maps::{Array, HashMap as KernelMap, MapData};
+use plumbline_ebpf::record::{FileId, WatchedFile};
+use rustix::fs::OFlags;
 use thiserror::Error;
 
-use super::{Probes, ProbesError};
+use super::{Probes, ProbesError, reads};
 use crate::event::FileKey;
 
 /// The most directories that can be watched: the size of the kernel map `WATCHED`.
 pub const MAX_WATCHED: usize = 1024;
 
+/// The most files that can be watched by their own inode: the size of the kernel map `FILES`.
+pub const MAX_FILES: usize = 16_384;
+
+/// Directories below a watched one that are looked into.
+const MAX_DEPTH: usize = 64;
+
 /// How long the program may take to answer an open; it answers in microseconds or never.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a fault may take to be told; nothing is awaited from kernels without a hook on faults but on overlays.
+const FAULT_ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// `statfs.f_type` of overlay (include/uapi/linux/magic.h).
+const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
 
 /// The program's answer to one enrolling open.
 #[derive(Debug, Clone)]
@@ -41,7 +60,7 @@ pub struct Watched {
     pub path: PathBuf,
 }
 
-/// Why one directory is not watched.
+/// Why one directory or file is not watched.
 #[derive(Debug, Error)]
 pub enum EnrolError {
     #[error("it cannot be opened: {0}")]
@@ -52,6 +71,8 @@ pub enum EnrolError {
     NoAnswer,
     #[error("more than {MAX_WATCHED} watched directories")]
     TooMany,
+    #[error("more than {MAX_FILES} watched files; those beyond are watched by the directories above them only")]
+    TooManyFiles,
     #[error(transparent)]
     Map(#[from] ProbesError),
 }
@@ -60,8 +81,17 @@ pub enum EnrolError {
 #[derive(Debug, Default)]
 pub struct Enrolment {
     pub watched: Vec<Watched>,
+    /// Files watched by their own inode.
+    pub files: usize,
     pub failed: Vec<(PathBuf, EnrolError)>,
 }
+
+/// Files that were enrolled, by what `stat` says of them: asked once each.
+#[derive(Debug, Default)]
+pub struct EnrolledFiles(HashMap<StatKey, FileId>);
+
+/// Device, inode, and when it was made or last changed its links: numbers are used again.
+type StatKey = (u64, u64, i64, i64);
 
 impl Probes {
     /// Replaces the watched directories. New keys are in the map before old ones leave it, so nothing that stays is
@@ -73,29 +103,14 @@ impl Probes {
     ) -> Result<Enrolment, ProbesError> {
         while answers.try_recv().is_ok() {}
         let mut enrolment = Enrolment::default();
-        self.control(|control| control[1] = std::process::id())?;
-        for directory in directories {
-            if enrolment.watched.len() == MAX_WATCHED {
-                enrolment.failed.push((directory.clone(), EnrolError::TooMany));
-                continue;
-            }
-            match ask(directory, answers) {
-                Ok(watched) => enrolment.watched.push(watched),
-                Err(EnrolError::NoAnswer) => {
-                    // Its answer may still come and must not be taken for another's: the round ends, nothing changes.
-                    self.control(|control| control[1] = 0)?;
-                    return Err(ProbesError::NoAnswer(directory.clone()));
-                }
-                Err(error) => enrolment.failed.push((directory.clone(), error)),
-            }
-        }
-        self.control(|control| control[1] = 0)?;
+        self.control(|control| control.enrol_pid = std::process::id())?;
+        let enrolled = self.enrol(directories, answers, &mut enrolment);
+        self.control(|control| control.enrol_pid = 0)?;
+        enrolled?;
 
-        const NAME: &str = "WATCHED";
-        let map = self.ebpf.map_mut(NAME).ok_or(ProbesError::NoMap(NAME))?;
-        let error = |error| ProbesError::Map(NAME, Box::new(error));
-        let mut keys: HashMap<_, [u64; 2], u32> = HashMap::try_from(map).map_err(error)?;
-        let wanted: Vec<[u64; 2]> = enrolment.watched.iter().map(|watched| map_key(watched.key)).collect();
+        let mut keys: KernelMap<&mut MapData, [u64; 2], u32> = self.map_of("WATCHED")?;
+        let error = |error| ProbesError::Map("WATCHED", Box::new(error));
+        let wanted: HashSet<[u64; 2]> = enrolment.watched.iter().map(|watched| words(id(watched.key))).collect();
         for key in &wanted {
             keys.insert(key, 1, 0).map_err(error)?;
         }
@@ -103,44 +118,193 @@ impl Probes {
         for key in stale {
             keys.remove(&key).map_err(error)?;
         }
+        self.forget_unwatched_files(&wanted)?;
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        self.control(|control| control[0] = count)?;
+        self.control(|control| control.watched = count)?;
+        self.forget_directories()?;
         Ok(enrolment)
     }
 
-    /// Changes the control words: `[watched, enrol_pid]`.
-    fn control(&mut self, change: impl FnOnce(&mut [u32; 2])) -> Result<(), ProbesError> {
-        const NAME: &str = "CONTROL";
-        let map = self.ebpf.map_mut(NAME).ok_or(ProbesError::NoMap(NAME))?;
-        let error = |error| ProbesError::Map(NAME, Box::new(error));
-        let mut array: Array<_, [u32; 2]> = Array::try_from(map).map_err(error)?;
-        let mut control = array.get(&0, 0).map_err(error)?;
-        change(&mut control);
-        array.set(0, control, 0).map_err(error)
+    /// Makes the programs look at directories anew: what they remember is at most as old as the last call.
+    pub fn forget_directories(&mut self) -> Result<(), ProbesError> {
+        let map = self.ebpf.map_mut("EPOCH").ok_or(ProbesError::NoMap("EPOCH"))?;
+        let error = |error| ProbesError::Map("EPOCH", Box::new(error));
+        let mut epoch: Array<_, u32> = Array::try_from(map).map_err(error)?;
+        let now = epoch.get(&0, 0).map_err(error)?;
+        epoch.set(0, now.wrapping_add(1), 0).map_err(error)
+    }
+
+    fn enrol(
+        &mut self,
+        directories: &[PathBuf],
+        answers: &mpsc::Receiver<Enrolled>,
+        enrolment: &mut Enrolment,
+    ) -> Result<(), ProbesError> {
+        let mut seen = HashSet::new();
+        for directory in directories {
+            if enrolment.watched.len() == MAX_WATCHED {
+                enrolment.failed.push((directory.clone(), EnrolError::TooMany));
+                continue;
+            }
+            let opened = File::open(directory).map_err(EnrolError::Open);
+            let watched = match opened.and_then(|_| ask(answers)) {
+                Ok(answer) => Watched {
+                    asked: directory.clone(),
+                    key: answer.key,
+                    path: PathBuf::from(OsStr::from_bytes(&answer.path)),
+                },
+                // Its answer may still come and must not be taken for another's: the round ends, nothing changes.
+                Err(EnrolError::NoAnswer) => return Err(ProbesError::NoAnswer(directory.clone())),
+                Err(error) => {
+                    enrolment.failed.push((directory.clone(), error));
+                    continue;
+                }
+            };
+            let key = watched.key;
+            enrolment.watched.push(watched);
+            self.enrol_files(directory, key, answers, enrolment, &mut seen)?;
+        }
+        // What is gone is asked anew if it comes back.
+        self.files.0.retain(|key, _| seen.contains(key));
+        enrolment.files = self.files.0.len();
+        Ok(())
+    }
+
+    /// Every regular file below the directory, symbolic links not followed.
+    fn enrol_files(
+        &mut self,
+        directory: &Path,
+        watched: FileKey,
+        answers: &mpsc::Receiver<Enrolled>,
+        enrolment: &mut Enrolment,
+        seen: &mut HashSet<StatKey>,
+    ) -> Result<(), ProbesError> {
+        let mut left = vec![(directory.to_owned(), 0)];
+        while let Some((directory, depth)) = left.pop() {
+            // A directory that vanished, or that we may not read, keeps its watch by inode.
+            let Ok(entries) = fs::read_dir(&directory) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() && depth < MAX_DEPTH {
+                    left.push((entry.path(), depth + 1));
+                }
+                let Some(meta) = kind.is_file().then(|| entry.metadata().ok()).flatten() else { continue };
+                let stat = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+                if !seen.insert(stat) || self.files.0.contains_key(&stat) {
+                    continue;
+                }
+                if self.files.0.len() >= MAX_FILES {
+                    enrolment.failed.push((entry.path(), EnrolError::TooManyFiles));
+                    return Ok(());
+                }
+                match enrol_file(&entry.path(), answers) {
+                    Ok(keys) => {
+                        for key in keys {
+                            self.watch_file(key, watched)?;
+                            self.files.0.insert(stat, id(key));
+                        }
+                    }
+                    Err(EnrolError::NoAnswer) => return Err(ProbesError::NoAnswer(entry.path())),
+                    // Gone, or of a file system that lets root in no further than others.
+                    Err(error) => enrolment.failed.push((entry.path(), error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_file(&mut self, file: FileKey, watched: FileKey) -> Result<(), ProbesError> {
+        let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
+        let value =
+            WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
+        let added = files.insert(words(id(file)), words::<_, 2>(value), 0);
+        added.map_err(|error| ProbesError::Map("FILES", Box::new(error)))
+    }
+
+    /// Files whose directory is watched no more are watched no more.
+    fn forget_unwatched_files(&mut self, directories: &HashSet<[u64; 2]>) -> Result<(), ProbesError> {
+        let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
+        let stale: Vec<[u64; 2]> = files
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, value)| {
+                let WatchedFile { watched_ino, watched_dev, .. } = zerocopy::transmute!(*value);
+                !directories.contains(&words(FileId { ino: watched_ino, dev: watched_dev, reserved: 0 }))
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in stale {
+            // The programs add and remove beside us.
+            let _ = files.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn map_of<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<KernelMap<&mut MapData, K, V>, ProbesError> {
+        let map = self.ebpf.map_mut(name).ok_or(ProbesError::NoMap(name))?;
+        KernelMap::try_from(map).map_err(|error| ProbesError::Map(name, Box::new(error)))
     }
 }
 
-/// `WatchKey` as the two words that it is: the inode number, then the device in the lower half.
-fn map_key(key: FileKey) -> [u64; 2] {
-    let mut words = [key.ino, 0];
-    let mut second = [0; 8];
-    second[..4].copy_from_slice(&key.dev.to_ne_bytes());
-    words[1] = u64::from_ne_bytes(second);
-    words
+fn id(key: FileKey) -> FileId {
+    FileId { ino: key.ino, dev: key.dev, reserved: 0 }
 }
 
-/// Opens the directory and waits for the program's answer to this thread.
-fn ask(directory: &Path, answers: &mpsc::Receiver<Enrolled>) -> Result<Watched, EnrolError> {
+fn words<T: zerocopy::IntoBytes + zerocopy::Immutable, const N: usize>(value: T) -> [u64; N] {
+    reads::words(&value)
+}
+
+/// Opens the file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in which
+/// its pages lie.
+fn enrol_file(path: &Path, answers: &mpsc::Receiver<Enrolled>) -> Result<Vec<FileKey>, EnrolError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or(0);
+    let open = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(EnrolError::Open)?;
+    let mut keys = vec![ask(answers)?.key];
+    let on_overlay = rustix::fs::fstatfs(&open).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC);
+    if on_overlay && touch_first_page(&open) {
+        // Without a hook on page faults nobody answers, and nobody counts them either.
+        while let Ok(answer) = answers.recv_timeout(FAULT_ANSWER_TIMEOUT) {
+            if !keys.contains(&answer.key) {
+                keys.push(answer.key);
+                break;
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Maps the first page and reads a byte of it; says whether there is one.
+#[expect(unsafe_code, reason = "mmap edge")]
+fn touch_first_page(file: &File) -> bool {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    if file.metadata().map_or(0, |meta| meta.len()) == 0 {
+        return false;
+    }
+    // SAFETY: a new mapping of one page, unmapped before the function ends. The file holds a byte there; were it cut
+    // short this moment, the daemon would get SIGBUS, so only overlay files, which images are made of, are mapped.
+    unsafe {
+        let page = rustix::param::page_size();
+        let Ok(start) = mmap(std::ptr::null_mut(), page, ProtFlags::READ, MapFlags::PRIVATE, file, 0) else {
+            return false;
+        };
+        let _ = start.cast::<u8>().read_volatile();
+        let _ = munmap(start, page);
+    }
+    true
+}
+
+/// Waits for the program's answer to this thread.
+fn ask(answers: &mpsc::Receiver<Enrolled>) -> Result<Enrolled, EnrolError> {
     let tid = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
-    let _open = File::open(directory).map_err(EnrolError::Open)?;
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match answers.recv_timeout(left) {
-            Ok(answer) if answer.tid == tid => {
-                let path = PathBuf::from(OsStr::from_bytes(&answer.path));
-                return Ok(Watched { asked: directory.to_owned(), key: answer.key, path });
-            }
+            Ok(answer) if answer.tid == tid => return Ok(answer),
             Ok(_) => {}
             Err(_) => return Err(EnrolError::NoAnswer),
         }

@@ -111,7 +111,11 @@ pub struct Drafted {
 /// The mapping of every kind of event; `None` for what only feeds identity.
 fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<String, Value>) -> Option<Body> {
     Some(match &event.what {
-        What::FileOpen(open) => file_activity::body(open, who, identity, exact),
+        What::FileOpen(open) => file_activity::open(open, who, identity, exact),
+        What::FileRead(read) => file_activity::read(read, who, identity, exact),
+        What::FileChange(change) => file_activity::change(change, who, identity, exact),
+        What::WayAround(way) => file_activity::way_around(way, who, exact),
+        What::MemoryAccess(access) => process_activity::memory(access, who),
         What::Connect(connect) => network_activity::body(connect, who),
         What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
         What::Fork(_) => return None,
@@ -320,12 +324,14 @@ mod tests {
         let open = FileOpen {
             path: [b"/".to_vec(), long.clone()].concat(),
             path_truncated: false,
+            known_as: None,
             key,
             watched: key,
             flags: 0,
             inode_mode: 0,
             size_bytes: 0,
             links: 1,
+            received: false,
         };
         let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what: What::FileOpen(open) };
         let recorder = Recorder {

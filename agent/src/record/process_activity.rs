@@ -1,13 +1,15 @@
-//! [`Exec`] and [`Exit`] as OCSF 1007 Process Activity, activities 1 Launch and 2 Terminate.
+//! [`Exec`], [`Exit`] and [`MemoryAccess`] as OCSF 1007 Process Activity, activities 1 Launch, 2 Terminate and 3 Open.
 
 use serde_json::{Map, Value};
 
 use super::{Body, INFORMATIONAL, Keep, actor, text::shown};
-use crate::event::{Exec, Exit, Task};
+use crate::event::{Exec, Exit, MemoryAccess, Task};
 
 const CLASS_UID: u64 = 1007;
 const ACTIVITY_LAUNCH: u64 = 1;
 const ACTIVITY_TERMINATE: u64 = 2;
+const ACTIVITY_OPEN: u64 = 3;
+const MEDIUM: u64 = 3;
 
 pub fn exec(exec: &Exec, task: Option<&Task>, who: &str) -> Body {
     let exe = shown(&exec.exe);
@@ -19,6 +21,19 @@ pub fn exec(exec: &Exec, task: Option<&Task>, who: &str) -> Body {
 pub fn exit(exit: Exit, task: Option<&Task>, who: &str) -> Body {
     let fields = Map::from_iter([("exit_code".to_owned(), Value::from(exit.code))]);
     body(ACTIVITY_TERMINATE, "Terminate", format!("{who} ended with {}", exit.code), process(task), fields)
+}
+
+/// Activity 3 Open: "a request by the actor to obtain a handle to the process".
+pub fn memory(access: &MemoryAccess, who: &str) -> Body {
+    let mut process = Map::from_iter([("pid".to_owned(), Value::from(access.target_pid))]);
+    if let Some(start_boot_ns) = access.target_start_boot_ns {
+        process.insert("uid".into(), actor::process_uid(access.target_pid, start_boot_ns).into());
+    }
+    let how = access.how.as_str();
+    let message = format!("{who} reached into the memory of pid {}, which has read watched files ({how})", access.target_pid);
+    let mut body = body(ACTIVITY_OPEN, "Open", message, process, Map::new());
+    body.own.insert("how".into(), how.into());
+    Body { severity_id: MEDIUM, keep: Keep::Always, ..body }
 }
 
 fn process(task: Option<&Task>) -> Map<String, Value> {

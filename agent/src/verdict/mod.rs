@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use plumbline_policy::{Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict, WatchPath};
+use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict, WatchPath};
 
 use crate::{
     event::{self, Event, FileKey, What},
@@ -23,13 +23,24 @@ pub fn judge(
 ) -> Option<Verdict> {
     let task = event.task.as_ref()?;
     let object = match &event.what {
-        What::FileOpen(open) => Object::FileOpen {
+        What::FileOpen(open) => Object::File {
+            access: Access::Open,
             path: &open.path,
             path_truncated: open.path_truncated,
-            watched: watched
-                .iter()
-                .find(|(key, _)| (key.dev, key.ino) == (open.watched.dev, open.watched.ino))
-                .map(|(_, path)| path.as_os_str().as_encoded_bytes()),
+            watched: directory(watched, open.watched),
+        },
+        What::FileRead(read) => Object::File {
+            access: Access::Read,
+            path: read.path.as_deref().unwrap_or_default(),
+            path_truncated: read.path.is_none(),
+            watched: directory(watched, read.watched),
+        },
+        // Of the names after the change some lack the mount; the name before is whole.
+        What::FileChange(change) => Object::File {
+            access: Access::Change,
+            path: change.known_as.as_deref().unwrap_or_default(),
+            path_truncated: change.known_as.is_none(),
+            watched: directory(watched, change.watched),
         },
         What::Connect(connect) => Object::Connect {
             protocol: match connect.protocol {
@@ -60,6 +71,12 @@ pub fn judge(
         pod_uid: cgroup.and_then(|cgroup| cgroup.pod_uid.as_deref()),
     };
     Some(policies.decide(&Facts { subject, object }))
+}
+
+/// The path by which a policy named the watched directory.
+fn directory(watched: &WatchedPaths, key: FileKey) -> Option<&[u8]> {
+    let found = watched.iter().find(|(other, _)| (other.dev, other.ino) == (key.dev, key.ino));
+    found.map(|(_, path)| path.as_os_str().as_encoded_bytes())
 }
 
 /// The directories that exist now among those that the policies name, sorted.

@@ -87,6 +87,8 @@ fn event() -> (Event, Identity) {
         path: b"/models/models--meta-llama--Llama-3.1-8B/blobs/5d0f1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60"
             .to_vec(),
         path_truncated: false,
+        known_as: None,
+        received: false,
         key,
         watched: key,
         flags: 0o100_000,

@@ -13,8 +13,9 @@ use std::{
 use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
-        ClockStep, Connect, Disk, DiskState, Event, Exec, Exit, FileKey, FileOpen, Fork, Gap, Hook, Loss, Origin,
-        Policies, Protocol, Start, Stop, Task, What,
+        Change, ClockStep, Connect, Coverage, Disk, DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen,
+        FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Policies, Protocol, Start, Stop, Task, Told,
+        WayAround, WayKind, What,
     },
     identity::{Identity, Process},
     record::{Moment, Recorder},
@@ -32,6 +33,10 @@ fn is_recorded(what: &What) -> bool {
     match what {
         What::Fork(_) => false,
         What::FileOpen(_)
+        | What::FileRead(_)
+        | What::FileChange(_)
+        | What::WayAround(_)
+        | What::MemoryAccess(_)
         | What::Connect(_)
         | What::Exec(_)
         | What::Exit(_)
@@ -47,6 +52,20 @@ fn is_recorded(what: &What) -> bool {
     }
 }
 
+fn is_of_a_task(what: &What) -> bool {
+    matches!(
+        what,
+        What::FileOpen(_)
+            | What::FileRead(_)
+            | What::FileChange(_)
+            | What::WayAround(_)
+            | What::MemoryAccess(_)
+            | What::Connect(_)
+            | What::Exec(_)
+            | What::Exit(_)
+    )
+}
+
 /// One of each kind, with hostile names where there are names.
 fn examples() -> Vec<What> {
     let hostile = b"/m/\xff\n\x1b[31m\xe2\x80\xae hf_abcdefghijklmnopqrstuvwxyz".to_vec();
@@ -54,12 +73,35 @@ fn examples() -> Vec<What> {
     let open = FileOpen {
         path: hostile.clone(),
         path_truncated: true,
+        known_as: Some(hostile.clone()),
         key,
         watched: key,
         flags: 0,
         inode_mode: 0o100_644,
         size_bytes: u64::MAX,
         links: 2,
+        received: true,
+    };
+    let read = |path: Option<Vec<u8>>| FileRead {
+        path,
+        key,
+        watched: key,
+        size_bytes: 7,
+        bytes_read: Some(u64::MAX),
+        bytes_faulted: None,
+        bytes_written: Some(0),
+        coverage: Coverage::default(),
+        first_boot_ns: 1,
+        last_boot_ns: 2,
+        told: Told::Close,
+    };
+    let change = |(_, how): (u32, Change)| {
+        let (path, known_as) = (hostile.clone(), Some(hostile.clone()));
+        What::FileChange(FileChange { how, path, path_truncated: true, known_as, key, watched: key, links: 0 })
+    };
+    let way = |kind| What::WayAround(WayAround { kind, path: hostile.clone(), device: 8 << 20 });
+    let memory = |target_start_boot_ns| {
+        What::MemoryAccess(MemoryAccess { target_pid: 9, target_start_boot_ns, how: MemoryHow::Attach })
     };
     let gap = Gap { from_unix_ns: Some(1), reboot: true, orderly: false };
     let words = vec![("a".to_owned(), "b".to_owned())];
@@ -68,9 +110,16 @@ fn examples() -> Vec<What> {
     let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
     let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
     let connect = |address: IpAddr| Connect { protocol: Protocol::Tcp, address, port: 443 };
-    vec![
+    let changes: Vec<What> = Change::ALL.into_iter().map(change).collect();
+    let mut examples = vec![
         // The first is pruned.
         What::FileOpen(open.clone()),
+        What::FileRead(read(Some(hostile.clone()))),
+        What::FileRead(read(None)),
+        way(WayKind::BlockDevice),
+        way(WayKind::BypassDevice),
+        memory(None),
+        memory(Some(7)),
         What::FileOpen(open),
         What::Connect(connect([203, 0, 113, 7].into())),
         What::Connect(connect("2001:db8::1".parse().unwrap_or([0; 16].into()))),
@@ -94,7 +143,9 @@ fn examples() -> Vec<What> {
             kept_sha256: "0".repeat(64),
             reason: "older than 183 days".into(),
         })),
-    ]
+    ];
+    examples.extend(changes);
+    examples
 }
 
 /// One record of every kind in a log, with statements written by the log itself.
@@ -115,7 +166,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
     let (mut log, _) = Log::open(dir, options.clone())?;
     let mut written = 0;
     for what in examples() {
-        let of_a_task = matches!(what, What::FileOpen(_) | What::Connect(_) | What::Exec(_) | What::Exit(_));
+        let of_a_task = is_of_a_task(&what);
         let task = of_a_task.then(|| Task { pid: 7, comm: b"\xff".to_vec(), ..Task::default() });
         let origin = of_a_task.then_some(Origin { program: 0, cpu: 1, sequence: 2 });
         // Without a policy no connection is kept: its own check has one.

@@ -3,9 +3,15 @@
 //! An event holds kernel facts only, exactly as the kernel held them; who the process is and what a policy says of
 //! it is added later (`identity`, `verdict`). Bytes that need not be UTF-8 (names, paths) stay bytes.
 
+mod around;
+mod file;
+
 use std::net::IpAddr;
 
 use plumbline_audit::Statement;
+
+pub use self::around::{MemoryAccess, MemoryHow, WayAround, WayKind};
+pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
 
 /// One thing that happened, once.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +61,10 @@ pub struct Namespaces {
 #[derive(Debug, Clone, PartialEq)]
 pub enum What {
     FileOpen(FileOpen),
+    FileRead(FileRead),
+    FileChange(FileChange),
+    WayAround(WayAround),
+    MemoryAccess(MemoryAccess),
     Connect(Connect),
     Exec(Exec),
     Fork(Fork),
@@ -75,6 +85,10 @@ impl What {
     pub fn kind(&self) -> &'static str {
         match self {
             What::FileOpen(_) => "file_open",
+            What::FileRead(_) => "file_read",
+            What::FileChange(_) => "file_change",
+            What::WayAround(_) => "way_around",
+            What::MemoryAccess(_) => "memory_access",
             What::Connect(_) => "connect",
             What::Exec(_) => "exec",
             What::Fork(_) => "fork",
@@ -90,31 +104,6 @@ impl What {
             What::Log(statement) => statement.kind(),
         }
     }
-}
-
-/// A file below a watched directory was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileOpen {
-    /// From the root of the opener's mount namespace, as the kernel's dentries spell it.
-    pub path: Vec<u8>,
-    /// More components than the kernel program walks: the front of `path` is missing.
-    pub path_truncated: bool,
-    pub key: FileKey,
-    /// The watched directory above it that made this an event.
-    pub watched: FileKey,
-    /// `file.f_flags`: `O_RDONLY` and friends.
-    pub flags: u32,
-    pub inode_mode: u32,
-    pub size_bytes: u64,
-    pub links: u32,
-}
-
-/// An inode as the kernel names it. `dev` is the kernel's own encoding (`major << 20 | minor`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileKey {
-    pub dev: u32,
-    pub ino: u64,
-    pub generation: u32,
 }
 
 /// A process set out to connect.
@@ -146,7 +135,7 @@ pub struct Fork {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// As in `wait(2)`.
+    /// As in `wait(2)`; of the thread that ended last.
     pub code: i32,
 }
 

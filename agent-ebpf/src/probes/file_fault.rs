@@ -1,0 +1,118 @@
+//! Pages of a watched file were mapped into a process: how safetensors and llama.cpp read their weights.
+//!
+//! A fault maps a range of pages that lie in the page cache already, or asks for the one that it needs. The figure counts
+//! what was mapped or asked for, so it is at most what the process can have seen; a page fault that maps a huge page counts
+//! its first pages only. Where neither the tracepoints (6.12) nor fentry are there, the figure is absent.
+#![expect(unsafe_code, reason = "kernel edge")]
+
+use aya_ebpf::{
+    helpers::generated::bpf_get_current_pid_tgid,
+    macros::{btf_tracepoint, fentry, raw_tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, RawTracePointContext},
+};
+use plumbline_ebpf::{
+    program,
+    record::{FileId, FileOpen, KIND_ENROL, WatchedFile},
+};
+
+use crate::{
+    emit::{self, Lane},
+    files,
+    kernel::{off, read},
+    reads::{self, Figure, Range},
+    task,
+};
+
+/// `filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)`
+#[fentry(function = "filemap_map_pages")]
+pub fn file_map_pages_fentry(ctx: FEntryContext) -> i32 {
+    observe_fault(ctx.arg(0), Some((ctx.arg(1), ctx.arg(2))))
+}
+
+/// `filemap_fault(struct vm_fault *vmf)`
+#[fentry(function = "filemap_fault")]
+pub fn file_fault_fentry(ctx: FEntryContext) -> i32 {
+    observe_fault(ctx.arg(0), None)
+}
+
+#[btf_tracepoint(function = "mm_filemap_map_pages")]
+pub fn file_map_pages_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    observe(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+#[btf_tracepoint(function = "mm_filemap_fault")]
+pub fn file_fault_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    observe(ctx.arg(0), ctx.arg(1), ctx.arg(1))
+}
+
+#[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
+pub fn file_map_pages_raw_tp(ctx: RawTracePointContext) -> i32 {
+    observe(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+#[raw_tracepoint(tracepoint = "mm_filemap_fault")]
+pub fn file_fault_raw_tp(ctx: RawTracePointContext) -> i32 {
+    observe(ctx.arg(0), ctx.arg(1), ctx.arg(1))
+}
+
+#[inline(always)]
+fn observe_fault(fault: u64, pages: Option<(u64, u64)>) -> i32 {
+    let vma: u64 = read(fault, off!(vm_fault_vma));
+    let file: u64 = read(vma, off!(vma_file));
+    let mapping: u64 = read(file, off!(file_mapping));
+    let (first, last) = match pages {
+        Some(pages) => pages,
+        None => {
+            let page: u64 = read(fault, off!(vm_fault_pgoff));
+            (page, page)
+        }
+    };
+    observe(mapping, first, last)
+}
+
+/// Tells the daemon, which maps a file of an overlay, in which inode its pages lie.
+#[inline(always)]
+fn answer(inode: u64, id: &FileId) {
+    emit::record(Lane::Events, program::FILE_FAULT, |record: *mut FileOpen| {
+        // SAFETY: a ring reservation of this size.
+        unsafe {
+            core::ptr::write_bytes(record, 0, 1);
+            emit::stamp(&raw mut (*record).header, KIND_ENROL, program::FILE_FAULT, task::current());
+            (*record).ino = id.ino;
+            (*record).dev = id.dev;
+            (*record).generation = read(inode, off!(inode_generation));
+        }
+    });
+}
+
+/// Pages `first` to `last` of a page cache.
+#[inline(always)]
+fn observe(mapping: u64, first: u64, last: u64) -> i32 {
+    let Some(control) = files::control() else { return 0 };
+    // SAFETY: the helper has no preconditions.
+    let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    let enrolling = control.enrol_pid != 0 && control.enrol_pid == pid;
+    if (control.watched == 0 && !enrolling) || last < first {
+        return 0;
+    }
+    let shift = control.page_shift & 31;
+    let inode: u64 = read(mapping, off!(mapping_host));
+    let id = files::id(inode);
+    if enrolling {
+        answer(inode, &id);
+        return 0;
+    }
+    let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
+    if !files::is_watched(inode, &id, &mut watch) {
+        return 0;
+    }
+    let size: u64 = read(inode, off!(inode_size));
+    let start_bytes = first << shift;
+    let end = (last + 1) << shift;
+    let end = if end < size { end } else { size };
+    if start_bytes < end {
+        let range = Range { start_bytes, bytes: end - start_bytes };
+        reads::add(program::FILE_FAULT, inode, &id, &watch, Figure::Faulted, range);
+    }
+    0
+}

@@ -1,0 +1,60 @@
+//! Ways to the weights, or out of the node, that pass no watched file and no socket. They are told when they are opened;
+//! what goes through them is not seen.
+
+/// Something was opened that leads around the watched files and sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayAround {
+    pub kind: WayKind,
+    pub path: Vec<u8>,
+    /// `inode.i_rdev`, the kernel's encoding.
+    pub device: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayKind {
+    /// The disk that watched files lie on, read below its file system.
+    BlockDevice,
+    /// RDMA verbs or GPUDirect Storage: transfers that the kernel's sockets and files do not carry.
+    BypassDevice,
+}
+
+impl WayKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BlockDevice => "block_device",
+            Self::BypassDevice => "bypass_device",
+        }
+    }
+}
+
+/// A process reached into the memory of one that has read watched files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryAccess {
+    pub target_pid: u32,
+    /// When the other process started; `None` where its number is all that the kernel program knew.
+    pub target_start_boot_ns: Option<u64>,
+    pub how: MemoryHow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryHow {
+    /// By whatever call: it asked for the rights of a debugger.
+    Attach,
+    /// `process_vm_readv(2)`
+    VmRead,
+    /// `ptrace(2)`
+    Ptrace,
+    /// `/proc/PID/mem` was opened.
+    ProcMem,
+}
+
+impl MemoryHow {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attach => "attach",
+            Self::VmRead => "process_vm_readv",
+            Self::Ptrace => "ptrace",
+            Self::ProcMem => "proc_mem",
+        }
+    }
+}
