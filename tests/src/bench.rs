@@ -101,6 +101,25 @@ impl Bench {
         Err(format!("no event of {what}; instead {} others, last {:?}", others.len(), others.last()))
     }
 
+    /// Whether an event comes that is it; what came instead, if not. Silence ends the wait.
+    pub fn expect_among(&mut self, shown: impl Fn(&Event) -> bool, is_it: impl Fn(&Event) -> bool) -> Outcome {
+        let mut others = Vec::new();
+        while let Some(event) = self.next(Instant::now() + SILENCE) {
+            if is_it(&event) {
+                return Ok(());
+            }
+            if shown(&event) {
+                others.push(format!("{:?}", event.what));
+            }
+        }
+        Err(format!("not told; instead {}", others.join(", ")))
+    }
+
+    /// What has come by now is dropped.
+    pub fn drain_quickly(&mut self) {
+        while self.next(Instant::now() + Duration::from_millis(5)).is_some() {}
+    }
+
     /// No event that `unwanted` accepts, for a while.
     pub fn expect_none(&mut self, what: &str, unwanted: impl Fn(&Event) -> bool) -> Outcome {
         let deadline = Instant::now() + SILENCE;

@@ -5,11 +5,7 @@
 //! file, works where the kernel refuses fentry (`sys_exit.rs`, `io_uring.rs`).
 #![expect(unsafe_code, reason = "kernel edge")]
 
-use aya_ebpf::{
-    helpers::generated::bpf_get_current_pid_tgid,
-    macros::fentry,
-    programs::FEntryContext,
-};
+use aya_ebpf::{helpers::generated::bpf_get_current_pid_tgid, macros::fentry, programs::FEntryContext};
 use plumbline_ebpf::{
     program,
     record::{FileOpen, KIND_ENROL, KIND_FILE_OPEN, VIA_OPEN, VIA_RECEIVED, WatchedFile},

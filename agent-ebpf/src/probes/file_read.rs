@@ -4,7 +4,7 @@
 //! its kin, sendfile, splice, copy_file_range, io_uring, AIO, O_DIRECT); the bytes are those that were asked for, up to the
 //! end of the file. At the return of the system calls they are those that the kernel gave.
 
-use aya_ebpf::{macros::fentry, programs::FEntryContext};
+use aya_ebpf::{EbpfContext as _, macros::fentry, programs::FEntryContext};
 use plumbline_ebpf::{
     program,
     record::{CHANGE_WRITE, WatchedFile},
@@ -24,7 +24,9 @@ pub fn file_read_fentry(ctx: FEntryContext) -> i32 {
     if !files::watching() {
         return 0;
     }
-    let (direction, file, position, count): (i32, u64, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(3));
+    let (direction, file, count): (i32, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(3));
+    // Verifiers before 5.13 let nobody load an argument that points to a number; reading memory is another matter.
+    let position: u64 = read(ctx.as_ptr() as u64, 2 * 8);
     let inode: u64 = read(file, off!(file_inode));
     if !files::is_regular(inode) || position == 0 {
         return 0;

@@ -103,8 +103,7 @@ fn exit(process: u64) {
         unsafe {
             emit::stamp(&raw mut (*record).header, KIND_EXIT, program::EXIT, process);
             (*record).code = read(process, off!(task_exit_code));
-            (*record).files =
-                u32::from(reads::has_read((*record).header.start_boot_ns, (*record).header.pid));
+            (*record).files = u32::from(reads::has_read((*record).header.start_boot_ns, (*record).header.pid));
         }
     });
 }

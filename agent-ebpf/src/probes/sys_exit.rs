@@ -72,8 +72,12 @@ fn observe(regs: u64, ret: i64) {
     match call.number() {
         number::READ | number::READV => at_position(call.arg0(), Figure::Read, returned),
         number::WRITE | number::WRITEV => at_position(call.arg0(), Figure::Written, returned),
-        number::PREAD64 | number::PREADV | number::PREADV2 => at_offset(call.arg0(), call.arg3(), Figure::Read, returned),
-        number::PWRITE64 | number::PWRITEV | number::PWRITEV2 => at_offset(call.arg0(), call.arg3(), Figure::Written, returned),
+        number::PREAD64 | number::PREADV | number::PREADV2 => {
+            at_offset(call.arg0(), call.arg3(), Figure::Read, returned)
+        }
+        number::PWRITE64 | number::PWRITEV | number::PWRITEV2 => {
+            at_offset(call.arg0(), call.arg3(), Figure::Written, returned)
+        }
         number::SENDFILE => copied(call.arg1(), call.arg2(), call.arg0(), 0, returned),
         number::SPLICE | number::COPY_FILE_RANGE => {
             copied(call.arg0(), call.arg1(), call.arg2(), call.arg3(), returned);

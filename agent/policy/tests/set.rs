@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use expect_test::{Expect, expect};
-use plumbline_policy::{Access, Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, WatchPath, check};
+use plumbline_policy::{
+    Access, Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, WatchPath, check,
+};
 
 fn policy(name: &str, rules: &[(&str, &str, &str)]) -> String {
     let mut out = format!("apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  rules:\n");

@@ -149,7 +149,8 @@ fn way_around(open: &record::FileOpen, path: &[u8]) -> Option<What> {
         record::VIA_BYPASS_DEVICE => Some(device(WayKind::BypassDevice)),
         record::VIA_PROC_MEM => {
             // `…/PID/mem` or `…/PID/task/TID/mem`, as that `/proc` numbers them.
-            let target_pid = path.split(|&byte| byte == b'/').find_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
+            let target_pid =
+                path.split(|&byte| byte == b'/').find_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
             let how = MemoryHow::ProcMem;
             Some(What::MemoryAccess(MemoryAccess { target_pid: target_pid?, target_start_boot_ns: None, how }))
         }

@@ -105,7 +105,8 @@ const OPEN_BLIND: &str = "a file that is new below a watched directory and was o
 const OPEN_RETURN_BLIND: &str = "a descriptor that another thread replaces at once; descriptors passed over \
                                  sockets, whose reads are seen; and what fentry does not see";
 const READ_COST: &str = "a look at a table per read and write of a regular file";
-const READ_RETURN_BLIND: &str = "reads by AIO (io_submit), by splice inside io_uring, and by sendfile and splice of 32-bit programs";
+const READ_RETURN_BLIND: &str =
+    "reads by AIO (io_submit), by splice inside io_uring, and by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
 const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
 const RARE: &str = "one short program per fork, exec or exit";

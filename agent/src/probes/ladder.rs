@@ -124,7 +124,8 @@ impl<'a> Ladder<'a> {
 
     fn climb(&mut self, hook: &'static Hook) -> HookVerdict {
         let mut refused = Vec::new();
-        let idle = hook.only_for.is_some_and(|programs| programs.iter().all(|number| self.at_return_bits & 1 << number == 0));
+        let idle =
+            hook.only_for.is_some_and(|programs| programs.iter().all(|number| self.at_return_bits & 1 << number == 0));
         if idle && self.forced.get(hook.name).is_none_or(|&name| name != "off") {
             return HookVerdict { hook, state: State::NotNeeded, refused };
         }
@@ -154,7 +155,10 @@ impl<'a> Ladder<'a> {
         if let Some(lacks) = self.resolved.lacks(hook.needs).or_else(|| self.resolved.lacks(rung.needs)) {
             return Err(lacks);
         }
-        rung.programs.iter().filter(|program| !self.is_left_out(program)).try_for_each(|program| self.has_place(program))
+        rung.programs
+            .iter()
+            .filter(|program| !self.is_left_out(program))
+            .try_for_each(|program| self.has_place(program))
     }
 
     /// Whether this kernel does without the program.
@@ -169,7 +173,9 @@ impl<'a> Ladder<'a> {
     fn has_place(&self, program: &Program) -> Result<(), String> {
         let arguments = |kind: &str, name: &str, has: Option<usize>, wanted: usize| match has {
             None => Err(format!("this kernel has no {kind} {name}")),
-            Some(has) if has < wanted => Err(format!("{kind} {name} takes {has} arguments here, {wanted} were expected")),
+            Some(has) if has < wanted => {
+                Err(format!("{kind} {name} takes {has} arguments here, {wanted} were expected"))
+            }
             Some(_) => Ok(()),
         };
         match program.attach {
@@ -188,7 +194,9 @@ impl<'a> Ladder<'a> {
             Attach::RawTracepoint(name) => arguments("tracepoint", name, self.types.tracepoint_arguments(name), 0),
             Attach::Lsm(_) => match &self.facts.lsm {
                 Ok(list) if list.split(',').any(|name| name == "bpf") => Ok(()),
-                Ok(list) => Err(format!("`bpf` is not among the active security modules ({list}); boot with lsm=…,bpf")),
+                Ok(list) => {
+                    Err(format!("`bpf` is not among the active security modules ({list}); boot with lsm=…,bpf"))
+                }
                 Err(reason) => Err(format!("cannot tell whether BPF LSM is active: {reason}")),
             },
             Attach::CgroupSockAddr => Ok(()),
@@ -297,7 +305,11 @@ fn explain(error: &AttachError) -> String {
     match error {
         AttachError::Program(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();
-            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            // Behind the reason stand the verifier's statistics (kernel/bpf/verifier.c, `print_verification_stats`).
+            let is_statistics = |line: &str| {
+                ["verification time", "stack depth", "processed "].iter().any(|head| line.starts_with(head))
+            };
+            let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty() && !is_statistics(line)).collect();
             let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ");
             if tail.is_empty() { format!("the kernel refused it: {io_error}") } else { format!("{io_error}: {tail}") }
         }

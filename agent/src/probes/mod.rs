@@ -5,6 +5,7 @@
 
 pub mod btf;
 pub mod decode;
+mod device;
 pub mod hooks;
 pub mod kernel;
 mod ladder;
@@ -16,6 +17,7 @@ mod tasks;
 #[cfg(feature = "trace")]
 mod trace;
 pub mod watch;
+pub mod ways;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -155,7 +157,10 @@ impl Probes {
         (0..program::COUNT)
             .map(|number| {
                 let values = array.get(&number, 0).map_err(error)?;
-                Ok(values.iter().map(|&[generated, ring_full, table_full]| Counted { generated, ring_full, table_full }).collect())
+                Ok(values
+                    .iter()
+                    .map(|&[generated, ring_full, table_full]| Counted { generated, ring_full, table_full })
+                    .collect())
             })
             .collect()
     }

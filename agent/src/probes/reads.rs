@@ -4,7 +4,7 @@
 //! The kernel programs add up; this reads. Figures grow from a process's first touch to its end, so nothing is lost between
 //! two readings, and a record of an interval that never arrives is made up for by the next.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use aya::maps::{HashMap as KernelMap, MapData};
 use plumbline_ebpf::{
@@ -25,6 +25,9 @@ const FORGOTTEN_NS: u64 = 60_000_000_000;
 /// Names kept of files: as many as the kernel's map `FILES` holds.
 const MAX_NAMES: usize = 16_384;
 
+/// Ended processes remembered, because records of the two rings come in turn.
+const MAX_ENDED: usize = 256;
+
 type KeyWords = [u64; size_of::<ReadKey>() / 8];
 type ReadsWords = [u64; size_of::<Reads>() / 8];
 type ProcessWords = [u64; size_of::<ProcessKey>() / 8];
@@ -38,6 +41,8 @@ pub struct ReadsTable {
     told: HashMap<KeyWords, (u64, u64)>,
     names: HashMap<FileKey, Vec<u8>>,
     counts: Counts,
+    /// Processes that had entries and ended lately, and when.
+    ended: VecDeque<(u32, u64)>,
 }
 
 /// Which figures an attached hook counts.
@@ -59,6 +64,7 @@ impl ReadsTable {
             told: HashMap::new(),
             names: HashMap::new(),
             counts,
+            ended: VecDeque::new(),
         })
     }
 
@@ -89,9 +95,10 @@ impl ReadsTable {
         self.tell(&key, Told::Close, now_boot_ns)
     }
 
-    /// Whether a process of this number has entries in the table.
-    pub fn has_read(&self, pid: u32) -> bool {
-        !self.keys(|key| key.pid == pid).is_empty()
+    /// Whether a process of this number has read watched files, and was alive shortly before.
+    pub fn has_read(&self, pid: u32, boot_ns: u64) -> bool {
+        let lately = |(ended, ended_boot_ns): &(u32, u64)| *ended == pid && *ended_boot_ns >= boot_ns;
+        self.ended.iter().any(lately) || !self.keys(|key| key.pid == pid).is_empty()
     }
 
     /// All that the process has taken; the table forgets it.
@@ -101,6 +108,10 @@ impl ReadsTable {
         for key in keys {
             self.forget(&key);
         }
+        if self.ended.len() == MAX_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((pid, now_boot_ns));
         events
     }
 

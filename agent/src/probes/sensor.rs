@@ -49,7 +49,12 @@ pub fn start(
 ) -> Result<JoinHandle<()>, ProbesError> {
     let lifecycle = probes.take_ring("LIFECYCLE")?;
     let events = probes.take_ring("EVENTS")?;
-    let taken = Taken { held: Vec::new(), reads: ReadsTable::take(probes)?, enrolled: enrolled.clone(), pid_namespace: pid_namespace() };
+    let taken = Taken {
+        held: Vec::new(),
+        reads: ReadsTable::take(probes)?,
+        enrolled: enrolled.clone(),
+        pid_namespace: pid_namespace(),
+    };
     let (out, stop) = (out.clone(), stop.clone());
     Ok(tokio::spawn(async move {
         if let Err(error) = drain(lifecycle, events, taken, &out, stop).await {
@@ -185,7 +190,9 @@ impl Taken {
             (What::MemoryAccess(access), Some(task)) => {
                 let own = access.target_pid == task.pid || access.target_pid == task.tid;
                 let named_here = task.namespaces.pid == self.pid_namespace;
-                own || (named_here && access.target_start_boot_ns.is_none() && !self.reads.has_read(access.target_pid))
+                own || (named_here
+                    && access.target_start_boot_ns.is_none()
+                    && !self.reads.has_read(access.target_pid, event.boot_ns))
             }
             _ => false,
         }

@@ -22,7 +22,7 @@ use plumbline_ebpf::record::{FileId, WatchedFile};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
-use super::{Probes, ProbesError, reads};
+use super::{Probes, ProbesError, device, reads};
 use crate::event::FileKey;
 
 /// The most directories that can be watched: the size of the kernel map `WATCHED`.
@@ -30,6 +30,9 @@ pub const MAX_WATCHED: usize = 1024;
 
 /// The most files that can be watched by their own inode: the size of the kernel map `FILES`.
 pub const MAX_FILES: usize = 16_384;
+
+/// The size of the kernel map `DEVICES`.
+const MAX_DEVICES: usize = 256;
 
 /// Directories below a watched one that are looked into.
 const MAX_DEPTH: usize = 64;
@@ -103,10 +106,7 @@ impl Probes {
     ) -> Result<Enrolment, ProbesError> {
         while answers.try_recv().is_ok() {}
         let mut enrolment = Enrolment::default();
-        self.control(|control| control.enrol_pid = std::process::id())?;
-        let enrolled = self.enrol(directories, answers, &mut enrolment);
-        self.control(|control| control.enrol_pid = 0)?;
-        enrolled?;
+        self.enrol(directories, answers, &mut enrolment)?;
 
         let mut keys: KernelMap<&mut MapData, [u64; 2], u32> = self.map_of("WATCHED")?;
         let error = |error| ProbesError::Map("WATCHED", Box::new(error));
@@ -119,6 +119,7 @@ impl Probes {
             keys.remove(&key).map_err(error)?;
         }
         self.forget_unwatched_files(&wanted)?;
+        self.watch_devices(&enrolment)?;
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         self.control(|control| control.watched = count)?;
         self.forget_directories()?;
@@ -146,8 +147,8 @@ impl Probes {
                 enrolment.failed.push((directory.clone(), EnrolError::TooMany));
                 continue;
             }
-            let opened = File::open(directory).map_err(EnrolError::Open);
-            let watched = match opened.and_then(|_| ask(answers)) {
+            let answer = self.answered(|| File::open(directory).map(drop).map_err(EnrolError::Open));
+            let watched = match answer?.and_then(|()| ask(answers)) {
                 Ok(answer) => Watched {
                     asked: directory.clone(),
                     key: answer.key,
@@ -197,7 +198,7 @@ impl Probes {
                     enrolment.failed.push((entry.path(), EnrolError::TooManyFiles));
                     return Ok(());
                 }
-                match enrol_file(&entry.path(), answers) {
+                match self.enrol_file(&entry.path(), answers)? {
                     Ok(keys) => {
                         for key in keys {
                             self.watch_file(key, watched)?;
@@ -213,10 +214,62 @@ impl Probes {
         Ok(())
     }
 
+    /// Opens the file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in
+    /// which its pages lie.
+    fn enrol_file(
+        &mut self,
+        path: &Path,
+        answers: &mpsc::Receiver<Enrolled>,
+    ) -> Result<Result<Vec<FileKey>, EnrolError>, ProbesError> {
+        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+        let open = self.answered(|| OpenOptions::new().read(true).custom_flags(flags).open(path))?;
+        let open = match open {
+            Ok(open) => open,
+            Err(error) => return Ok(Err(EnrolError::Open(error))),
+        };
+        let mut keys = match ask(answers) {
+            Ok(answer) => vec![answer.key],
+            Err(error) => return Ok(Err(error)),
+        };
+        let on_overlay = rustix::fs::fstatfs(&open).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC);
+        if on_overlay && self.answered(|| touch_first_page(&open))? {
+            // Without a hook on page faults nobody answers, and nobody counts them either.
+            while let Ok(answer) = answers.recv_timeout(FAULT_ANSWER_TIMEOUT) {
+                if !keys.contains(&answer.key) {
+                    keys.push(answer.key);
+                    break;
+                }
+            }
+        }
+        Ok(Ok(keys))
+    }
+
+    /// What is opened or mapped meanwhile is answered by the programs, and nothing else is.
+    fn answered<T>(&mut self, done: impl FnOnce() -> T) -> Result<T, ProbesError> {
+        self.control(|control| control.enrol_pid = std::process::id())?;
+        let result = done();
+        self.control(|control| control.enrol_pid = 0)?;
+        Ok(result)
+    }
+
+    /// The block devices that watched files lie on, and those that these are parts of or lie on in turn.
+    fn watch_devices(&mut self, enrolment: &Enrolment) -> Result<(), ProbesError> {
+        let mut devices: KernelMap<&mut MapData, u32, u32> = self.map_of("DEVICES")?;
+        let files = enrolment.watched.iter().map(|watched| watched.key.dev);
+        let wanted: HashSet<u32> = files.flat_map(device::below).collect();
+        for device in wanted.iter().take(MAX_DEVICES) {
+            devices.insert(device, 1, 0).map_err(|error| ProbesError::Map("DEVICES", Box::new(error)))?;
+        }
+        let stale: Vec<u32> = devices.keys().filter_map(Result::ok).filter(|key| !wanted.contains(key)).collect();
+        for device in stale {
+            let _ = devices.remove(&device);
+        }
+        Ok(())
+    }
+
     fn watch_file(&mut self, file: FileKey, watched: FileKey) -> Result<(), ProbesError> {
         let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
-        let value =
-            WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
+        let value = WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
         let added = files.insert(words(id(file)), words::<_, 2>(value), 0);
         added.map_err(|error| ProbesError::Map("FILES", Box::new(error)))
     }
@@ -255,26 +308,6 @@ fn id(key: FileKey) -> FileId {
 
 fn words<T: zerocopy::IntoBytes + zerocopy::Immutable, const N: usize>(value: T) -> [u64; N] {
     reads::words(&value)
-}
-
-/// Opens the file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in which
-/// its pages lie.
-fn enrol_file(path: &Path, answers: &mpsc::Receiver<Enrolled>) -> Result<Vec<FileKey>, EnrolError> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let open = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(EnrolError::Open)?;
-    let mut keys = vec![ask(answers)?.key];
-    let on_overlay = rustix::fs::fstatfs(&open).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC);
-    if on_overlay && touch_first_page(&open) {
-        // Without a hook on page faults nobody answers, and nobody counts them either.
-        while let Ok(answer) = answers.recv_timeout(FAULT_ANSWER_TIMEOUT) {
-            if !keys.contains(&answer.key) {
-                keys.push(answer.key);
-                break;
-            }
-        }
-    }
-    Ok(keys)
 }
 
 /// Maps the first page and reads a byte of it; says whether there is one.

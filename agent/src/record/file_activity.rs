@@ -44,11 +44,9 @@ pub fn open(open: &FileOpen, who: &str, identity: Option<&Identity>, exact: &mut
 pub fn read(read: &FileRead, who: &str, identity: Option<&Identity>, exact: &mut Exact) -> Body {
     let mut body = about(READ, read.path.as_deref(), read.key, read.watched, identity, exact);
     set_size(&mut body, read.size_bytes);
-    for (name, bytes) in [
-        ("bytes_read", read.bytes_read),
-        ("bytes_faulted", read.bytes_faulted),
-        ("bytes_written", read.bytes_written),
-    ] {
+    for (name, bytes) in
+        [("bytes_read", read.bytes_read), ("bytes_faulted", read.bytes_faulted), ("bytes_written", read.bytes_written)]
+    {
         // What nobody counts is absent, with the reason in the coverage statement; it is not 0.
         if let Some(bytes) = bytes {
             body.own.insert(name.into(), bytes.into());

@@ -30,7 +30,8 @@ pub fn memory(access: &MemoryAccess, who: &str) -> Body {
         process.insert("uid".into(), actor::process_uid(access.target_pid, start_boot_ns).into());
     }
     let how = access.how.as_str();
-    let message = format!("{who} reached into the memory of pid {}, which has read watched files ({how})", access.target_pid);
+    let message =
+        format!("{who} reached into the memory of pid {}, which has read watched files ({how})", access.target_pid);
     let mut body = body(ACTIVITY_OPEN, "Open", message, process, Map::new());
     body.own.insert("how".into(), how.into());
     Body { severity_id: MEDIUM, keep: Keep::Always, ..body }

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             failed += 1;
             println!("not ok {name}: {}", why.replace('\n', " | "));
         }
-        Ended::Skipped(why) => println!("skip {name}: not run, because {why}"),
+        Ended::Skipped(why) | Ended::NotRun(why) => println!("skip {name}: not run, because {why}"),
     });
     if failed == 0 {
         let _ = std::fs::remove_dir_all(scratch);

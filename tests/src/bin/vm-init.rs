@@ -5,12 +5,18 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use plumbline_tests::checks::{self, Ended};
+use plumbline_tests::{
+    bypass,
+    checks::{self, Ended},
+};
 use rustix::mount::{MountFlags, mount};
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("exit-with-7") {
-        return ExitCode::from(7);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("exit-with-7") => return ExitCode::from(7),
+        Some("act") => return bypass::act(&arguments[1..]),
+        _ => {}
     }
     let is_init = std::process::id() == 1;
     if is_init && let Err(why) = prepare_machine() {
@@ -31,7 +37,9 @@ fn main() -> ExitCode {
             failed += 1;
             println!("not ok {name}: {}", why.replace('\n', " "));
         }
-        Ended::Skipped(why) => println!("skip {name}: {}", why.replace('\n', " ")),
+        Ended::Skipped(why) | Ended::NotRun(why) => {
+            println!("skip {name}: not run, because {}", why.replace('\n', " "))
+        }
     });
     let _ = fs::remove_dir_all(scratch);
     println!("vm: done");

@@ -1,0 +1,172 @@
+//! Ways to the weights, and out of the node, that are meant to escape notice: each is seen by a hook, or declared.
+//!
+//! The table makes docs/coverage.md and the coverage statement in the log; the suite `tests/src/bypass/` goes each way on
+//! each kernel and fails when this table says otherwise than what happened.
+
+use super::ladder::HookVerdict;
+
+/// One way.
+#[derive(Debug)]
+pub struct Way {
+    /// Unique; what somebody does.
+    pub name: &'static str,
+    pub subject: Subject,
+    /// Any of these suffices.
+    pub seen_by: &'static [Seen],
+    /// What is so when none of them is attached, or where there is none.
+    pub otherwise: &'static str,
+}
+
+/// What a way leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// To the bytes of watched files.
+    Read,
+    /// To other bytes in the place of watched files.
+    Change,
+}
+
+impl Subject {
+    pub const ALL: [Self; 2] = [Self::Read, Self::Change];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Read => "Ways to the bytes of watched files",
+            Self::Change => "Ways to change them",
+        }
+    }
+}
+
+/// A hook that sees it, on any of these rungs; on every rung where none is named.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub hook: &'static str,
+    pub rungs: &'static [&'static str],
+}
+
+impl Way {
+    pub fn find(name: &str) -> Option<&'static Self> {
+        WAYS.iter().find(|way| way.name == name)
+    }
+
+    /// The hook and rung that see this way as the hooks are attached now.
+    pub fn seen(&self, verdicts: &[HookVerdict]) -> Option<(&'static str, &'static str)> {
+        self.seen_by.iter().find_map(|seen| {
+            let verdict = verdicts.iter().find(|verdict| verdict.hook.name == seen.hook)?;
+            let rung = verdict.attached()?;
+            (seen.rungs.is_empty() || seen.rungs.contains(&rung.name)).then_some((seen.hook, rung.name))
+        })
+    }
+}
+
+/// What nothing sees, as the hooks are attached now.
+pub fn blind(verdicts: &[HookVerdict]) -> impl Iterator<Item = &'static Way> {
+    WAYS.iter().filter(|way| way.seen(verdicts).is_none())
+}
+
+const fn any(hook: &'static str) -> Seen {
+    Seen { hook, rungs: &[] }
+}
+
+const fn fentry(hook: &'static str) -> Seen {
+    Seen { hook, rungs: &["fentry"] }
+}
+
+const fn read(name: &'static str, seen_by: &'static [Seen], otherwise: &'static str) -> Way {
+    Way { name, subject: Subject::Read, seen_by, otherwise }
+}
+
+const fn change(name: &'static str, seen_by: &'static [Seen], otherwise: &'static str) -> Way {
+    Way { name, subject: Subject::Change, seen_by, otherwise }
+}
+
+const OPENS: &[Seen] = &[any("file_open")];
+const READS: &[Seen] = &[any("file_read")];
+const NO_OPENS: &str = "no open is seen";
+const NO_READS: &str = "no read is seen; the open is, by `file_open`";
+
+pub const WAYS: &[Way] = &[
+    read("open by its own name", OPENS, NO_OPENS),
+    read("open through a symbolic link", OPENS, NO_OPENS),
+    read("open through a hard link in another directory", OPENS, NO_OPENS),
+    read("open through a bind mount of the file", OPENS, NO_OPENS),
+    read("open a new file through a bind mount of a directory below the watched one", OPENS, NO_OPENS),
+    read("open after it was moved to another directory", OPENS, NO_OPENS),
+    read("open a copy that was put in its place by rename", OPENS, NO_OPENS),
+    read("open by a file handle", OPENS, NO_OPENS),
+    read("open through /proc/PID/fd", OPENS, NO_OPENS),
+    read("open in another mount namespace", OPENS, NO_OPENS),
+    read("open by io_uring", &[fentry("file_open"), any("io_uring")], "an open by io_uring is not seen"),
+    read("open by a 32-bit system call", OPENS, NO_OPENS),
+    read(
+        "receive its descriptor over a socket",
+        &[fentry("file_open")],
+        "that a descriptor was passed is not seen; what the receiver reads is, by `file_read`",
+    ),
+    read("take its descriptor by pidfd_getfd", OPENS, NO_OPENS),
+    read("read through a descriptor that was received over a socket", READS, NO_READS),
+    read("read through an inherited descriptor after exec", READS, NO_READS),
+    read("read after it was removed while open", READS, NO_READS),
+    read("read by read, pread, readv, preadv and preadv2", READS, NO_READS),
+    read("read by a 32-bit system call", READS, NO_READS),
+    read("read past the page cache (O_DIRECT)", READS, NO_READS),
+    read("copy by sendfile", READS, NO_READS),
+    read("copy by splice", READS, NO_READS),
+    read("copy by copy_file_range", READS, NO_READS),
+    read("read by io_uring", &[fentry("file_read"), any("io_uring")], NO_READS),
+    read("read by io_uring from a fixed file", &[fentry("file_read"), any("io_uring")], NO_READS),
+    read("read by AIO (io_submit)", &[fentry("file_read")], NO_READS),
+    read("map and touch", &[any("file_fault")], "what is read through a mapping is not seen; the open is"),
+    read("map populated in advance", &[any("file_fault")], "what is read through a mapping is not seen; the open is"),
+    read("open on an overlay", OPENS, NO_OPENS),
+    read(
+        "open in the layer below an overlay",
+        &[any("file_fault")],
+        "files of layers are not known by their own inode; watch the layer's directory too",
+    ),
+    read("read the memory of a process by process_vm_readv", &[any("memory")], "not seen"),
+    read("read the memory of a process through /proc/PID/mem", OPENS, NO_OPENS),
+    read("attach to a process by ptrace", &[any("memory")], "not seen"),
+    read("open the block device below", OPENS, NO_OPENS),
+    read(
+        "copy by reflink (FICLONE)",
+        &[any("file_change")],
+        "a copy that shares blocks is made without a read; the opens of both files are seen",
+    ),
+    read("GPUDirect Storage", &[], "transfers pass no read; the opens of the file and of /dev/nvidia-fs* are seen"),
+    read("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* are seen"),
+    read("a file on DAX, mapped", &[], "there is no page cache to tell of; the open is seen"),
+    read("by the kernel's NFS server", &[fentry("file_open")], "the server opens files without a system call"),
+    change("write", READS, "a write is not seen; the open for writing is"),
+    change(
+        "write through a shared mapping",
+        &[],
+        "the bytes are not seen; that it was mapped writable is, by `file_change`",
+    ),
+    change("map shared and writable", &[any("file_change")], "not seen; the open for writing is"),
+    change("truncate by descriptor", &[any("file_change")], "not seen; the open for writing is"),
+    change("truncate by name", &[fentry("file_change")], "not seen"),
+    change("truncate by opening", &[any("file_change")], "not seen; the open for writing is"),
+    change("punch a hole (fallocate)", &[any("file_change")], "not seen; the open for writing is"),
+    change("put another file in its place by rename", &[any("file_name")], "not seen until the new file is opened"),
+    change("rename", &[any("file_name")], "not seen"),
+    change("remove", &[any("file_name")], "not seen"),
+    change("make a hard link", &[any("file_name")], "not seen; opens through it are"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probes::hooks::Hook;
+
+    #[test]
+    fn every_way_has_a_name_of_its_own_and_names_hooks_that_exist() {
+        for (position, way) in WAYS.iter().enumerate() {
+            assert!(WAYS.iter().skip(position + 1).all(|other| other.name != way.name), "{}", way.name);
+            for seen in way.seen_by {
+                let hook = Hook::find(seen.hook).unwrap_or_else(|| panic!("{}: no hook {}", way.name, seen.hook));
+                assert!(seen.rungs.iter().all(|rung| hook.rung(rung).is_some()), "{}", way.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What must be told of each way.
+
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
+
+use plumbline::event::{Change, Event, FileRead, MemoryHow, WayKind, What};
+
+use super::FILE_BYTES;
+
+/// What the events of a way look like.
+#[derive(Debug, Clone, Copy)]
+pub enum Expected {
+    /// The file was opened.
+    Open,
+    /// A file was opened by another name than this one.
+    OpenElsewhere,
+    /// A file was opened by this name, that is not the one that had it.
+    OpenOfAnother,
+    /// Its descriptor was received.
+    Received,
+    /// So many of its bytes were read, and so many slices touched.
+    Read {
+        bytes: usize,
+    },
+    /// All of it was mapped.
+    Faulted,
+    Changed(Change),
+    Memory(MemoryHow),
+    WayAround(WayKind),
+}
+
+/// `None` for ways that cannot be gone on any machine of the suite.
+pub fn of(way: &str) -> Option<Expected> {
+    let whole = Expected::Read { bytes: FILE_BYTES };
+    Some(match way {
+        "open by its own name"
+        | "open through a symbolic link"
+        | "open through a hard link in another directory"
+        | "open through a bind mount of the file"
+        | "open after it was moved to another directory"
+        | "open by a file handle"
+        | "open through /proc/PID/fd"
+        | "open in another mount namespace"
+        | "open by io_uring"
+        | "open by a 32-bit system call"
+        | "take its descriptor by pidfd_getfd"
+        | "open on an overlay" => Expected::Open,
+        "open a new file through a bind mount of a directory below the watched one"
+        | "open in the layer below an overlay" => Expected::OpenElsewhere,
+        "open a copy that was put in its place by rename" => Expected::OpenOfAnother,
+        "receive its descriptor over a socket" => Expected::Received,
+        "read through a descriptor that was received over a socket"
+        | "read through an inherited descriptor after exec"
+        | "read after it was removed while open"
+        | "read by a 32-bit system call"
+        | "read past the page cache (O_DIRECT)"
+        | "copy by sendfile"
+        | "copy by splice"
+        | "copy by copy_file_range"
+        | "read by io_uring"
+        | "read by io_uring from a fixed file"
+        | "read by AIO (io_submit)" => whole,
+        // Each reads another fifth, and a bit.
+        "read by read, pread, readv, preadv and preadv2" => whole,
+        "map and touch" | "map populated in advance" => Expected::Faulted,
+        "read the memory of a process by process_vm_readv" => Expected::Memory(MemoryHow::VmRead),
+        "read the memory of a process through /proc/PID/mem" => Expected::Memory(MemoryHow::ProcMem),
+        "attach to a process by ptrace" => Expected::Memory(MemoryHow::Ptrace),
+        "open the block device below" => Expected::WayAround(WayKind::BlockDevice),
+        "copy by reflink (FICLONE)" => Expected::Changed(Change::Cloned),
+        "write" => Expected::Changed(Change::Write),
+        "map shared and writable" => Expected::Changed(Change::MapWritable),
+        "truncate by descriptor" | "truncate by name" | "truncate by opening" => Expected::Changed(Change::Truncate),
+        "punch a hole (fallocate)" => Expected::Changed(Change::Allocate),
+        "put another file in its place by rename" => Expected::Changed(Change::Replace),
+        "rename" => Expected::Changed(Change::Rename),
+        "remove" => Expected::Changed(Change::Unlink),
+        "make a hard link" => Expected::Changed(Change::Link),
+        _ => return None,
+    })
+}
+
+impl Expected {
+    /// Whether this event, by another process than this one, tells it of the file of this name with this inode number.
+    pub fn is_met_by(self, event: &Event, file: &Path, ino: u64) -> bool {
+        if event.task.as_ref().is_none_or(|task| task.pid == std::process::id()) {
+            return false;
+        }
+        match (self, &event.what) {
+            (Self::Open, What::FileOpen(open)) => open.key.ino == ino,
+            (Self::Received, What::FileOpen(open)) => open.key.ino == ino && open.received,
+            (Self::OpenElsewhere, What::FileOpen(open)) => open.path != file.as_os_str().as_bytes(),
+            (Self::OpenOfAnother, What::FileOpen(open)) => {
+                open.path == file.as_os_str().as_bytes() && open.key.ino != ino
+            }
+            (Self::Read { bytes }, What::FileRead(read)) => {
+                read.key.ino == ino && read.bytes_read == u64::try_from(bytes).ok() && is_whole(read)
+            }
+            (Self::Faulted, What::FileRead(read)) => {
+                read.key.ino == ino && read.bytes_faulted.is_some_and(|bytes| bytes > 0) && is_whole(read)
+            }
+            (Self::Changed(how), What::FileChange(change)) => change.key.ino == ino && change.how == how,
+            (Self::Memory(how), What::MemoryAccess(access)) => access.how == how || access.how == MemoryHow::Attach,
+            (Self::WayAround(kind), What::WayAround(way)) => way.kind == kind,
+            _ => false,
+        }
+    }
+}
+
+fn is_whole(read: &FileRead) -> bool {
+    read.coverage.touched() == 512
+}

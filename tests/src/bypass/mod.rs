@@ -1,0 +1,169 @@
+//! Every way of `plumbline::probes::ways` is gone, on both ends of the ladders: what the table calls seen must be told, and
+//! what it calls blind must not be, or the table is wrong.
+//!
+//! A child process goes the way and ends, so that all it has read is told with its exit; the parent looks at what came.
+
+mod act;
+mod expect;
+mod io_uring;
+mod tools;
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use plumbline::{
+    event::{Event, What},
+    probes::{hooks::HOOKS, ways::WAYS},
+};
+
+pub use self::act::main as act;
+use self::expect::Expected;
+use crate::{bench::Bench, checks::Ended};
+
+/// Bytes of each watched file: a slice is one KiB.
+pub const FILE_BYTES: usize = 512 * 1024;
+
+const RING_BYTES: u32 = 1 << 20;
+
+/// Where a way begins and ends.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// A watched file.
+    pub file: PathBuf,
+    /// A directory that is not watched, on the same file system.
+    pub outside: PathBuf,
+}
+
+impl Site {
+    pub fn watched(&self) -> &Path {
+        self.file.parent().unwrap_or(&self.file)
+    }
+}
+
+/// The two ends of the ladders. The file hooks are forced together: they share the program at the return of calls.
+const ENDS: [(&str, Option<&str>); 3] =
+    [("upper end", None), ("tp_btf", Some("tp_btf")), ("lower end", Some("raw_tp"))];
+
+pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    for (end, rung) in ENDS {
+        let forced: Vec<(&str, &str)> =
+            HOOKS.iter().filter_map(|hook| Some((hook.name, hook.rung(rung?)?.name))).collect();
+        match Suite::start(&forced, &scratch.join(end.replace(' ', "-"))) {
+            // On machines that refuse fentry the upper end is one of the others.
+            Ok(suite) if rung.is_none() && !suite.has_fentry() => {
+                told(
+                    &format!("every way is seen or declared ({end})"),
+                    Ended::Skipped("fentry is refused here".into()),
+                );
+            }
+            Ok(mut suite) => suite.run(end, told),
+            Err(why) => told(&format!("the programs load ({end})"), Ended::NotOk(why)),
+        }
+    }
+}
+
+struct Suite {
+    bench: Bench,
+    scratch: PathBuf,
+}
+
+impl Suite {
+    fn start(forced: &[(&str, &str)], scratch: &Path) -> Result<Self, String> {
+        fs::create_dir_all(scratch).map_err(|error| error.to_string())?;
+        Ok(Self { bench: Bench::start(forced, RING_BYTES, None)?, scratch: scratch.to_owned() })
+    }
+
+    fn has_fentry(&self) -> bool {
+        let rungs = self.bench.verdicts().iter().filter_map(|verdict| verdict.attached());
+        rungs.into_iter().any(|rung| rung.name == "fentry")
+    }
+
+    fn run(&mut self, end: &str, told: &mut dyn FnMut(&str, Ended)) {
+        for (number, way) in WAYS.iter().enumerate() {
+            let name = format!("{} ({end})", way.name);
+            let seen_by = way.seen(self.bench.verdicts());
+            let Some(expected) = expect::of(way.name) else {
+                told(&name, Ended::NotRun(format!("declared: {}", way.otherwise)));
+                continue;
+            };
+            let ended = match self.go(number, way.name, &expected) {
+                Ok(Went::Unable(why)) => Ended::NotRun(why),
+                Ok(Went::Told(seen)) => match (seen, seen_by) {
+                    (Ok(()), Some(_)) | (Err(_), None) => Ended::Ok,
+                    (Err(why), Some((hook, rung))) => Ended::NotOk(format!("{hook} on {rung} should see it: {why}")),
+                    (Ok(()), None) => Ended::NotOk("it is seen, and the table calls it blind".to_owned()),
+                },
+                Err(why) => Ended::NotOk(why),
+            };
+            told(&name, ended);
+        }
+    }
+
+    /// Goes the way in a child process and judges what came of it.
+    fn go(&mut self, number: usize, way: &str, expected: &Expected) -> Result<Went, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let site = Site {
+            file: self.scratch.join(format!("{number}/models/w.safetensors")),
+            outside: self.scratch.join(format!("{number}/outside")),
+        };
+        fs::create_dir_all(site.watched()).and_then(|()| fs::create_dir_all(&site.outside)).map_err(text)?;
+        let overlay = if way.contains("overlay") {
+            match Overlay::mount(&site) {
+                Ok(overlay) => Some(overlay),
+                Err(error) => return Ok(Went::Unable(format!("this machine mounts no overlay: {error}"))),
+            }
+        } else {
+            None
+        };
+        if overlay.is_none() {
+            fs::write(&site.file, vec![7; FILE_BYTES]).map_err(text)?;
+        }
+        let file = fs::metadata(&site.file).map_err(text)?;
+        self.bench.watch(site.watched())?;
+        self.bench.drain_quickly();
+        let this = std::env::current_exe().map_err(text)?;
+        let child = Command::new(this).arg("act").arg(way).arg(&site.file).arg(&site.outside).output().map_err(text)?;
+        if child.status.code() == Some(act::UNABLE.into()) {
+            return Ok(Went::Unable(String::from_utf8_lossy(&child.stderr).trim().to_owned()));
+        }
+        if !child.status.success() {
+            return Err(format!("the child: {}: {}", child.status, String::from_utf8_lossy(&child.stderr).trim()));
+        }
+        let is_it = |event: &Event| expected.is_met_by(event, &site.file, file.ino());
+        let seen = self.bench.expect_among(|event| !matches!(event.what, What::Fork(_) | What::Exec(_)), is_it);
+        Ok(Went::Told(seen))
+    }
+}
+
+/// An overlay in the place of the watched directory, its lower layer outside.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn mount(site: &Site) -> std::io::Result<Self> {
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| site.outside.join(name));
+        [&lower, &upper, &work].into_iter().try_for_each(fs::create_dir_all)?;
+        fs::write(lower.join("w.safetensors"), vec![7; FILE_BYTES])?;
+        let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let options = std::ffi::CString::new(options)?;
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("overlay", site.watched(), "overlay", flags, Some(options.as_c_str()))?;
+        Ok(Self(site.watched().to_owned()))
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+enum Went {
+    /// What the expected event was, or what came instead.
+    Told(Result<(), String>),
+    /// The machine lacks something that the way needs.
+    Unable(String),
+}
