@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc as std_mpsc,
+    sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
 
@@ -59,7 +59,10 @@ impl Bench {
         let (stop, stopped) = watch::channel(false);
         {
             let _entered = runtime.enter();
-            drop(sensor::start(&mut probes, &out, &enrolled, &stopped).map_err(|error| error.to_string())?);
+            drop(
+                sensor::start(&mut probes, &out, &enrolled, &Arc::default(), &stopped)
+                    .map_err(|error| error.to_string())?,
+            );
         }
         let mut bench = Self { runtime, probes, events, answers, stop };
         if let Some(directory) = watch_directory {

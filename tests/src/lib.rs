@@ -9,4 +9,5 @@ pub mod daemon;
 pub mod fake_engine;
 pub mod llama;
 pub mod otlp;
+mod pages;
 pub mod spine;

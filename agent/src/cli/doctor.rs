@@ -8,7 +8,11 @@ use crate::{
     core::chain,
     engines::discover,
     gpu,
-    probes::{HookVerdict, Probes, State, kernel::Fact, kernel::KernelFacts, ntp},
+    probes::{
+        HookVerdict, Probes, State,
+        kernel::{KernelFacts, words},
+        ntp, ways,
+    },
 };
 
 #[derive(Debug, clap::Args)]
@@ -25,14 +29,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     say(&format!("configuration   {origin}"));
     let facts = KernelFacts::read();
     say("\nKERNEL");
-    for (name, fact) in [
-        ("release", &facts.release),
-        ("type info (BTF)", &facts.btf),
-        ("security modules", &facts.lsm),
-        ("lockdown", &facts.lockdown),
-        ("cgroup v2", &facts.cgroup2),
-        ("capabilities", &facts.capabilities),
-    ] {
+    for (name, fact) in facts.rows() {
         say(&format!("  {name:<18}{}", words(fact)));
     }
     say(&format!("  {:<18}{}", "wall clock", ntp::clock_sync()));
@@ -43,6 +40,10 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Ok(probes) => {
             useful |= !probes.is_useless();
             probes.verdicts.iter().for_each(hook);
+            say("\nNOT SEEN  (docs/coverage.md tells of every way)");
+            for way in ways::blind(&probes.verdicts) {
+                say(&format!("  {}: {}", way.name, way.otherwise));
+            }
         }
         Err(error) => say(&format!("  absent: {}", chain(&error))),
     }
@@ -75,13 +76,6 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     if useful { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn words(fact: &Fact) -> String {
-    match fact {
-        Ok(text) => text.clone(),
-        Err(reason) => format!("absent: {reason}"),
-    }
-}
-
 /// The rung that was taken with its cost and blind spots, and every rung that was refused with its reason.
 fn hook(verdict: &HookVerdict) {
     let hook = verdict.hook;
@@ -91,6 +85,7 @@ fn hook(verdict: &HookVerdict) {
             say(&format!("  {:<12}   costs {}", "", rung.cost));
             say(&format!("  {:<12}   blind to {}", "", rung.blind));
         }
+        State::Silent(rung) => say(&format!("  {:<12} SILENT ({})  not seen: {}", hook.name, rung.name, hook.sees)),
         State::NotNeeded => say(&format!("  {:<12} not needed  another hook sees {}", hook.name, hook.sees)),
         State::Unsupported => say(&format!("  {:<12} UNSUPPORTED  not seen: {}", hook.name, hook.sees)),
         State::Failed => say(&format!("  {:<12} FAILED  not seen: {}", hook.name, hook.sees)),

@@ -74,6 +74,7 @@ pub enum What {
     Start(Start),
     Stop(Stop),
     Hook(Hook),
+    Coverage(CoverageStatement),
     Policies(Policies),
     Disk(Disk),
     ClockStep(ClockStep),
@@ -98,6 +99,7 @@ impl What {
             What::Start(_) => "start",
             What::Stop(_) => "stop",
             What::Hook(_) => "hook",
+            What::Coverage(_) => "coverage",
             What::Policies(_) => "policies",
             What::Disk(_) => "disk",
             What::ClockStep(_) => "clock_step",
@@ -185,6 +187,19 @@ pub struct Hook {
     pub rung: Option<String>,
     /// In words: the rung, and what was refused on the way to it.
     pub state: String,
+}
+
+/// What this node sees and what it does not, from now on until the next statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoverageStatement {
+    /// Why it is made now, in words.
+    pub cause: String,
+    /// Hooks, and how each fares.
+    pub hooks: Vec<(String, String)>,
+    /// What the kernel and the machine are.
+    pub host: Vec<(String, String)>,
+    /// Ways that nothing sees, and what is so instead.
+    pub blind: Vec<(String, String)>,
 }
 
 /// Another set of policies came into force.

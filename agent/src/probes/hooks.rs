@@ -144,7 +144,7 @@ pub const HOOKS: &[Hook] = &[
                 "fentry",
                 &[program("file_read_fentry", Attach::FEntry("rw_verify_area", 4))],
                 READ_COST,
-                "bytes are those asked for, up to the file's end",
+                "nothing known; bytes are those asked for, up to the file's end, and kernels before 6.8 are asked twice by sendfile",
             ),
             at_return_tp_btf(READ_RETURN_BLIND),
             at_return_raw_tp(READ_RETURN_BLIND),

@@ -15,6 +15,8 @@ pub struct KernelFacts {
     /// `/sys/kernel/security/lockdown`: `confidentiality` forbids reading kernel memory.
     pub lockdown: Fact,
     pub cgroup2: Fact,
+    /// Whether this is a guest whose memory its host cannot read.
+    pub confidential: Fact,
     /// Effective capabilities of this process that matter, by name.
     pub capabilities: Fact,
 }
@@ -33,8 +35,43 @@ impl KernelFacts {
             lsm: read_trimmed("/sys/kernel/security/lsm"),
             lockdown: read_trimmed("/sys/kernel/security/lockdown").map(|line| selected(&line)),
             cgroup2: cgroup2_root().map(|path| path.display().to_string()).map_err(|error| error.to_string()),
+            confidential: Ok(confidential_guest(Path::new("/dev")).to_owned()),
             capabilities: read_trimmed("/proc/self/status").and_then(|status| effective(&status)),
         }
+    }
+}
+
+/// Guest drivers of AMD SEV-SNP and Intel TDX (Documentation/virt/coco of the kernel).
+fn confidential_guest(dev: &Path) -> &'static str {
+    if dev.join("sev-guest").exists() {
+        "SEV-SNP guest"
+    } else if dev.join("tdx_guest").exists() {
+        "TDX guest"
+    } else {
+        "no confidential guest"
+    }
+}
+
+impl KernelFacts {
+    /// Every fact under its name, in the order in which people ask.
+    pub fn rows(&self) -> [(&'static str, &Fact); 7] {
+        [
+            ("release", &self.release),
+            ("type info (BTF)", &self.btf),
+            ("security modules", &self.lsm),
+            ("lockdown", &self.lockdown),
+            ("cgroup v2", &self.cgroup2),
+            ("confidential", &self.confidential),
+            ("capabilities", &self.capabilities),
+        ]
+    }
+}
+
+/// A fact in words: what is not known is absent, with its reason.
+pub fn words(fact: &Fact) -> String {
+    match fact {
+        Ok(text) => text.clone(),
+        Err(reason) => format!("absent: {reason}"),
     }
 }
 

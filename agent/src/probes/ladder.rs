@@ -28,6 +28,8 @@ pub struct HookVerdict {
 #[derive(Debug, Clone, Copy)]
 pub enum State {
     Attached(&'static Rung),
+    /// Attached, and it does not see what the daemon does before its eyes.
+    Silent(&'static Rung),
     /// What it would see, another hook sees already.
     NotNeeded,
     /// This kernel, or the configuration, has no place for any of its rungs.
@@ -55,7 +57,7 @@ impl HookVerdict {
 
     /// The hook sees nothing of what it is for, and no other does.
     pub fn is_blind(&self) -> bool {
-        matches!(self.state, State::Unsupported | State::Failed)
+        matches!(self.state, State::Unsupported | State::Failed | State::Silent(_))
     }
 
     /// `attached (tp_btf)`, `not needed`, `unsupported: fentry: …` or `failed: fentry: …`.
@@ -69,6 +71,7 @@ impl HookVerdict {
         match self.state {
             State::Attached(rung) if refused.is_empty() => format!("attached ({})", rung.name),
             State::Attached(rung) => format!("attached ({}); refused {refused}", rung.name),
+            State::Silent(rung) => format!("SILENT ({}): attached, but it does not see the canary", rung.name),
             State::NotNeeded => "not needed: another hook sees this".to_owned(),
             State::Unsupported => format!("unsupported: {refused}"),
             State::Failed => format!("failed: {refused}"),
@@ -272,7 +275,7 @@ fn attach_one(ebpf: &mut Ebpf, program: &Program, btf: &aya::Btf) -> Result<(), 
 }
 
 /// Unloading detaches; a program that was not loaded has nothing to undo.
-fn detach(ebpf: &mut Ebpf, program: &Program) {
+pub(super) fn detach(ebpf: &mut Ebpf, program: &Program) {
     fn unload<'a, P>(program: Result<&'a mut P, ProgramError>, with: fn(&mut P) -> Result<(), ProgramError>) {
         let _ = program.and_then(|program: &'a mut P| with(program));
     }

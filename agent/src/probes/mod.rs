@@ -4,6 +4,7 @@
 //! [`Probes`] detaches everything.
 
 pub mod btf;
+pub mod canary;
 pub mod decode;
 mod device;
 pub mod hooks;
@@ -93,6 +94,7 @@ pub struct Probes {
     pub verdicts: Vec<HookVerdict>,
     btf: aya::Btf,
     files: EnrolledFiles,
+    has_canary: bool,
 }
 
 /// What the kernel counted for one program on one CPU.
@@ -128,7 +130,8 @@ impl Probes {
         #[cfg(feature = "trace")]
         trace::start(&mut ebpf);
         let climbed = Ladder::new(&mut ebpf, &btf, &types, &resolved, facts, forced).climb_all();
-        let mut probes = Self { ebpf, verdicts: climbed.verdicts, btf, files: EnrolledFiles::default() };
+        let mut probes =
+            Self { ebpf, verdicts: climbed.verdicts, btf, files: EnrolledFiles::default(), has_canary: false };
         probes.control(|control| {
             control.at_return = climbed.at_return;
             control.attached = climbed.attached;
@@ -183,6 +186,29 @@ impl Probes {
                 (hook, own.filter_map(|program| misses(program.name)).sum())
             })
             .collect()
+    }
+
+    /// Takes a hook out that told what is not so: better blind, and said, than wrong.
+    pub fn disarm(&mut self, number: u32, reason: &str) -> Result<(), ProbesError> {
+        let Some(verdict) = self.verdicts.iter_mut().find(|verdict| verdict.hook.program == number) else {
+            return Ok(());
+        };
+        let Some(rung) = verdict.attached() else { return Ok(()) };
+        verdict.state = State::Failed;
+        verdict.refused.push(Refusal { rung: rung.name, by_kernel: false, reason: format!("self-test: {reason}") });
+        for program in rung.programs.iter().filter(|program| !program.attach.is_system_call_return()) {
+            ladder::detach(&mut self.ebpf, program);
+        }
+        self.control(|control| {
+            control.at_return &= !(1 << number);
+            control.attached &= !(1 << number);
+        })
+    }
+
+    /// Bits `1 << program` of the hooks that are attached.
+    pub fn attached_bits(&self) -> u32 {
+        let attached = self.verdicts.iter().filter(|verdict| verdict.attached().is_some());
+        attached.fold(0, |bits, verdict| bits | 1 << verdict.hook.program)
     }
 
     /// Changes what the programs are told.

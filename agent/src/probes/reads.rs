@@ -4,7 +4,10 @@
 //! The kernel programs add up; this reads. Figures grow from a process's first touch to its end, so nothing is lost between
 //! two readings, and a record of an interval that never arrives is made up for by the next.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use aya::maps::{HashMap as KernelMap, MapData};
 use plumbline_ebpf::{
@@ -13,7 +16,7 @@ use plumbline_ebpf::{
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::{Probes, ProbesError, decode};
+use super::{Probes, ProbesError, canary::Proof, decode};
 use crate::event::{Coverage, Event, FileKey, FileRead, Told, What};
 
 /// While a process goes on reading, its figures are told this often.
@@ -43,6 +46,7 @@ pub struct ReadsTable {
     counts: Counts,
     /// Processes that had entries and ended lately, and when.
     ended: VecDeque<(u32, u64)>,
+    canary: Arc<Proof>,
 }
 
 /// Which figures an attached hook counts.
@@ -54,7 +58,7 @@ struct Counts {
 
 impl ReadsTable {
     /// Takes the maps out; this can be done once.
-    pub(super) fn take(probes: &mut Probes) -> Result<Self, ProbesError> {
+    pub(super) fn take(probes: &mut Probes, canary: Arc<Proof>) -> Result<Self, ProbesError> {
         let attached =
             |number| probes.verdicts.iter().any(|one| one.hook.program == number && one.attached().is_some());
         let counts = Counts { reads: attached(program::FILE_READ), faults: attached(program::FILE_FAULT) };
@@ -65,6 +69,7 @@ impl ReadsTable {
             names: HashMap::new(),
             counts,
             ended: VecDeque::new(),
+            canary,
         })
     }
 
@@ -90,6 +95,7 @@ impl ReadsTable {
 
     /// What this process has taken of the file that it let go, unless that was told.
     pub fn closed(&mut self, pid: u32, start_boot_ns: u64, file: FileKey, now_boot_ns: u64) -> Option<Event> {
+        self.canary.takes_close(pid, file);
         let file = plumbline_ebpf::record::FileId { ino: file.ino, dev: file.dev, reserved: 0 };
         let key = words(&ReadKey { file, start_boot_ns, pid, reserved: 0 });
         self.tell(&key, Told::Close, now_boot_ns)
@@ -148,8 +154,12 @@ impl ReadsTable {
         if self.told.get(key).is_some_and(|(last_boot_ns, _)| *last_boot_ns == entry.last_boot_ns) {
             return None;
         }
+        let ReadKey { file, pid, .. } = ReadKey::read_from_bytes(key.as_bytes()).ok()?;
+        if self.canary.takes_reads(pid, FileKey { dev: file.dev, ino: file.ino, generation: 0 }, &entry) {
+            self.forget(key);
+            return None;
+        }
         self.told.insert(*key, (entry.last_boot_ns, now_boot_ns));
-        let ReadKey { file, .. } = ReadKey::read_from_bytes(key.as_bytes()).ok()?;
         let file = FileKey { dev: file.dev, ino: file.ino, generation: entry.watched.generation };
         let counted = |counts: bool, bytes: u64| counts.then_some(bytes);
         let read = FileRead {

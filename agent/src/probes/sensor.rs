@@ -4,7 +4,12 @@
 //! it is counted per program and CPU. Whatever is lost becomes a [`Loss`] event within [`ACCOUNT_EVERY`].
 #![expect(unsafe_code, reason = "kernel edge: the runtime must trust the ring's file descriptor")]
 
-use std::{collections::HashMap, io, sync::mpsc as std_mpsc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, mpsc as std_mpsc},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use plumbline_ebpf::program;
@@ -17,6 +22,7 @@ use tokio::{
 
 use super::{
     Counted, Probes, ProbesError,
+    canary::Proof,
     decode::{Decoded, decode},
     reads::ReadsTable,
     watch::Enrolled,
@@ -45,13 +51,15 @@ pub fn start(
     probes: &mut Probes,
     out: &mpsc::Sender<Message>,
     enrolled: &std_mpsc::Sender<Enrolled>,
+    canary: &Arc<Proof>,
     stop: &watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, ProbesError> {
     let lifecycle = probes.take_ring("LIFECYCLE")?;
     let events = probes.take_ring("EVENTS")?;
     let taken = Taken {
         held: Vec::new(),
-        reads: ReadsTable::take(probes)?,
+        reads: ReadsTable::take(probes, Arc::clone(canary))?,
+        canary: Arc::clone(canary),
         enrolled: enrolled.clone(),
         pid_namespace: pid_namespace(),
     };
@@ -69,6 +77,7 @@ struct Taken {
     held: Vec<Event>,
     reads: ReadsTable,
     enrolled: std_mpsc::Sender<Enrolled>,
+    canary: Arc<Proof>,
     /// The daemon's own, as in `/proc/self/ns/pid`.
     pid_namespace: u32,
 }
@@ -158,7 +167,7 @@ impl Taken {
 
     fn keep(&mut self, decoded: Decoded) {
         match decoded {
-            Decoded::Event(event) if self.concerns_nobody(&event) => {}
+            Decoded::Event(event) if self.canary.takes(&event) || self.concerns_nobody(&event) => {}
             Decoded::Event(mut event) => {
                 self.reads.name(&mut event);
                 self.held.push(event);
@@ -171,6 +180,7 @@ impl Taken {
                 if let (true, Some(task)) = (has_read, &event.task) {
                     self.held.extend(self.reads.exited(task.pid, task.start_boot_ns, event.boot_ns));
                 }
+                self.canary.takes(&event);
                 self.held.push(event);
             }
             Decoded::Enrolled { tid, key, path } => {

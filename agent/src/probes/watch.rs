@@ -22,7 +22,7 @@ use plumbline_ebpf::record::{FileId, WatchedFile};
 use rustix::fs::OFlags;
 use thiserror::Error;
 
-use super::{Probes, ProbesError, device, reads};
+use super::{Probes, ProbesError, canary, device, reads};
 use crate::event::FileKey;
 
 /// The most directories that can be watched: the size of the kernel map `WATCHED`.
@@ -120,7 +120,7 @@ impl Probes {
         }
         self.forget_unwatched_files(&wanted)?;
         self.watch_devices(&enrolment)?;
-        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(wanted.len() + usize::from(self.has_canary)).unwrap_or(u32::MAX);
         self.control(|control| control.watched = count)?;
         self.forget_directories()?;
         Ok(enrolment)
@@ -267,6 +267,18 @@ impl Probes {
         Ok(())
     }
 
+    /// Enrols the canary's file, which stays enrolled whatever the policies watch.
+    pub fn enrol_canary(&mut self, path: &Path, answers: &mpsc::Receiver<Enrolled>) -> Result<FileKey, EnrolError> {
+        while answers.try_recv().is_ok() {}
+        let keys = self.enrol_file(path, answers)??;
+        for key in &keys {
+            self.watch_file(*key, canary::NO_DIRECTORY)?;
+        }
+        self.has_canary = true;
+        self.control(|control| control.watched = control.watched.max(1))?;
+        keys.first().copied().ok_or(EnrolError::NoAnswer)
+    }
+
     fn watch_file(&mut self, file: FileKey, watched: FileKey) -> Result<(), ProbesError> {
         let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
         let value = WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
@@ -282,7 +294,8 @@ impl Probes {
             .filter_map(Result::ok)
             .filter(|(_, value)| {
                 let WatchedFile { watched_ino, watched_dev, .. } = zerocopy::transmute!(*value);
-                !directories.contains(&words(FileId { ino: watched_ino, dev: watched_dev, reserved: 0 }))
+                watched_ino != canary::NO_DIRECTORY.ino
+                    && !directories.contains(&words(FileId { ino: watched_ino, dev: watched_dev, reserved: 0 }))
             })
             .map(|(key, _)| key)
             .collect();
@@ -312,7 +325,7 @@ fn words<T: zerocopy::IntoBytes + zerocopy::Immutable, const N: usize>(value: T)
 
 /// Maps the first page and reads a byte of it; says whether there is one.
 #[expect(unsafe_code, reason = "mmap edge")]
-fn touch_first_page(file: &File) -> bool {
+pub(super) fn touch_first_page(file: &File) -> bool {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     if file.metadata().map_or(0, |meta| meta.len()) == 0 {
         return false;

@@ -125,6 +125,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::Start(start) => lifecycle::start(start),
         What::Stop(stop) => lifecycle::stop(stop),
         What::Hook(hook) => module_activity::body(hook),
+        What::Coverage(statement) => device_config::coverage(statement),
         What::Policies(policies) => device_config::policies(policies),
         What::Disk(disk) => log_activity::disk(disk),
         What::ClockStep(step) => log_activity::clock_step(*step),

@@ -13,9 +13,9 @@ use std::{
 use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
-        Change, ClockStep, Connect, Coverage, Disk, DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen,
-        FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Policies, Protocol, Start, Stop, Task, Told,
-        WayAround, WayKind, What,
+        Change, ClockStep, Connect, Coverage, CoverageStatement, Disk, DiskState, Event, Exec, Exit, FileChange,
+        FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Policies, Protocol, Start,
+        Stop, Task, Told, WayAround, WayKind, What,
     },
     identity::{Identity, Process},
     record::{Moment, Recorder},
@@ -45,6 +45,7 @@ fn is_recorded(what: &What) -> bool {
         | What::Start(_)
         | What::Stop(_)
         | What::Hook(_)
+        | What::Coverage(_)
         | What::Policies(_)
         | What::Disk(_)
         | What::ClockStep(_)
@@ -105,7 +106,7 @@ fn examples() -> Vec<What> {
     };
     let gap = Gap { from_unix_ns: Some(1), reboot: true, orderly: false };
     let words = vec![("a".to_owned(), "b".to_owned())];
-    let start = Start { coverage: words.clone(), previous: "new".to_owned(), keeping: words };
+    let start = Start { coverage: words.clone(), previous: "new".to_owned(), keeping: words.clone() };
     let hook = |rung: Option<&str>| Hook { name: "file_open".into(), rung: rung.map(Into::into), state: "x".into() };
     let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
     let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
@@ -133,6 +134,12 @@ fn examples() -> Vec<What> {
         What::Hook(hook(Some("tp_btf"))),
         What::Hook(hook(None)),
         What::Policies(policies),
+        What::Coverage(CoverageStatement {
+            cause: "start".into(),
+            hooks: words.clone(),
+            host: words.clone(),
+            blind: words.clone(),
+        }),
         What::Disk(disk(DiskState::Enough)),
         What::Disk(disk(DiskState::Full)),
         What::ClockStep(ClockStep { by_ns: -3_600_000_000_000 }),

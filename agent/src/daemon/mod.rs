@@ -1,12 +1,9 @@
 //! Putting the roles together. Today all of them run in one process: the sensor and the engines' scrapers as tasks, the
 //! GPU worker and the core as threads. This is the one place that decides so.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{Arc, mpsc as std_mpsc},
-    time::Duration,
-};
+mod sensor;
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use plumbline_audit::LogError;
 use plumbline_policy::{LoadError, PolicySet};
@@ -14,9 +11,9 @@ use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    task::JoinHandle,
 };
 
+use self::sensor::Sensor;
 use crate::{
     clock,
     config::Config,
@@ -28,20 +25,15 @@ use crate::{
         wall_clock::WallClock,
     },
     engines,
-    event::{Event, Hook, Start, Stop, What},
+    event::{Event, Start, Stop, What},
     gpu,
     http::{self, Node},
     identity::{World, procfs::Procfs},
     message::Message,
-    probes::{
-        HookVerdict, Probes, ProbesError,
-        kernel::KernelFacts,
-        sensor::{self, LossAccount},
-        watch::Enrolled,
-    },
+    probes::{ProbesError, sensor::account_ticker},
     series::{Point, Sample, agent, kernel},
     ship,
-    verdict::{self, WatchedPaths},
+    verdict::WatchedPaths,
 };
 
 /// Messages between the roles. The sensor waits when it is full, and the kernel's ring holds what comes meanwhile.
@@ -96,12 +88,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let store = SharedStore::default();
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
     let watched = sensor.watch(&policies);
+    sensor.self_test();
 
     let keeping = opening::keeping(&config, &opened, memory);
     let said = opening::starting(
         &opened.recovery,
         sensor.hooks(),
         Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
+        sensor.statement("start".to_owned()),
     );
     let core = Core {
         world: World::default(),
@@ -138,6 +132,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         watched: paths(&rules.borrow().watched),
     };
     publish_fixed(&store, &sensor);
+    sensor.publish_hooks(&store);
     let (node, node_seen) = watch::channel(node);
     let http =
         listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, stop.clone())));
@@ -187,8 +182,9 @@ async fn watch_over(
     store: &SharedStore,
     node: &watch::Sender<Node>,
 ) -> String {
-    let mut account = sensor::account_ticker();
+    let mut account = account_ticker();
     let mut expand = tokio::time::interval(EXPAND_EVERY);
+    let mut findings = sensor.sings();
     loop {
         let renewed = tokio::select! {
             _ = signals.terminate.recv() => return "SIGTERM".to_owned(),
@@ -196,6 +192,23 @@ async fn watch_over(
             _ = account.tick() => {
                 for loss in sensor.account(store) {
                     let _ = messages.send(Message::Event(Box::new(loss))).await;
+                }
+                continue;
+            }
+            Some(finding) = findings.recv() => {
+                let changed = match finding {
+                    Ok(finding) => sensor.heard(&finding),
+                    Err(error) => {
+                        tracing::warn!(%error, "the canary could not sing");
+                        None
+                    }
+                };
+                if let Some(statement) = changed {
+                    sensor.publish_hooks(store);
+                    node.send_modify(|node| node.coverage = sensor.coverage());
+                    let what = What::Coverage(statement);
+                    let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+                    let _ = messages.send(Message::Event(Box::new(event))).await;
                 }
                 continue;
             }
@@ -284,123 +297,6 @@ fn spawn_core(
     std::thread::Builder::new().name("core".to_owned()).spawn(run).map_err(DaemonError::System)
 }
 
-/// The sensor role, or why there is none.
-struct Sensor {
-    probes: Result<Probes, String>,
-    answers: std_mpsc::Receiver<Enrolled>,
-    drain: Option<JoinHandle<()>>,
-    watched: WatchedPaths,
-    losses: LossAccount,
-}
-
-impl Sensor {
-    fn start(
-        config: &Config,
-        messages: &mpsc::Sender<Message>,
-        stop: &watch::Receiver<bool>,
-    ) -> Result<Self, DaemonError> {
-        let (enrolled, answers) = std_mpsc::channel();
-        let started = Probes::load(&config.probes, &KernelFacts::read()).and_then(|mut probes| {
-            let drain = sensor::start(&mut probes, messages, &enrolled, stop)?;
-            Ok((probes, drain))
-        });
-        let (probes, drain) = match started {
-            Ok((probes, drain)) => (Ok(probes), Some(drain)),
-            Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
-                return Err(DaemonError::Probes(error));
-            }
-            Err(error) => (Err(chain(&error)), None),
-        };
-        match &probes {
-            Ok(probes) => {
-                for verdict in &probes.verdicts {
-                    tracing::info!(hook = verdict.hook.name, state = verdict.describe(), "hook");
-                }
-            }
-            Err(reason) => tracing::error!(reason, "no kernel program runs: file opens and connections are not seen"),
-        }
-        let blind = probes.as_ref().map_or(true, Probes::is_useless);
-        if blind && !config.gpu.enabled && !config.engines.discover && config.engines.targets.is_empty() {
-            let probes = probes.err().unwrap_or_else(|| "the kernel took no rung of any hook".to_owned());
-            return Err(DaemonError::Useless { probes });
-        }
-        Ok(Self { probes, answers, drain, watched: WatchedPaths::new(), losses: LossAccount::default() })
-    }
-
-    /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.
-    fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
-        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
-        match probes.watch(&verdict::directories(policies), &self.answers) {
-            Ok(enrolment) => {
-                for (directory, error) in &enrolment.failed {
-                    tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
-                }
-                let watched: WatchedPaths =
-                    enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect();
-                for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
-                    tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
-                }
-                self.watched = watched;
-            }
-            // What was watched before still is.
-            Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
-        }
-        self.watched.clone()
-    }
-
-    /// The last records and losses, once the drain has been told to stop.
-    async fn finish(&mut self, store: &SharedStore) -> Vec<Event> {
-        if let Some(drain) = self.drain.take() {
-            let _ = drain.await;
-        }
-        self.account(store)
-    }
-
-    fn tasks(&mut self) -> Vec<crate::event::Task> {
-        let Ok(probes) = &mut self.probes else { return Vec::new() };
-        probes.tasks().unwrap_or_else(|reason| {
-            tracing::warn!(reason, "running processes are not known from the kernel; /proc answers for them");
-            Vec::new()
-        })
-    }
-
-    /// The same, as events.
-    fn hooks(&self) -> Vec<Hook> {
-        let Ok(probes) = &self.probes else { return Vec::new() };
-        let hook = |verdict: &HookVerdict| Hook {
-            name: verdict.hook.name.to_owned(),
-            rung: verdict.attached().map(|rung| rung.name.to_owned()),
-            state: verdict.describe(),
-        };
-        probes.verdicts.iter().map(hook).collect()
-    }
-
-    /// Hooks, and how each fared.
-    fn coverage(&self) -> Vec<(String, String)> {
-        match &self.probes {
-            Ok(probes) => {
-                probes.verdicts.iter().map(|verdict| (verdict.hook.name.to_owned(), verdict.describe())).collect()
-            }
-            Err(reason) => vec![("kernel programs".to_owned(), format!("absent: {reason}"))],
-        }
-    }
-
-    /// What was lost since the last account; the counters go to the store.
-    fn account(&mut self, store: &SharedStore) -> Vec<Event> {
-        let Ok(probes) = &self.probes else { return Vec::new() };
-        let Ok(counted) = probes.counted() else { return Vec::new() };
-        let misses: Vec<(&'static str, u64)> =
-            probes.recursion_misses().into_iter().map(|(hook, misses)| (hook.name, misses)).collect();
-        let mut store = lock(store);
-        for (name, cpus) in plumbline_ebpf::program::NAMES.iter().zip(&counted) {
-            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-            let generated = cpus.iter().map(|cpu| cpu.generated).sum::<u64>() as f64;
-            store.set(Point::new(&kernel::GENERATED, &[name], generated));
-        }
-        self.losses.settle(&counted, &misses)
-    }
-}
-
 /// Values that stay as they are until the daemon ends.
 fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
     let mut store = lock(store);
@@ -408,10 +304,6 @@ fn publish_fixed(store: &SharedStore, sensor: &Sensor) {
     let now_seconds = clock::unix_ns() as f64 / 1e9;
     store.set(Point::new(&agent::START_TIME, &[], now_seconds));
     store.set(Point::new(&agent::BUILD_INFO, &[env!("CARGO_PKG_VERSION"), &opening::build_digest()], 1.0));
-    for verdict in sensor.probes.iter().flat_map(|probes| &probes.verdicts) {
-        let (rung, up) = verdict.attached().map_or(("none", 0.0), |rung| (rung.name, 1.0));
-        store.set(Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up));
-    }
     store.set(watched_directories(sensor.watched.len()));
 }
 

@@ -1,0 +1,306 @@
+//! The sensor role from the daemon's side: kernel programs, watched directories, losses, the canary, and the statement of
+//! what is seen.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc as std_mpsc},
+};
+
+use plumbline_policy::PolicySet;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+
+use super::DaemonError;
+use crate::{
+    config::Config,
+    core::{SharedStore, chain, lock},
+    event::{CoverageStatement, Event, Hook},
+    message::Message,
+    probes::{
+        HookVerdict, Probes, ProbesError, State,
+        canary::{self, Canary, Finding, PROVABLE, Proof},
+        kernel::{KernelFacts, words},
+        sensor::{self, LossAccount},
+        watch::Enrolled,
+        ways,
+    },
+    series::{Point, kernel},
+    verdict::{self, WatchedPaths},
+};
+
+/// The sensor role, or why there is none.
+pub(super) struct Sensor {
+    pub(super) probes: Result<Probes, String>,
+    answers: std_mpsc::Receiver<Enrolled>,
+    drain: Option<JoinHandle<()>>,
+    pub(super) watched: WatchedPaths,
+    losses: LossAccount,
+    facts: KernelFacts,
+    canary: Result<Arc<Canary>, String>,
+    /// Programs that the canary missed the last time.
+    missed: u32,
+    /// Records were lost since the canary sang last: its own may be among them.
+    lost_lately: bool,
+}
+
+impl Sensor {
+    pub(super) fn start(
+        config: &Config,
+        messages: &mpsc::Sender<Message>,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<Self, DaemonError> {
+        let (enrolled, answers) = std_mpsc::channel();
+        let facts = KernelFacts::read();
+        let proof = Arc::new(Proof::default());
+        let started = Probes::load(&config.probes, &facts).and_then(|mut probes| {
+            let drain = sensor::start(&mut probes, messages, &enrolled, &proof, stop)?;
+            Ok((probes, drain))
+        });
+        let (mut probes, drain) = match started {
+            Ok((probes, drain)) => (Ok(probes), Some(drain)),
+            Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
+                return Err(DaemonError::Probes(error));
+            }
+            Err(error) => (Err(chain(&error)), None),
+        };
+        match &probes {
+            Ok(probes) => {
+                for verdict in &probes.verdicts {
+                    tracing::info!(hook = verdict.hook.name, state = verdict.describe(), "hook");
+                }
+            }
+            Err(reason) => tracing::error!(reason, "no kernel program runs: file opens and connections are not seen"),
+        }
+        let blind = probes.as_ref().map_or(true, Probes::is_useless);
+        if blind && !config.gpu.enabled && !config.engines.discover && config.engines.targets.is_empty() {
+            let probes = probes.err().unwrap_or_else(|| "the kernel took no rung of any hook".to_owned());
+            return Err(DaemonError::Useless { probes });
+        }
+        let canary = match &mut probes {
+            Ok(probes) => hatch(probes, &answers, &config.state_dir, proof),
+            Err(_) => Err("there is no kernel program to prove".to_owned()),
+        };
+        if let Err(reason) = &canary {
+            tracing::warn!(reason, "the hooks are not proven: no self-test, no canary");
+        }
+        Ok(Self {
+            probes,
+            answers,
+            drain,
+            watched: WatchedPaths::new(),
+            losses: LossAccount::default(),
+            facts,
+            canary,
+            missed: 0,
+            lost_lately: false,
+        })
+    }
+
+    /// Proves every hook once; one that tells what is not so is taken out. What is silent is given a second chance.
+    pub(super) fn self_test(&mut self) {
+        for _ in 0..2 {
+            let Ok(canary) = &self.canary else { return };
+            match canary.sing(self.expected()) {
+                Ok(finding) if finding == Finding::default() => return,
+                Ok(finding) => drop(self.heard(&finding)),
+                Err(error) => {
+                    self.canary = Err(format!("it cannot sing: {error}"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What later rounds find, for as long as somebody listens.
+    pub(super) fn sings(&self) -> mpsc::Receiver<std::io::Result<Finding>> {
+        let (told, findings) = mpsc::channel(1);
+        if let (Ok(canary), expected) = (&self.canary, self.expected()) {
+            let canary = Arc::clone(canary);
+            tokio::spawn(async move {
+                let mut round = tokio::time::interval_at(tokio::time::Instant::now() + canary::EVERY, canary::EVERY);
+                round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                while !told.is_closed() {
+                    round.tick().await;
+                    let canary = Arc::clone(&canary);
+                    let Ok(finding) = tokio::task::spawn_blocking(move || canary.sing(expected)).await else { return };
+                    if told.send(finding).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        findings
+    }
+
+    /// Takes a finding in; a statement if it changes what is seen.
+    pub(super) fn heard(&mut self, finding: &Finding) -> Option<CoverageStatement> {
+        let missed_twice = finding.silent & std::mem::replace(&mut self.missed, finding.silent);
+        let uncertain = std::mem::take(&mut self.lost_lately);
+        let Ok(probes) = &mut self.probes else { return None };
+        let mut changes = Vec::new();
+        for verdict in &mut probes.verdicts {
+            let bit = 1 << verdict.hook.program;
+            match verdict.state {
+                State::Attached(rung) if missed_twice & bit != 0 && !uncertain => {
+                    verdict.state = State::Silent(rung);
+                    changes.push(format!("{} fell silent", verdict.hook.name));
+                }
+                State::Silent(rung) if finding.silent & bit == 0 => {
+                    verdict.state = State::Attached(rung);
+                    changes.push(format!("{} is heard again", verdict.hook.name));
+                }
+                _ => {}
+            }
+        }
+        for (number, why) in &finding.wrong {
+            if let Err(error) = probes.disarm(*number, why) {
+                tracing::error!(error = %chain(&error), "a hook that tells what is not so could not be taken out");
+            }
+            let name = plumbline_ebpf::program::NAMES.get(*number as usize).copied().unwrap_or("unknown");
+            changes.push(format!("{name} was taken out: {why}"));
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        let cause = changes.join("; ");
+        tracing::error!(cause, "what is seen has changed");
+        Some(self.statement(cause))
+    }
+
+    /// Hooks that ought to tell of the canary.
+    fn expected(&self) -> u32 {
+        let Ok(probes) = &self.probes else { return 0 };
+        let expected = probes.verdicts.iter().filter(|one| matches!(one.state, State::Attached(_) | State::Silent(_)));
+        expected.fold(0, |bits, verdict| bits | 1 << verdict.hook.program) & PROVABLE
+    }
+
+    /// What is seen and what is not, as of now.
+    pub(super) fn statement(&self, cause: String) -> CoverageStatement {
+        let own =
+            |rows: &[(&str, String)]| rows.iter().map(|(name, words)| ((*name).to_owned(), words.clone())).collect();
+        let mut hooks = self.coverage();
+        hooks.push(("canary".to_owned(), self.canary_in_words()));
+        let verdicts = self.probes.as_ref().map(|probes| &probes.verdicts[..]).unwrap_or_default();
+        let blind: Vec<(&str, String)> =
+            ways::blind(verdicts).map(|way| (way.name, way.otherwise.to_owned())).collect();
+        let host: Vec<(&str, String)> = self.facts.rows().iter().map(|(name, fact)| (*name, words(fact))).collect();
+        CoverageStatement { cause, hooks, host: own(&host), blind: own(&blind) }
+    }
+
+    fn canary_in_words(&self) -> String {
+        match &self.canary {
+            Ok(_) => format!("proves {} hooks every {} s", self.expected().count_ones(), canary::EVERY.as_secs()),
+            Err(reason) => format!("absent: {reason}"),
+        }
+    }
+
+    /// The hooks' verdicts go to the store.
+    pub(super) fn publish_hooks(&self, store: &SharedStore) {
+        let verdicts = self.probes.iter().flat_map(|probes| &probes.verdicts);
+        let points = verdicts.map(|verdict| {
+            let (rung, up) = match verdict.state {
+                State::Attached(rung) => (rung.name, 1.0),
+                State::Silent(rung) => (rung.name, 0.0),
+                _ => ("none", 0.0),
+            };
+            Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up)
+        });
+        let points = points.collect();
+        lock(store).replace(&kernel::HOOK_ATTACHED, points);
+    }
+
+    /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.
+    pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
+        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
+        match probes.watch(&verdict::directories(policies), &self.answers) {
+            Ok(enrolment) => {
+                for (directory, error) in &enrolment.failed {
+                    tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
+                }
+                let watched: WatchedPaths =
+                    enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect();
+                for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
+                    tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
+                }
+                self.watched = watched;
+            }
+            // What was watched before still is.
+            Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
+        }
+        self.watched.clone()
+    }
+
+    /// The last records and losses, once the drain has been told to stop.
+    pub(super) async fn finish(&mut self, store: &SharedStore) -> Vec<Event> {
+        if let Some(drain) = self.drain.take() {
+            let _ = drain.await;
+        }
+        self.account(store)
+    }
+
+    pub(super) fn tasks(&mut self) -> Vec<crate::event::Task> {
+        let Ok(probes) = &mut self.probes else { return Vec::new() };
+        probes.tasks().unwrap_or_else(|reason| {
+            tracing::warn!(reason, "running processes are not known from the kernel; /proc answers for them");
+            Vec::new()
+        })
+    }
+
+    /// The same, as events.
+    pub(super) fn hooks(&self) -> Vec<Hook> {
+        let Ok(probes) = &self.probes else { return Vec::new() };
+        let hook = |verdict: &HookVerdict| Hook {
+            name: verdict.hook.name.to_owned(),
+            rung: verdict.attached().map(|rung| rung.name.to_owned()),
+            state: verdict.describe(),
+        };
+        probes.verdicts.iter().map(hook).collect()
+    }
+
+    /// Hooks, and how each fared.
+    pub(super) fn coverage(&self) -> Vec<(String, String)> {
+        match &self.probes {
+            Ok(probes) => {
+                probes.verdicts.iter().map(|verdict| (verdict.hook.name.to_owned(), verdict.describe())).collect()
+            }
+            Err(reason) => vec![("kernel programs".to_owned(), format!("absent: {reason}"))],
+        }
+    }
+
+    /// What was lost since the last account; the counters go to the store.
+    pub(super) fn account(&mut self, store: &SharedStore) -> Vec<Event> {
+        let Ok(probes) = &mut self.probes else { return Vec::new() };
+        if let Err(error) = probes.forget_directories() {
+            tracing::warn!(error = %chain(&error), "what the programs remember of directories could not be made old");
+        }
+        let Ok(counted) = probes.counted() else { return Vec::new() };
+        let misses: Vec<(&'static str, u64)> =
+            probes.recursion_misses().into_iter().map(|(hook, misses)| (hook.name, misses)).collect();
+        let mut store = lock(store);
+        for (name, cpus) in plumbline_ebpf::program::NAMES.iter().zip(&counted) {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            let generated = cpus.iter().map(|cpu| cpu.generated).sum::<u64>() as f64;
+            store.set(Point::new(&kernel::GENERATED, &[name], generated));
+        }
+        drop(store);
+        let losses = self.losses.settle(&counted, &misses);
+        self.lost_lately |= !losses.is_empty();
+        losses
+    }
+}
+
+/// Makes the canary and enrols its file.
+fn hatch(
+    probes: &mut Probes,
+    answers: &std_mpsc::Receiver<Enrolled>,
+    directory: &Path,
+    proof: Arc<Proof>,
+) -> Result<Arc<Canary>, String> {
+    let canary = Canary::new(directory, proof).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let key = probes.enrol_canary(canary.path(), answers).map_err(|error| chain(&error))?;
+    canary.enrolled(key).map_err(|error| error.to_string())?;
+    Ok(Arc::new(canary))
+}
