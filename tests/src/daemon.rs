@@ -154,7 +154,16 @@ impl Daemon {
 
     /// Waits for a record that `wanted` accepts.
     pub fn wait_for_record(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, String> {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_for_record_within(PATIENCE, what, wanted)
+    }
+
+    pub fn wait_for_record_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value, String> {
+        let deadline = Instant::now() + patience;
         loop {
             let records = self.records()?;
             let count = records.len();

@@ -171,6 +171,7 @@ pub struct Finding {
 /// The canary itself.
 #[derive(Debug)]
 pub struct Canary {
+    file: File,
     path: PathBuf,
     tcp: TcpListener,
     udp: UdpSocket,
@@ -184,6 +185,7 @@ impl Canary {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(&[0; FILE_BYTES])?;
         Ok(Self {
+            file,
             path: fs::canonicalize(path)?,
             tcp: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
             udp: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
@@ -197,14 +199,13 @@ impl Canary {
 
     /// Its file is enrolled with this key.
     pub fn enrolled(&self, file: FileKey) -> io::Result<()> {
-        let open = File::open(&self.path)?;
         let target = Target {
             file,
             path: self.path.clone(),
             tcp: self.tcp.local_addr()?,
             udp: self.udp.local_addr()?,
-            meta: open.metadata()?,
-            honest: rustix::fs::fstatfs(&open).is_ok_and(|fs| HONEST.contains(&fs.f_type)),
+            meta: self.file.metadata()?,
+            honest: rustix::fs::fstatfs(&self.file).is_ok_and(|fs| HONEST.contains(&fs.f_type)),
         };
         *self.proof.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
         Ok(())

@@ -3,7 +3,9 @@
 //! The table makes docs/coverage.md and the coverage statement in the log; the suite `tests/src/bypass/` goes each way on
 //! each kernel and fails when this table says otherwise than what happened.
 
-use super::ladder::HookVerdict;
+use std::fmt::Write as _;
+
+use super::{hooks::HOOKS, ladder::HookVerdict};
 
 /// One way.
 #[derive(Debug)]
@@ -154,9 +156,50 @@ pub const WAYS: &[Way] = &[
     change("make a hard link", &[any("file_name")], "not seen; opens through it are"),
 ];
 
+/// `docs/coverage.md`: every way, what sees it, and what is so where that is not attached; then every hook and rung.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Coverage\n\nGenerated from the tables in `agent/src/probes/ways.rs` and `hooks.rs`; `UPDATE_EXPECT=1 cargo test -p plumbline \
+         probes::ways` writes it anew.\n\nThe suite in `tests/src/bypass/` goes these ways, on every rung, natively and on Debian's kernels \
+         5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened. `plumbline doctor` and the \
+         coverage statement in the log say which of them are seen on a given node.\n",
+    );
+    for subject in Subject::ALL {
+        // Writing to a string does not fail.
+        let _ = write!(page, "\n## {}\n\n| way | seen by | otherwise |\n|---|---|---|\n", subject.title());
+        for way in WAYS.iter().filter(|way| way.subject == subject) {
+            let seen: Vec<String> = way.seen_by.iter().map(|seen| seen.in_words()).collect();
+            let seen = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
+            let _ = writeln!(page, "| {} | {seen} | {} |", way.name, way.otherwise);
+        }
+    }
+    page.push_str("\n## Hooks\n\n| hook | sees | rung | costs | blind to |\n|---|---|---|---|---|\n");
+    for hook in HOOKS {
+        for rung in hook.rungs {
+            let _ =
+                writeln!(page, "| `{}` | {} | {} | {} | {} |", hook.name, hook.sees, rung.name, rung.cost, rung.blind);
+        }
+    }
+    page
+}
+
+impl Seen {
+    fn in_words(&self) -> String {
+        match self.rungs {
+            [] => format!("`{}`", self.hook),
+            rungs => format!("`{}` ({})", self.hook, rungs.join(", ")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_in_the_repository_is_the_tables() {
+        expect_test::expect_file!["../../../docs/coverage.md"].assert_eq(&markdown());
+    }
     use crate::probes::hooks::Hook;
 
     #[test]

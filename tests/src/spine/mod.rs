@@ -6,6 +6,7 @@ mod faults;
 mod kinds;
 mod review;
 mod ship;
+mod sight;
 mod sources;
 
 use std::{
@@ -62,6 +63,8 @@ const CHECKS: &[Check] = &[
         ship::receivers_that_misbehave_get_every_alert,
     ),
     ("a witness signs what continues, and shows a rollback", ship::a_witness_shows_a_rollback),
+    ("the log says from the start what is seen and what is not", sight::the_start_says_what_is_seen),
+    ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),
     ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),
