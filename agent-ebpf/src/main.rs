@@ -10,6 +10,8 @@ mod files;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
+mod limit;
+#[cfg(target_arch = "bpf")]
 mod path;
 #[cfg(target_arch = "bpf")]
 mod probes;

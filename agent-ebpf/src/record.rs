@@ -286,6 +286,26 @@ pub struct Control {
     pub attached: u32,
     /// Pages are `1 << page_shift` bytes.
     pub page_shift: u32,
+    /// Records of one program that one cgroup may have in a second; 0 for no limit.
+    pub records_per_second: u32,
+}
+
+/// Key of the map of rates: one cgroup, one program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct BucketKey {
+    pub cgroup_id: u64,
+    pub program: u32,
+    pub reserved: u32,
+}
+
+/// What one cgroup has told in its present second, and what was held back since the beginning.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Bucket {
+    pub window_boot_ns: u64,
+    pub suppressed: u64,
+    pub taken: u32,
     pub reserved: u32,
 }
 

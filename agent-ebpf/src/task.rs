@@ -26,15 +26,21 @@ pub fn file(descriptor: u64) -> u64 {
     read(array.wrapping_add(descriptor * 8), 0)
 }
 
+/// `kernfs_node.id` of the task's cgroup in the default (v2) hierarchy.
+#[inline(always)]
+pub fn cgroup_id(task: u64) -> u64 {
+    let css_set: u64 = read(task, off!(task_cgroups));
+    let cgroup: u64 = read(css_set, off!(css_set_dfl_cgrp));
+    let kernfs_node: u64 = read(cgroup, off!(cgroup_kn));
+    read(kernfs_node, off!(kernfs_node_id))
+}
+
 /// Fills pid, parent, credentials, cgroup, namespaces and name of `task`.
 #[inline(always)]
 pub fn describe(header: *mut Header, task: u64) {
     let leader: u64 = read(task, off!(task_group_leader));
     let parent: u64 = read(task, off!(task_real_parent));
     let cred: u64 = read(task, off!(task_cred));
-    let css_set: u64 = read(task, off!(task_cgroups));
-    let cgroup: u64 = read(css_set, off!(css_set_dfl_cgrp));
-    let kernfs_node: u64 = read(cgroup, off!(cgroup_kn));
     let nsproxy: u64 = read(task, off!(task_nsproxy));
     let mnt_ns: u64 = read(nsproxy, off!(nsproxy_mnt_ns));
     let net_ns: u64 = read(nsproxy, off!(nsproxy_net_ns));
@@ -46,7 +52,7 @@ pub fn describe(header: *mut Header, task: u64) {
         (*header).start_boot_ns = read(leader, off!(task_start_boottime));
         (*header).uid = read(cred, off!(cred_uid));
         (*header).gid = read(cred, off!(cred_gid));
-        (*header).cgroup_id = read(kernfs_node, off!(kernfs_node_id));
+        (*header).cgroup_id = cgroup_id(task);
         (*header).mnt_ns = read(mnt_ns, off!(mnt_ns_inum));
         (*header).net_ns = read(net_ns, off!(net_ns_inum));
         (*header).pid_ns = pid_namespace(task);

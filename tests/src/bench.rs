@@ -7,9 +7,15 @@ use std::{
 };
 
 use plumbline::{
-    event::{Event, What},
+    event::{Event, Loss, What},
     message::Message,
-    probes::{Counted, HookVerdict, Probes, ProbesConfig, kernel::KernelFacts, sensor, watch::Enrolled},
+    probes::{
+        Counted, HookVerdict, Probes, ProbesConfig,
+        kernel::KernelFacts,
+        loss::{Holes, LossAccount},
+        sensor::{self, Taps},
+        watch::Enrolled,
+    },
 };
 use tokio::{
     runtime::Runtime,
@@ -29,27 +35,41 @@ pub struct Bench {
     probes: Probes,
     events: mpsc::Receiver<Message>,
     answers: std_mpsc::Receiver<Enrolled>,
+    holes: Arc<Holes>,
+    account: LossAccount,
     stop: watch::Sender<bool>,
+}
+
+/// What a bench can be short of.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub ring_bytes: u32,
+    /// Length of the queue behind the rings: a short one makes the drain wait, and the ring fill.
+    pub queue: usize,
+    /// Of one cgroup; 0 for no limit.
+    pub records_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ring_bytes: 1 << 20, queue: 65_536, records_per_second: 0 }
+    }
 }
 
 /// A check's outcome: what was wrong, in words.
 pub type Outcome = Result<(), String>;
 
 impl Bench {
-    /// Loads with `file_open` and `udp_connect` on the given rungs, everything else on its best.
+    /// Loads with the given hooks on the given rungs, everything else on its best.
     pub fn start(rungs: &[(&str, &str)], ring_bytes: u32, watch_directory: Option<&Path>) -> Result<Self, String> {
-        Self::start_with_queue(rungs, ring_bytes, watch_directory, 65_536)
+        Self::start_with(rungs, Limits { ring_bytes, ..Limits::default() }, watch_directory)
     }
 
-    /// With a queue of this length behind the rings: a short one makes the drain wait, and the ring fill.
-    pub fn start_with_queue(
-        rungs: &[(&str, &str)],
-        ring_bytes: u32,
-        watch_directory: Option<&Path>,
-        queue: usize,
-    ) -> Result<Self, String> {
+    pub fn start_with(rungs: &[(&str, &str)], limits: Limits, watch_directory: Option<&Path>) -> Result<Self, String> {
+        let Limits { ring_bytes, queue, records_per_second } = limits;
         let config = ProbesConfig {
             ring_bytes,
+            records_per_second,
             rungs: rungs.iter().map(|&(hook, rung)| (hook.to_owned(), rung.to_owned())).collect(),
         };
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
@@ -57,14 +77,14 @@ impl Bench {
         let (out, events) = mpsc::channel(queue);
         let (enrolled, answers) = std_mpsc::channel();
         let (stop, stopped) = watch::channel(false);
+        let taps = Taps::new(enrolled);
+        let holes = Arc::clone(&taps.holes);
         {
             let _entered = runtime.enter();
-            drop(
-                sensor::start(&mut probes, &out, &enrolled, &Arc::default(), &stopped)
-                    .map_err(|error| error.to_string())?,
-            );
+            let started = sensor::start(&mut probes, &out, &taps, &stopped);
+            drop(started.map_err(|error| error.to_string())?);
         }
-        let mut bench = Self { runtime, probes, events, answers, stop };
+        let mut bench = Self { runtime, probes, events, answers, holes, account: LossAccount::default(), stop };
         if let Some(directory) = watch_directory {
             bench.watch(directory)?;
         }
@@ -141,6 +161,19 @@ impl Bench {
             events.push(event);
         }
         events
+    }
+
+    /// What was lost since the last call.
+    pub fn losses(&mut self) -> Result<Vec<Loss>, String> {
+        let missing = self.holes.missing();
+        let counted = self.probes.counted().map_err(|error| error.to_string())?;
+        let mut events = self.account.settle(&missing, &counted, &[]);
+        events.extend(self.probes.held_back(&mut self.account).map_err(|error| error.to_string())?);
+        let loss = |event: Event| match event.what {
+            What::Loss(loss) => Some(loss),
+            _ => None,
+        };
+        Ok(events.into_iter().filter_map(loss).collect())
     }
 
     /// The kernel's counters of one program, all CPUs together.

@@ -25,7 +25,7 @@ use plumbline::{
 use plumbline_ebpf::program;
 
 use crate::{
-    bench::{Bench, Outcome},
+    bench::{Bench, Limits, Outcome},
     bypass,
 };
 
@@ -63,12 +63,15 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     }
 }
 
+/// One hook on one rung, and no other: they would only make the start slower, by seconds in an emulated machine.
+fn only<'a>(hook: &'a str, rung: &'a Rung) -> Vec<(&'a str, &'a str)> {
+    let off = HOOKS.iter().filter(|other| other.name != hook).map(|other| (other.name, "off"));
+    off.chain([(hook, rung.name)]).collect()
+}
+
 /// Starts the bench with one hook on one rung; what the kernel refuses is skipped with its reason.
 fn on_rung(hook: &str, rung: &Rung) -> Result<Bench, Ended> {
-    // The others would only make the start slower, by seconds in an emulated machine.
-    let off = HOOKS.iter().filter(|other| other.name != hook).map(|other| (other.name, "off"));
-    let rungs: Vec<(&str, &str)> = off.chain([(hook, rung.name)]).collect();
-    let bench = Bench::start(&rungs, RING_BYTES, None).map_err(Ended::NotOk)?;
+    let bench = Bench::start(&only(hook, rung), RING_BYTES, None).map_err(Ended::NotOk)?;
     let verdict = bench.verdicts().iter().find(|verdict| verdict.hook.name == hook);
     match verdict {
         Some(verdict) if verdict.attached().is_none() => {
@@ -95,6 +98,7 @@ fn files(rung: &Rung, scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     let scratch = files.scratch.clone();
     drop(files);
     tell("every open is received or counted as lost", every_open_is_accounted_for(rung, &scratch));
+    tell("a flood of one cgroup is held back, counted and told", a_flood_is_held_back(rung, &scratch));
 }
 
 fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn FnMut(&str, Ended)) {
@@ -238,9 +242,11 @@ fn every_open_is_accounted_for(rung: &Rung, scratch: &Path) -> Outcome {
     let path = directory.join("flood");
     fs::write(&path, b"x").map_err(|error| error.to_string())?;
     // One page holds a dozen records and nobody takes them: most of the flood is lost, and all of that is counted.
-    let mut bench = Bench::start_with_queue(&[("file_open", rung.name)], 4096, Some(&directory), 1)?;
+    let limits = Limits { ring_bytes: 4096, queue: 1, ..Limits::default() };
+    let mut bench = Bench::start_with(&only("file_open", rung), limits, Some(&directory))?;
     bench.drain();
     let before = bench.counted(program::FILE_OPEN)?;
+    bench.losses()?;
     for _ in 0..OPENS {
         let _file = File::open(&path).map_err(|error| error.to_string())?;
     }
@@ -249,7 +255,35 @@ fn every_open_is_accounted_for(rung: &Rung, scratch: &Path) -> Outcome {
     let (generated, lost) = (after.generated - before.generated, after.ring_full - before.ring_full);
     same("generated", &generated, &OPENS)?;
     same("some were lost", &(lost > 0), &true)?;
-    same("received and lost", &(received + lost), &OPENS)
+    same("received and lost", &(received + lost), &OPENS)?;
+    let losses = bench.losses()?;
+    let of = |place: &str| losses.iter().filter(|loss| loss.place == place).map(|loss| loss.count).sum::<u64>();
+    same("told as lost", &of("ring"), &lost)?;
+    // The numbers of the records tell of the same holes.
+    same("holes that nothing explains", &of("sequence"), &0)
+}
+
+fn a_flood_is_held_back(rung: &Rung, scratch: &Path) -> Outcome {
+    const OPENS: u64 = 1_000;
+    let directory = scratch.join("models");
+    let path = directory.join("flood");
+    fs::write(&path, b"x").map_err(|error| error.to_string())?;
+    let limits = Limits { records_per_second: 50, ..Limits::default() };
+    let mut bench = Bench::start_with(&only("file_open", rung), limits, Some(&directory))?;
+    bench.drain();
+    bench.losses()?;
+    for _ in 0..OPENS {
+        let _file = File::open(&path).map_err(|error| error.to_string())?;
+    }
+    let events = bench.drain();
+    let received = events.iter().filter(|event| own_open(event).is_some()).count() as u64;
+    let losses = bench.losses()?;
+    let held_back: u64 = losses.iter().filter(|loss| loss.place == "rate").map(|loss| loss.count).sum();
+    same("received and held back", &(received + held_back), &OPENS)?;
+    same("some were received", &(received >= 50), &true)?;
+    same("some were held back", &(held_back > 0), &true)?;
+    let cgroup_id = events.iter().find_map(own_open).map(|(task, _)| task.cgroup_id);
+    same("the cgroup is named", &losses.iter().all(|loss| loss.place != "rate" || loss.cgroup_id == cgroup_id), &true)
 }
 
 fn every_hook_attached(bench: &Bench) -> Outcome {

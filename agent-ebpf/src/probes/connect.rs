@@ -17,7 +17,7 @@ use plumbline_ebpf::{
 use crate::{
     emit::{self, Lane},
     kernel::{off, read, read_into},
-    task,
+    limit, task,
 };
 
 const AF_INET: u16 = 2;
@@ -45,7 +45,7 @@ pub fn tcp_connect_raw_tp(ctx: RawTracePointContext) -> i32 {
 fn observe_state(sock: u64, new_state: i32) {
     // sk_protocol is 16 bits wide since 5.6, 8 before; the mask serves both.
     let protocol = u32::from(read::<u16>(sock, off!(sock_protocol)) & 0xff);
-    if new_state != TCP_SYN_SENT || protocol != IPPROTO_TCP {
+    if new_state != TCP_SYN_SENT || protocol != IPPROTO_TCP || !limit::admits(program::TCP_CONNECT) {
         return;
     }
     emit::record(Lane::Events, program::TCP_CONNECT, |record: *mut Connect| {
@@ -133,6 +133,9 @@ fn observe_socket(socket: u64, sockaddr: u64) {
 /// `port` and `address` in network byte order.
 #[inline(always)]
 fn emit_udp(family: u16, port: u16, address: [u32; 4]) {
+    if !limit::admits(program::UDP_CONNECT) {
+        return;
+    }
     emit::record(Lane::Events, program::UDP_CONNECT, |record: *mut Connect| {
         // SAFETY: a ring reservation of this size; the address field is 8-byte aligned.
         unsafe {

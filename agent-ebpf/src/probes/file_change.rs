@@ -20,7 +20,7 @@ use crate::{
     emit::{self, Lane, Slot},
     files,
     kernel::{off, read},
-    path, task,
+    limit, path, task,
 };
 
 /// include/uapi/asm-generic/mman-common.h
@@ -128,6 +128,9 @@ pub fn tell(slot: Slot, program: u32, how: u32, inode: u64, mnt: u64, dentry: u6
     let id = files::id(inode);
     let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
     if !files::is_watched(inode, &id, &mut watch) {
+        return;
+    }
+    if !limit::admits(program) {
         return;
     }
     let Some(scratch) = emit::scratch::<FileChange>(slot) else { return };

@@ -15,7 +15,7 @@ use crate::{
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
     kernel::{off, read, trace},
-    path, task,
+    limit, path, task,
 };
 
 /// `O_PATH` opens cannot read.
@@ -71,6 +71,9 @@ pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
         {
             return false;
         }
+    }
+    if !enrolling && !limit::admits(program::FILE_OPEN) {
+        return true;
     }
     let Some(scratch) = emit::scratch::<FileOpen>(slot) else { return false };
     // SAFETY: a slot of this program on this CPU.

@@ -93,7 +93,7 @@ impl Custody {
     }
 
     fn count(&mut self, what: &str) {
-        self.to_declare(Loss { place: LOG_PLACE, what: what.to_owned(), cpu: None, count: 1 });
+        self.to_declare(Loss { place: LOG_PLACE, what: what.to_owned(), cpu: None, cgroup_id: None, count: 1 });
         lock(&self.store).add(&kernel::LOST, &[LOG_PLACE, what], 1.0);
     }
 
@@ -109,7 +109,7 @@ impl Custody {
             return Vec::new();
         }
         let losses = std::mem::take(&mut self.undeclared).into_iter();
-        losses.map(|((place, what, cpu), count)| Loss { place, what, cpu, count }).collect()
+        losses.map(|((place, what, cpu), count)| Loss { place, what, cpu, cgroup_id: None, count }).collect()
     }
 
     /// While there is no room, events are counted only; while it is critical, the least severe if so configured.

@@ -30,7 +30,7 @@ use crate::{
     http::{self, Node},
     identity::{World, procfs::Procfs},
     message::Message,
-    probes::{ProbesError, sensor::account_ticker},
+    probes::{ProbesError, loss::account_ticker},
     series::{Point, Sample, agent, kernel},
     ship,
     verdict::WatchedPaths,

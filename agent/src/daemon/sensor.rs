@@ -23,7 +23,8 @@ use crate::{
         HookVerdict, Probes, ProbesError, State,
         canary::{self, Canary, Finding, PROVABLE, Proof},
         kernel::{KernelFacts, words},
-        sensor::{self, LossAccount},
+        loss::{Holes, LossAccount},
+        sensor::{self, Taps},
         watch::Enrolled,
         ways,
     },
@@ -38,6 +39,7 @@ pub(super) struct Sensor {
     drain: Option<JoinHandle<()>>,
     pub(super) watched: WatchedPaths,
     losses: LossAccount,
+    holes: Arc<Holes>,
     facts: KernelFacts,
     canary: Result<Arc<Canary>, String>,
     /// Programs that the canary missed the last time.
@@ -54,9 +56,9 @@ impl Sensor {
     ) -> Result<Self, DaemonError> {
         let (enrolled, answers) = std_mpsc::channel();
         let facts = KernelFacts::read();
-        let proof = Arc::new(Proof::default());
+        let taps = Taps::new(enrolled);
         let started = Probes::load(&config.probes, &facts).and_then(|mut probes| {
-            let drain = sensor::start(&mut probes, messages, &enrolled, &proof, stop)?;
+            let drain = sensor::start(&mut probes, messages, &taps, stop)?;
             Ok((probes, drain))
         });
         let (mut probes, drain) = match started {
@@ -80,7 +82,7 @@ impl Sensor {
             return Err(DaemonError::Useless { probes });
         }
         let canary = match &mut probes {
-            Ok(probes) => hatch(probes, &answers, &config.state_dir, proof),
+            Ok(probes) => hatch(probes, &answers, &config.state_dir, Arc::clone(&taps.canary)),
             Err(_) => Err("there is no kernel program to prove".to_owned()),
         };
         if let Err(reason) = &canary {
@@ -92,6 +94,7 @@ impl Sensor {
             drain,
             watched: WatchedPaths::new(),
             losses: LossAccount::default(),
+            holes: taps.holes,
             facts,
             canary,
             missed: 0,
@@ -276,6 +279,7 @@ impl Sensor {
         if let Err(error) = probes.forget_directories() {
             tracing::warn!(error = %chain(&error), "what the programs remember of directories could not be made old");
         }
+        let missing = self.holes.missing();
         let Ok(counted) = probes.counted() else { return Vec::new() };
         let misses: Vec<(&'static str, u64)> =
             probes.recursion_misses().into_iter().map(|(hook, misses)| (hook.name, misses)).collect();
@@ -286,7 +290,11 @@ impl Sensor {
             store.set(Point::new(&kernel::GENERATED, &[name], generated));
         }
         drop(store);
-        let losses = self.losses.settle(&counted, &misses);
+        let mut losses = self.losses.settle(&missing, &counted, &misses);
+        match probes.held_back(&mut self.losses) {
+            Ok(held_back) => losses.extend(held_back),
+            Err(error) => tracing::warn!(error = %chain(&error), "what rates held back could not be read"),
+        }
         self.lost_lately |= !losses.is_empty();
         losses
     }

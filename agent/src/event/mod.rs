@@ -144,11 +144,13 @@ pub struct Exit {
 /// Records that were generated and never reached the log: the hole, declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// Where: `ring`, `recursion`, `decode`, `log`.
+    /// Where: `ring`, `table`, `rate`, `recursion`, `sequence`, `decode`, `log`.
     pub place: &'static str,
     /// The kernel program or queue that lost them.
     pub what: String,
     pub cpu: Option<u32>,
+    /// The cgroup whose records were held back, where it was one's.
+    pub cgroup_id: Option<u64>,
     pub count: u64,
 }
 

@@ -51,10 +51,14 @@ const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 
-/// Decodes one record.
-pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+/// Decodes one record, and says where it stands among those of its program on its CPU.
+pub fn decode(bytes: &[u8]) -> Result<(Origin, Decoded), DecodeError> {
+    let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
+    Ok((origin(header), body(header, bytes)?))
+}
+
+fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let short = || DecodeError::Short(bytes.len());
-    let (header, _) = Header::ref_from_prefix(bytes).map_err(|_| short())?;
     let what = match header.kind {
         record::KIND_FILE_OPEN | record::KIND_ENROL => {
             let (open, tail) = record::FileOpen::ref_from_prefix(bytes).map_err(|_| short())?;
@@ -132,13 +136,12 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded::Event(event(header, what)))
 }
 
+fn origin(header: &Header) -> Origin {
+    Origin { program: header.program, cpu: header.cpu, sequence: header.sequence }
+}
+
 fn event(header: &Header, what: What) -> Event {
-    Event {
-        boot_ns: header.boot_ns,
-        origin: Some(Origin { program: header.program, cpu: header.cpu, sequence: header.sequence }),
-        task: Some(task(header)),
-        what,
-    }
+    Event { boot_ns: header.boot_ns, origin: Some(origin(header)), task: Some(task(header)), what }
 }
 
 /// What an open that is not one of a watched file opens.
@@ -218,7 +221,7 @@ mod tests {
         record.protocol = protocol;
         record.port = 443;
         record.address = address;
-        decode(record.as_bytes())
+        decode(record.as_bytes()).map(|(_, decoded)| decoded)
     }
 
     #[test]
@@ -241,6 +244,7 @@ mod tests {
     #[test]
     fn what_cannot_be_named_is_an_error() {
         assert_eq!(connect(1, 6, [0; 16]), Err(DecodeError::Address(1, 6)));
+        let decode = |bytes: &[u8]| decode(bytes).map(|(_, decoded)| decoded);
         assert_eq!(decode(&[0; 40]), Err(DecodeError::Short(40)));
         assert_eq!(decode(&[0; 96]), Err(DecodeError::Kind(0)));
     }
@@ -250,7 +254,7 @@ mod tests {
         let mut open = record::FileOpen::new_zeroed();
         open.header.kind = record::KIND_FILE_OPEN;
         open.path_bytes = 1;
-        assert_eq!(decode(open.as_bytes()), Err(DecodeError::Short(160)));
+        assert_eq!(decode(open.as_bytes()).err(), Some(DecodeError::Short(160)));
     }
 
     proptest! {

@@ -10,6 +10,7 @@ mod device;
 pub mod hooks;
 pub mod kernel;
 mod ladder;
+pub mod loss;
 pub mod ntp;
 mod offsets;
 pub mod reads;
@@ -49,17 +50,22 @@ pub struct ProbesConfig {
     pub ring_bytes: u32,
     /// Rungs to use instead of the best that works, by hook: `file_open: tp_btf`, or `off`.
     pub rungs: BTreeMap<String, String>,
+    /// Records of one kind that one cgroup may have in a second; beyond, they are counted and told as lost. 0 for no limit.
+    pub records_per_second: u32,
 }
 
 /// 4 MiB hold about 20,000 opens with their paths: a second of a busy loader, while the log waits for its disk.
 const DEFAULT_RING_BYTES: u32 = 4 << 20;
+
+/// A third of what one core of a small server drafts and signs in a second.
+const DEFAULT_RECORDS_PER_SECOND: u32 = 10_000;
 
 /// One page.
 const MIN_RING_BYTES: u32 = 4096;
 
 impl Default for ProbesConfig {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, rungs: BTreeMap::new() }
+        Self { ring_bytes: DEFAULT_RING_BYTES, rungs: BTreeMap::new(), records_per_second: DEFAULT_RECORDS_PER_SECOND }
     }
 }
 
@@ -135,6 +141,7 @@ impl Probes {
         probes.control(|control| {
             control.at_return = climbed.at_return;
             control.attached = climbed.attached;
+            control.records_per_second = config.records_per_second;
             control.page_shift = rustix::param::page_size().trailing_zeros();
         })?;
         Ok(probes)

@@ -1,18 +1,16 @@
 //! The sensor role: drains the rings and accounts for what was lost on the way.
 //!
 //! A full channel to the core makes the drain wait, so that loss happens in one place only, the kernel's ring, where
-//! it is counted per program and CPU. Whatever is lost becomes a [`Loss`] event within [`ACCOUNT_EVERY`].
+//! it is counted per program and CPU (`loss`).
 #![expect(unsafe_code, reason = "kernel edge: the runtime must trust the ring's file descriptor")]
 
 use std::{
-    collections::HashMap,
     io,
     sync::{Arc, mpsc as std_mpsc},
     time::Duration,
 };
 
 use aya::maps::{MapData, RingBuf};
-use plumbline_ebpf::program;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, watch},
@@ -21,21 +19,19 @@ use tokio::{
 };
 
 use super::{
-    Counted, Probes, ProbesError,
+    Probes, ProbesError,
     canary::Proof,
     decode::{Decoded, decode},
+    loss::{Holes, lost},
     reads::ReadsTable,
     watch::Enrolled,
 };
 use crate::{
     clock,
-    event::{Event, Loss, What},
+    event::{Event, What},
     identity::procfs::{Processes as _, Procfs},
     message::Message,
 };
-
-/// How often losses are looked for.
-pub const ACCOUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// Records taken from each ring at a time: bounds what is held here.
 const BATCH: usize = 4096;
@@ -46,23 +42,32 @@ const SETTLE: Duration = Duration::from_millis(1);
 /// How often the table of reads is looked through for what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Where the sensor tells what is not for the core.
+#[derive(Debug, Clone)]
+pub struct Taps {
+    /// Answers to the daemon's own enrolling opens.
+    pub enrolled: std_mpsc::Sender<Enrolled>,
+    pub canary: Arc<Proof>,
+    pub holes: Arc<Holes>,
+}
+
+impl Taps {
+    pub fn new(enrolled: std_mpsc::Sender<Enrolled>) -> Self {
+        Self { enrolled, canary: Arc::default(), holes: Arc::default() }
+    }
+}
+
 /// Drains both rings until `stop` turns true; the task ends when all that was in them then is handed over.
 pub fn start(
     probes: &mut Probes,
     out: &mpsc::Sender<Message>,
-    enrolled: &std_mpsc::Sender<Enrolled>,
-    canary: &Arc<Proof>,
+    taps: &Taps,
     stop: &watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, ProbesError> {
     let lifecycle = probes.take_ring("LIFECYCLE")?;
     let events = probes.take_ring("EVENTS")?;
-    let taken = Taken {
-        held: Vec::new(),
-        reads: ReadsTable::take(probes, Arc::clone(canary))?,
-        canary: Arc::clone(canary),
-        enrolled: enrolled.clone(),
-        pid_namespace: pid_namespace(),
-    };
+    let reads = ReadsTable::take(probes, Arc::clone(&taps.canary))?;
+    let taken = Taken { held: Vec::new(), reads, taps: taps.clone(), pid_namespace: pid_namespace() };
     let (out, stop) = (out.clone(), stop.clone());
     Ok(tokio::spawn(async move {
         if let Err(error) = drain(lifecycle, events, taken, &out, stop).await {
@@ -76,8 +81,7 @@ pub fn start(
 struct Taken {
     held: Vec<Event>,
     reads: ReadsTable,
-    enrolled: std_mpsc::Sender<Enrolled>,
-    canary: Arc<Proof>,
+    taps: Taps,
     /// The daemon's own, as in `/proc/self/ns/pid`.
     pid_namespace: u32,
 }
@@ -155,10 +159,13 @@ impl Taken {
         for _ in 0..BATCH {
             let Some(item) = ring.next() else { return true };
             match decode(&item) {
-                Ok(decoded) => self.keep(decoded),
+                Ok((origin, decoded)) => {
+                    self.taps.holes.saw(origin);
+                    self.keep(decoded);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a kernel record could not be decoded");
-                    self.held.push(lost("decode", error.to_string(), None, 1));
+                    self.held.push(lost("decode", error.to_string(), None, None, 1));
                 }
             }
         }
@@ -167,7 +174,7 @@ impl Taken {
 
     fn keep(&mut self, decoded: Decoded) {
         match decoded {
-            Decoded::Event(event) if self.canary.takes(&event) || self.concerns_nobody(&event) => {}
+            Decoded::Event(event) if self.taps.canary.takes(&event) || self.concerns_nobody(&event) => {}
             Decoded::Event(mut event) => {
                 self.reads.name(&mut event);
                 self.held.push(event);
@@ -180,7 +187,7 @@ impl Taken {
                 if let (true, Some(task)) = (has_read, &event.task) {
                     self.held.extend(self.reads.exited(task.pid, task.start_boot_ns, event.boot_ns));
                 }
-                self.canary.takes(&event);
+                self.taps.canary.takes(&event);
                 self.held.push(event);
             }
             Decoded::Enrolled { tid, key, path } => {
@@ -189,7 +196,7 @@ impl Taken {
                     self.reads.found(key, path.clone());
                 }
                 // The receiver lives as long as the daemon; without it nobody asks.
-                let _ = self.enrolled.send(Enrolled { tid, key, path });
+                let _ = self.taps.enrolled.send(Enrolled { tid, key, path });
             }
         }
     }
@@ -213,77 +220,5 @@ impl Taken {
         let proc = Procfs::default();
         let is_alive = |pid, start_boot_ns| proc.look(pid, start_boot_ns).is_some();
         self.held.extend(self.reads.due(clock::boot_ns(), is_alive));
-    }
-}
-
-/// Turns the kernel's growing counters into loss events.
-#[derive(Debug, Default)]
-pub struct LossAccount {
-    ring_full: HashMap<(usize, usize), u64>,
-    table_full: HashMap<(usize, usize), u64>,
-    recursion: HashMap<&'static str, u64>,
-}
-
-impl LossAccount {
-    /// What was lost since the last call.
-    pub fn settle(&mut self, counted: &[Vec<Counted>], recursion: &[(&'static str, u64)]) -> Vec<Event> {
-        let mut events = Vec::new();
-        for (number, cpus) in counted.iter().enumerate() {
-            for (cpu, counted) in cpus.iter().enumerate() {
-                let at = (number, cpu);
-                let places = [
-                    ("ring", counted.ring_full, &mut self.ring_full),
-                    ("table", counted.table_full, &mut self.table_full),
-                ];
-                for (place, now, told) in places {
-                    let before = told.insert(at, now).unwrap_or(0);
-                    if now > before {
-                        let cpu = u32::try_from(cpu).ok();
-                        events.push(lost(place, program::NAMES[number].to_owned(), cpu, now - before));
-                    }
-                }
-            }
-        }
-        for &(name, misses) in recursion {
-            let before = self.recursion.insert(name, misses).unwrap_or(0);
-            if misses > before {
-                events.push(lost("recursion", name.to_owned(), None, misses - before));
-            }
-        }
-        events
-    }
-}
-
-fn lost(place: &'static str, what: String, cpu: Option<u32>, count: u64) -> Event {
-    Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Loss(Loss { place, what, cpu, count }) }
-}
-
-/// A ticker for [`LossAccount::settle`].
-pub fn account_ticker() -> tokio::time::Interval {
-    let mut ticker = tokio::time::interval(ACCOUNT_EVERY);
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticker
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counted(ring_full: u64) -> Vec<Vec<Counted>> {
-        vec![vec![Counted::default(), Counted { generated: 100, ring_full, table_full: 0 }]]
-    }
-
-    #[test]
-    fn only_what_was_lost_since_the_last_account_is_told() {
-        let mut account = LossAccount::default();
-        let told = |events: Vec<Event>| match events.as_slice() {
-            [] => None,
-            [Event { what: What::Loss(loss), .. }] => Some((loss.what.clone(), loss.cpu, loss.count)),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(told(account.settle(&counted(3), &[])), Some(("file_open".into(), Some(1), 3)));
-        assert_eq!(told(account.settle(&counted(3), &[])), None);
-        assert_eq!(told(account.settle(&counted(5), &[("exec", 0)])), Some(("file_open".into(), Some(1), 2)));
-        assert_eq!(told(account.settle(&counted(5), &[("exec", 2)])), Some(("exec".into(), None, 2)));
     }
 }

@@ -20,6 +20,9 @@ pub fn loss(loss: &Loss) -> Body {
     if let Some(cpu) = loss.cpu {
         own.insert("cpu".into(), cpu.into());
     }
+    if let Some(cgroup_id) = loss.cgroup_id {
+        own.insert("cgroup_id".into(), cgroup_id.into());
+    }
     let message = format!("{} events of {} were lost ({})", loss.count, loss.what, loss.place);
     Body { severity_id: MEDIUM, ..body(ACTIVITY_OTHER, "Loss", message, own) }
 }

@@ -127,7 +127,7 @@ fn examples() -> Vec<What> {
         What::Exec(Exec { exe: hostile }),
         What::Fork(Fork { child_pid: 2, child_start_boot_ns: 3 }),
         What::Exit(Exit { code: -9 }),
-        What::Loss(Loss { place: "ring", what: "file_open".into(), cpu: Some(1), count: 12 }),
+        What::Loss(Loss { place: "ring", what: "file_open".into(), cpu: Some(1), cgroup_id: Some(7), count: 12 }),
         What::Gap(gap),
         What::Start(start),
         What::Stop(Stop { reason: "SIGTERM".into() }),
