@@ -119,6 +119,13 @@ pub fn count_table_full(program: u32) {
 /// Fills the header of a record that is due now.
 #[inline(always)]
 pub fn stamp(header: *mut Header, kind: u32, program: u32, task: u64) {
+    number(header, kind, program);
+    task::describe(header, task);
+}
+
+/// The same of a header that tells of its task already.
+#[inline(always)]
+pub fn number(header: *mut Header, kind: u32, program: u32) {
     let sequence = next_sequence(program);
     // SAFETY: `header` points into a ring reservation or a map value of the caller.
     unsafe {
@@ -129,7 +136,6 @@ pub fn stamp(header: *mut Header, kind: u32, program: u32, task: u64) {
         (*header).sequence = sequence;
         (*header).boot_ns = bpf_ktime_get_boot_ns();
     }
-    task::describe(header, task);
 }
 
 /// Writes one record of fixed size: `fill` gets the reservation.

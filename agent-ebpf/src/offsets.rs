@@ -142,7 +142,12 @@ offsets! {
     sock_daddr6: Socket [("sock", "__sk_common.skc_v6_daddr")];
     sock_dport: Socket [("sock", "__sk_common.skc_dport")];
     sock_protocol: Socket [("sock", "sk_protocol")];
+    sock_err: Socket [("sock", "sk_err")];
     socket_sk: Socket [("socket", "sk")];
+    msghdr_name: Socket [("msghdr", "msg_name")];
+    tcp_bytes_sent: Socket [("tcp_sock", "bytes_sent")];
+    tcp_bytes_retrans: Socket [("tcp_sock", "bytes_retrans")];
+    tcp_bytes_received: Socket [("tcp_sock", "bytes_received")];
 
     binprm_file: Exec [("linux_binprm", "file")];
     task_exit_code: Exit [("task_struct", "exit_code")];

@@ -15,9 +15,12 @@ pub const FILE_CHANGE: u32 = 9;
 pub const FILE_NAME: u32 = 10;
 pub const IO_URING: u32 = 11;
 pub const MEMORY: u32 = 12;
+pub const UDP_SEND: u32 = 13;
+pub const SOCKET_SEND: u32 = 14;
+pub const SOCKET_OPEN: u32 = 15;
 
 /// How many there are.
-pub const COUNT: u32 = 13;
+pub const COUNT: u32 = 16;
 
 /// Names as they appear in series labels and records, by number.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -34,4 +37,7 @@ pub const NAMES: [&str; COUNT as usize] = [
     "file_name",
     "io_uring",
     "memory",
+    "udp_send",
+    "socket_send",
+    "socket_open",
 ];

@@ -26,6 +26,11 @@ pub const KIND_FILE_CHANGE: u32 = 9;
 /// `Header::kind` of [`MemoryAccess`].
 pub const KIND_MEMORY: u32 = 10;
 
+/// `Header::kind` of [`ConnectEnd`].
+pub const KIND_CONNECT_END: u32 = 11;
+/// `Header::kind` of [`SocketOpen`].
+pub const KIND_SOCKET_OPEN: u32 = 12;
+
 /// Bytes of `task_struct.comm` (`TASK_COMM_LEN` in include/linux/sched.h).
 pub const COMM_BYTES: usize = 16;
 /// The longest path a record carries; a longer one sets [`PATH_TRUNCATED`].
@@ -95,7 +100,14 @@ pub struct FileOpen {
     pub reserved: u32,
 }
 
-/// A task set out to connect. 120 bytes.
+/// `Connect::how`: a TCP connection begins, or a UDP socket is connected.
+pub const CONNECT_BEGIN: u32 = 0;
+/// Datagrams are sent to a destination that each of them names.
+pub const CONNECT_DATAGRAM: u32 = 1;
+/// The process sends over a connection that another one began.
+pub const CONNECT_INHERITED: u32 = 2;
+
+/// A task set out to connect, or to send. 128 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Connect {
@@ -108,6 +120,41 @@ pub struct Connect {
     pub protocol: u32,
     /// Network byte order; IPv4 in the first four bytes.
     pub address: [u8; 16],
+    pub how: u32,
+    pub reserved: u32,
+}
+
+/// A TCP connection ended, or did not come about; `header` is the task that began it. 160 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ConnectEnd {
+    pub header: Header,
+    pub family: u16,
+    pub port: u16,
+    pub protocol: u32,
+    pub address: [u8; 16],
+    /// `sock.sk_err`, an errno; 0 for an orderly end.
+    pub error: u32,
+    pub reserved: u32,
+    pub begin_boot_ns: u64,
+    /// 0 when it never was.
+    pub established_boot_ns: u64,
+    /// Retransmissions not counted.
+    pub bytes_sent: u64,
+    /// The end of the stream may count as one.
+    pub bytes_received: u64,
+}
+
+/// A socket was made whose traffic no hook sees. 112 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SocketOpen {
+    pub header: Header,
+    /// `AF_*`, `SOCK_*` and `IPPROTO_*`, as in `socket(2)`.
+    pub family: u32,
+    pub kind: u32,
+    pub protocol: u32,
+    pub reserved: u32,
 }
 
 /// A new program runs. 112 bytes, then the path of the file that runs, as in [`FileOpen`].
@@ -324,12 +371,14 @@ pub struct Counters {
 const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
-    assert!(size_of::<Connect>() == 120);
+    assert!(size_of::<Connect>() == 128);
     assert!(size_of::<Exec>() == 112);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);
     assert!(size_of::<FileChange>() == 144);
+    assert!(size_of::<ConnectEnd>() == 160);
+    assert!(size_of::<SocketOpen>() == 112);
     assert!(size_of::<ReadKey>() == 32);
     assert!(size_of::<Reads>() == 664);
 };

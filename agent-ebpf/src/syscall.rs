@@ -19,6 +19,7 @@ pub mod number {
     pub const READV: u64 = 19;
     pub const WRITEV: u64 = 20;
     pub const SENDFILE: u64 = 40;
+    pub const SOCKET: u64 = 41;
     pub const FTRUNCATE: u64 = 77;
     pub const RENAME: u64 = 82;
     pub const CREAT: u64 = 85;
@@ -58,6 +59,7 @@ pub mod number {
     pub const READV: u64 = 65;
     pub const WRITEV: u64 = 66;
     pub const SENDFILE: u64 = 71;
+    pub const SOCKET: u64 = 198;
     pub const FTRUNCATE: u64 = 46;
     pub const RENAME: u64 = NONE + 1;
     pub const CREAT: u64 = NONE + 2;

@@ -80,7 +80,8 @@ impl<P: Processes> Core<P> {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
-        for one in verdict.map(Verdict::matched).unwrap_or_default() {
+        let matched = verdict.filter(|_| !event.what.is_sequel()).map(Verdict::matched);
+        for one in matched.unwrap_or_default() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
         }

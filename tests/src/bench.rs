@@ -11,7 +11,6 @@ use plumbline::{
     message::Message,
     probes::{
         Counted, HookVerdict, Probes, ProbesConfig,
-        kernel::KernelFacts,
         loss::{Holes, LossAccount},
         sensor::{self, Taps},
         watch::Enrolled,
@@ -73,7 +72,7 @@ impl Bench {
             rungs: rungs.iter().map(|&(hook, rung)| (hook.to_owned(), rung.to_owned())).collect(),
         };
         let runtime = Runtime::new().map_err(|error| error.to_string())?;
-        let mut probes = Probes::load(&config, &KernelFacts::read()).map_err(|error| format!("{error:?}"))?;
+        let mut probes = Probes::load(&config).map_err(|error| format!("{error:?}"))?;
         let (out, events) = mpsc::channel(queue);
         let (enrolled, answers) = std_mpsc::channel();
         let (stop, stopped) = watch::channel(false);

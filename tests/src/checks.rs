@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::{
         ffi::OsStrExt as _,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use plumbline::{
-    event::{Connect, Event, FileOpen, Protocol, Task, What},
+    event::{self, Connect, ConnectHow, Event, FileOpen, Protocol, Task, What},
     identity::procfs::{Processes as _, Procfs},
     probes::{
         HookVerdict,
@@ -115,6 +116,7 @@ fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn
     tell("a tcp connection over ipv6 is told", tcp(&mut bench, Ipv6Addr::LOCALHOST.into()));
     tell("a v4-mapped ipv6 connection is told as ipv4", v4_mapped(&mut bench));
     tell("a refused connection is told too", refused(&mut bench));
+    tell("the end of a connection tells its outcome and the bytes each way", bytes_each_way(&mut bench));
     tell("fork, exec and exit are told with lineage", life_of_a_process(&mut bench));
     tell("the iterator finds this process", iterator(&mut bench));
 }
@@ -317,6 +319,29 @@ fn v4_mapped(bench: &mut Bench) -> Outcome {
     expect_connect(bench, Protocol::Tcp, to)
 }
 
+fn bytes_each_way(bench: &mut Bench) -> Outcome {
+    let text = |error: std::io::Error| error.to_string();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
+    let to = listener.local_addr().map_err(text)?;
+    let mut ours = TcpStream::connect(to).map_err(text)?;
+    let (mut theirs, _) = listener.accept().map_err(text)?;
+    ours.write_all(&[1; 1000]).map_err(text)?;
+    theirs.read_exact(&mut [0; 1000]).map_err(text)?;
+    theirs.write_all(&[2; 500]).map_err(text)?;
+    ours.read_exact(&mut [0; 500]).map_err(text)?;
+    // Both ends, so that nothing waits for the other.
+    drop(theirs);
+    drop(ours);
+    let end = bench.expect("the end", |event| match (&event.what, &event.task) {
+        (What::ConnectEnd(end), Some(task)) if end.port == to.port() && is_me(task) => Some(*end),
+        _ => None,
+    })?;
+    same("outcome", &end.outcome, &event::Outcome::Closed)?;
+    same("bytes sent", &end.bytes_sent, &1000)?;
+    // The end of the stream may count as one.
+    same("bytes received", &(500..=501).contains(&end.bytes_received), &true)
+}
+
 fn refused(bench: &mut Bench) -> Outcome {
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     let to = closed.map_err(|error| error.to_string())?;
@@ -335,7 +360,7 @@ fn udp(bench: &mut Bench, ip: IpAddr) -> Outcome {
 }
 
 fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outcome {
-    let expected = Connect { protocol, address: to.ip(), port: to.port() };
+    let expected = Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin };
     let task = bench.expect(&format!("{expected:?}"), |event| match (&event.what, &event.task) {
         (What::Connect(connect), Some(task)) if *connect == expected && is_me(task) => Some(task.clone()),
         _ => None,

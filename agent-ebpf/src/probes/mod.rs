@@ -1,7 +1,6 @@
 //! The kernel programs, one file per subject. Each file has one function that does the work and, per rung, one entry
 //! of a few lines that finds its arguments.
 
-mod connect;
 mod file_change;
 mod file_close;
 mod file_fault;
@@ -10,8 +9,11 @@ mod file_read;
 mod io_uring;
 mod memory;
 mod process;
+mod socket;
 mod sys_exit;
 mod task_iter;
+mod tcp;
+mod udp;
 
 /// The programs use helpers that the kernel gives to GPL-compatible objects only.
 #[unsafe(no_mangle)]

@@ -14,7 +14,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
-    program::{FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ},
+    program::{FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, SOCKET_OPEN},
     record::{
         CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, MEMORY_PTRACE,
         MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED,
@@ -23,7 +23,7 @@ use plumbline_ebpf::{
 
 use super::{
     file_change::{self, MAP_SHARED, PROT_WRITE},
-    file_close, file_open, file_read, memory,
+    file_close, file_open, file_read, memory, socket,
 };
 use crate::{
     emit::Slot,
@@ -100,6 +100,11 @@ fn observe(regs: u64, ret: i64) {
         number::MMAP => {
             if call.arg2() & PROT_WRITE != 0 && call.arg3() & MAP_SHARED != 0 {
                 changed(CHANGE_MAP_WRITABLE, call.arg4());
+            }
+        }
+        number::SOCKET => {
+            if files::at_return(SOCKET_OPEN) {
+                socket::opened(call.arg0() as u32, call.arg1() as u32, call.arg2() as u32);
             }
         }
         number::PROCESS_VM_READV => memory::tell_of_number(call.arg0(), MEMORY_VM_READ),

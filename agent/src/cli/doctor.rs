@@ -36,7 +36,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 
     say("\nHOOKS");
     let mut useful = false;
-    match Probes::load(&config.probes, &facts) {
+    match Probes::load(&config.probes) {
         Ok(probes) => {
             useful |= !probes.is_useless();
             probes.verdicts.iter().for_each(hook);

@@ -57,7 +57,7 @@ impl Sensor {
         let (enrolled, answers) = std_mpsc::channel();
         let facts = KernelFacts::read();
         let taps = Taps::new(enrolled);
-        let started = Probes::load(&config.probes, &facts).and_then(|mut probes| {
+        let started = Probes::load(&config.probes).and_then(|mut probes| {
             let drain = sensor::start(&mut probes, messages, &taps, stop)?;
             Ok((probes, drain))
         });

@@ -5,13 +5,13 @@
 
 mod around;
 mod file;
-
-use std::net::IpAddr;
+mod network;
 
 use plumbline_audit::Statement;
 
 pub use self::around::{MemoryAccess, MemoryHow, WayAround, WayKind};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
+pub use self::network::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen};
 
 /// One thing that happened, once.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +66,8 @@ pub enum What {
     WayAround(WayAround),
     MemoryAccess(MemoryAccess),
     Connect(Connect),
+    ConnectEnd(ConnectEnd),
+    SocketOpen(SocketOpen),
     Exec(Exec),
     Fork(Fork),
     Exit(Exit),
@@ -82,6 +84,11 @@ pub enum What {
 }
 
 impl What {
+    /// It continues what policies have judged already: told when they spoke of it, and not a match of its own.
+    pub fn is_sequel(&self) -> bool {
+        matches!(self, What::ConnectEnd(_))
+    }
+
     /// The kind in one word: the label of series, and `unmapped.plumbline.kind` of records.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -91,6 +98,8 @@ impl What {
             What::WayAround(_) => "way_around",
             What::MemoryAccess(_) => "memory_access",
             What::Connect(_) => "connect",
+            What::ConnectEnd(_) => "connect_end",
+            What::SocketOpen(_) => "socket_open",
             What::Exec(_) => "exec",
             What::Fork(_) => "fork",
             What::Exit(_) => "exit",
@@ -106,21 +115,6 @@ impl What {
             What::Log(statement) => statement.kind(),
         }
     }
-}
-
-/// A process set out to connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connect {
-    pub protocol: Protocol,
-    /// v4-mapped v6 addresses are given as v4.
-    pub address: IpAddr,
-    pub port: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    Tcp,
-    Udp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

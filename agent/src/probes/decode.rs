@@ -7,8 +7,8 @@ use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess, MemoryHow, Namespaces,
-    Origin, Protocol, Task, WayAround, WayKind, What,
+    Change, Connect, ConnectEnd, ConnectHow, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess,
+    MemoryHow, Namespaces, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -115,8 +115,16 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
             return Ok(Decoded::Closed { task: task(header), key, boot_ns: header.boot_ns });
         }
         record::KIND_CONNECT => {
-            let (connect, _) = record::Connect::ref_from_prefix(bytes).map_err(|_| short())?;
-            What::Connect(decode_connect(connect)?)
+            let (begun, _) = record::Connect::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::Connect(connect(begun)?)
+        }
+        record::KIND_CONNECT_END => {
+            let (end, _) = record::ConnectEnd::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::ConnectEnd(connect_end(end)?)
+        }
+        record::KIND_SOCKET_OPEN => {
+            let (open, _) = record::SocketOpen::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::SocketOpen(SocketOpen { family: open.family, kind: open.kind, protocol: open.protocol })
         }
         record::KIND_EXEC => {
             let (exec, tail) = record::Exec::ref_from_prefix(bytes).map_err(|_| short())?;
@@ -177,20 +185,49 @@ pub fn task(header: &Header) -> Task {
     }
 }
 
-fn decode_connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
+fn protocol(number: u32) -> Option<Protocol> {
+    match number {
+        IPPROTO_TCP => Some(Protocol::Tcp),
+        IPPROTO_UDP => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+/// v4-mapped addresses leave as v4.
+fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
+    let [a, b, c, d, ..] = bytes;
+    match family {
+        AF_INET => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical()),
+        _ => None,
+    }
+}
+
+fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
     let unknown = || DecodeError::Address(connect.family, connect.protocol);
-    let [a, b, c, d, ..] = connect.address;
-    let address = match connect.family {
-        AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-        AF_INET6 => IpAddr::V6(Ipv6Addr::from(connect.address)).to_canonical(),
-        _ => return Err(unknown()),
-    };
-    let protocol = match connect.protocol {
-        IPPROTO_TCP => Protocol::Tcp,
-        IPPROTO_UDP => Protocol::Udp,
-        _ => return Err(unknown()),
-    };
-    Ok(Connect { protocol, address, port: connect.port })
+    Ok(Connect {
+        protocol: protocol(connect.protocol).ok_or_else(unknown)?,
+        address: address(connect.family, connect.address).ok_or_else(unknown)?,
+        port: connect.port,
+        how: match connect.how {
+            record::CONNECT_DATAGRAM => ConnectHow::Datagram,
+            record::CONNECT_INHERITED => ConnectHow::Inherited,
+            _ => ConnectHow::Begin,
+        },
+    })
+}
+
+fn connect_end(end: &record::ConnectEnd) -> Result<ConnectEnd, DecodeError> {
+    let unknown = || DecodeError::Address(end.family, end.protocol);
+    Ok(ConnectEnd {
+        protocol: protocol(end.protocol).ok_or_else(unknown)?,
+        address: address(end.family, end.address).ok_or_else(unknown)?,
+        port: end.port,
+        outcome: Outcome::new(end.established_boot_ns != 0, end.error),
+        duration_ns: end.header.boot_ns.saturating_sub(end.begin_boot_ns),
+        bytes_sent: end.bytes_sent,
+        bytes_received: end.bytes_received,
+    })
 }
 
 /// NUL-ended components, last first → `/first/…/last`. A name holds neither NUL nor slash, so this loses nothing.
@@ -214,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    fn connect(family: u16, protocol: u32, address: [u8; 16]) -> Result<Decoded, DecodeError> {
+    fn connection(family: u16, protocol: u32, address: [u8; 16]) -> Result<Decoded, DecodeError> {
         let mut record = record::Connect::new_zeroed();
         record.header.kind = record::KIND_CONNECT;
         record.family = family;
@@ -235,7 +272,7 @@ mod tests {
     fn a_v4_mapped_address_is_a_v4_address() {
         let mut mapped = [0; 16];
         mapped[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 7]);
-        let Ok(Decoded::Event(Event { what: What::Connect(connect), .. })) = connect(AF_INET6, 6, mapped) else {
+        let Ok(Decoded::Event(Event { what: What::Connect(connect), .. })) = connection(AF_INET6, 6, mapped) else {
             panic!("not a connection")
         };
         assert_eq!(connect.address, "192.0.2.7".parse::<IpAddr>().unwrap());
@@ -243,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_named_is_an_error() {
-        assert_eq!(connect(1, 6, [0; 16]), Err(DecodeError::Address(1, 6)));
+        assert_eq!(connection(1, 6, [0; 16]), Err(DecodeError::Address(1, 6)));
         let decode = |bytes: &[u8]| decode(bytes).map(|(_, decoded)| decoded);
         assert_eq!(decode(&[0; 40]), Err(DecodeError::Short(40)));
         assert_eq!(decode(&[0; 96]), Err(DecodeError::Kind(0)));
@@ -259,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..12) {
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..14) {
             let mut bytes = bytes;
             if let Some(head) = bytes.get_mut(..4) { head.copy_from_slice(&kind.to_ne_bytes()); }
             let _ = decode(&bytes);

@@ -49,7 +49,6 @@ pub struct Program {
 pub enum Attach {
     FEntry(&'static str, usize),
     FExit(&'static str, usize),
-    Lsm(&'static str),
     BtfTracepoint(&'static str, usize),
     RawTracepoint(&'static str),
     /// The root of the cgroup v2 hierarchy.
@@ -110,6 +109,9 @@ const READ_RETURN_BLIND: &str =
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
 const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
 const RARE: &str = "one short program per fork, exec or exit";
+const CONNECT_COST: &str = "a short program per connect";
+const SEND_COST: &str = "a look at a table per send";
+const SEND_BLIND: &str = "connections that were there before the daemon";
 const STATE_COST: &str = "a short program per change of a TCP socket's state";
 
 pub const HOOKS: &[Hook] = &[
@@ -294,7 +296,7 @@ pub const HOOKS: &[Hook] = &[
         name: "tcp_connect",
         program: program::TCP_CONNECT,
         needs: &[Group::Task, Group::Socket],
-        sees: "outgoing TCP connections",
+        sees: "outgoing TCP connections: their begin, their end, and the bytes each way",
         only_for: None,
         rungs: &[
             rung(
@@ -324,21 +326,83 @@ pub const HOOKS: &[Hook] = &[
                     program("udp_connect4_cgroup", Attach::CgroupSockAddr),
                     program("udp_connect6_cgroup", Attach::CgroupSockAddr),
                 ],
-                "a short program per connect",
-                "datagrams sent without connect",
+                CONNECT_COST,
+                NOTHING,
             ),
             rung(
                 "fentry",
                 &[program("udp_connect_fentry", Attach::FEntry("security_socket_connect", 2))],
-                "a short program per connect",
-                "datagrams sent without connect",
+                CONNECT_COST,
+                NOTHING,
+            ),
+        ],
+    },
+    Hook {
+        name: "udp_send",
+        program: program::UDP_SEND,
+        needs: &[Group::Task, Group::Socket],
+        sees: "datagrams that are sent without connect, each destination once a minute per process",
+        only_for: None,
+        rungs: &[
+            rung(
+                "cgroup",
+                &[
+                    program("udp_send4_cgroup", Attach::CgroupSockAddr),
+                    program("udp_send6_cgroup", Attach::CgroupSockAddr),
+                ],
+                SEND_COST,
+                NOTHING,
             ),
             rung(
-                "lsm",
-                &[program("udp_connect_lsm", Attach::Lsm("socket_connect"))],
-                "a short program per connect",
-                "datagrams sent without connect",
+                "fentry",
+                &[program("udp_send_fentry", Attach::FEntry("security_socket_sendmsg", 2))],
+                SEND_COST,
+                NOTHING,
             ),
+        ],
+    },
+    Hook {
+        name: "socket_send",
+        program: program::SOCKET_SEND,
+        needs: &[Group::Task, Group::Socket],
+        sees: "processes that send over a TCP connection that another one began",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[program("socket_send_fentry", Attach::FEntry("security_socket_sendmsg", 1))],
+                SEND_COST,
+                SEND_BLIND,
+            ),
+            rung(
+                "tp_btf",
+                &[program("socket_send_tp_btf", Attach::BtfTracepoint("sock_send_length", 1))],
+                SEND_COST,
+                SEND_BLIND,
+            ),
+            rung(
+                "raw_tp",
+                &[program("socket_send_raw_tp", Attach::RawTracepoint("sock_send_length"))],
+                SEND_COST,
+                SEND_BLIND,
+            ),
+        ],
+    },
+    Hook {
+        name: "socket_open",
+        program: program::SOCKET_OPEN,
+        needs: &[Group::Task],
+        sees: "sockets whose traffic no hook sees: raw, packet, ICMP, SCTP, vsock, XDP, RDS, SMC, TIPC",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[program("socket_open_fentry", Attach::FEntry("security_socket_create", 4))],
+                "a short program per socket",
+                "what is sent through them",
+            ),
+            at_return_tp_btf("what is sent through them; sockets made by io_uring and by 32-bit programs"),
+            at_return_raw_tp("what is sent through them; sockets made by io_uring and by 32-bit programs"),
         ],
     },
     Hook {

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::MetadataExt as _};
 
 use aya::{
     Ebpf,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Lsm, ProgramError, RawTracePoint},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, ProgramError, RawTracePoint},
 };
 use thiserror::Error;
 
 use super::{
     btf::Btf,
     hooks::{Attach, HOOKS, Hook, Program, Rung},
-    kernel::{self, KernelFacts},
+    kernel,
     offsets::Resolved,
 };
 
@@ -86,7 +86,6 @@ pub(super) struct Ladder<'a> {
     pub(super) btf: &'a aya::Btf,
     pub(super) types: &'a Btf,
     pub(super) resolved: &'a Resolved,
-    pub(super) facts: &'a KernelFacts,
     /// Rungs that the configuration insists on, by hook.
     pub(super) forced: BTreeMap<&'a str, &'a str>,
     /// The program at the return of system calls, once a hook uses one.
@@ -111,10 +110,9 @@ impl<'a> Ladder<'a> {
         btf: &'a aya::Btf,
         types: &'a Btf,
         resolved: &'a Resolved,
-        facts: &'a KernelFacts,
         forced: BTreeMap<&'a str, &'a str>,
     ) -> Self {
-        Self { ebpf, btf, types, resolved, facts, forced, at_return: None, at_return_bits: 0 }
+        Self { ebpf, btf, types, resolved, forced, at_return: None, at_return_bits: 0 }
     }
 
     /// Climbs every hook's ladder, one by one: a hook that fails takes no other down.
@@ -195,13 +193,6 @@ impl<'a> Ladder<'a> {
             }
             // A raw tracepoint has the same arguments; without the type nobody knows them.
             Attach::RawTracepoint(name) => arguments("tracepoint", name, self.types.tracepoint_arguments(name), 0),
-            Attach::Lsm(_) => match &self.facts.lsm {
-                Ok(list) if list.split(',').any(|name| name == "bpf") => Ok(()),
-                Ok(list) => {
-                    Err(format!("`bpf` is not among the active security modules ({list}); boot with lsm=…,bpf"))
-                }
-                Err(reason) => Err(format!("cannot tell whether BPF LSM is active: {reason}")),
-            },
             Attach::CgroupSockAddr => Ok(()),
         }
     }
@@ -246,11 +237,6 @@ fn attach_one(ebpf: &mut Ebpf, program: &Program, btf: &aya::Btf) -> Result<(), 
             program.load(function, btf)?;
             program.attach()?;
         }
-        Attach::Lsm(hook) => {
-            let program: &mut Lsm = loaded.try_into()?;
-            program.load(hook, btf)?;
-            program.attach()?;
-        }
         Attach::BtfTracepoint(tracepoint, _) => {
             let program: &mut BtfTracePoint = loaded.try_into()?;
             program.load(tracepoint, btf)?;
@@ -283,7 +269,6 @@ pub(super) fn detach(ebpf: &mut Ebpf, program: &Program) {
     match program.attach {
         Attach::FEntry(..) => unload(loaded.try_into(), FEntry::unload),
         Attach::FExit(..) => unload(loaded.try_into(), FExit::unload),
-        Attach::Lsm(_) => unload(loaded.try_into(), Lsm::unload),
         Attach::BtfTracepoint(..) => unload(loaded.try_into(), BtfTracePoint::unload),
         Attach::RawTracepoint(_) => unload(loaded.try_into(), RawTracePoint::unload),
         Attach::CgroupSockAddr => unload(loaded.try_into(), CgroupSockAddr::unload),

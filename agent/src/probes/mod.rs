@@ -37,7 +37,7 @@ use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 pub use self::ladder::{HookVerdict, Refusal, State};
-use self::{btf::Btf, hooks::Hook, kernel::KernelFacts, ladder::Ladder, watch::EnrolledFiles};
+use self::{btf::Btf, hooks::Hook, ladder::Ladder, watch::EnrolledFiles};
 
 /// The object with every kernel program; empty when the agent was built without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plumbline.bpf.o"));
@@ -114,7 +114,7 @@ pub struct Counted {
 
 impl Probes {
     /// Loads the object and climbs every hook's ladder.
-    pub fn load(config: &ProbesConfig, facts: &KernelFacts) -> Result<Self, ProbesError> {
+    pub fn load(config: &ProbesConfig) -> Result<Self, ProbesError> {
         if OBJECT.is_empty() {
             return Err(ProbesError::NoObject);
         }
@@ -135,7 +135,7 @@ impl Probes {
 
         #[cfg(feature = "trace")]
         trace::start(&mut ebpf);
-        let climbed = Ladder::new(&mut ebpf, &btf, &types, &resolved, facts, forced).climb_all();
+        let climbed = Ladder::new(&mut ebpf, &btf, &types, &resolved, forced).climb_all();
         let mut probes =
             Self { ebpf, verdicts: climbed.verdicts, btf, files: EnrolledFiles::default(), has_canary: false };
         probes.control(|control| {

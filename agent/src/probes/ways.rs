@@ -26,15 +26,18 @@ pub enum Subject {
     Read,
     /// To other bytes in the place of watched files.
     Change,
+    /// Out of the node.
+    Egress,
 }
 
 impl Subject {
-    pub const ALL: [Self; 2] = [Self::Read, Self::Change];
+    pub const ALL: [Self; 3] = [Self::Read, Self::Change, Self::Egress];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Read => "Ways to the bytes of watched files",
             Self::Change => "Ways to change them",
+            Self::Egress => "Ways out of the node",
         }
     }
 }
@@ -82,6 +85,12 @@ const fn change(name: &'static str, seen_by: &'static [Seen], otherwise: &'stati
     Way { name, subject: Subject::Change, seen_by, otherwise }
 }
 
+const fn out(name: &'static str, seen_by: &'static [Seen], otherwise: &'static str) -> Way {
+    Way { name, subject: Subject::Egress, seen_by, otherwise }
+}
+
+const TCP: &[Seen] = &[any("tcp_connect")];
+const INHERITED: &[Seen] = &[any("socket_send")];
 const OPENS: &[Seen] = &[any("file_open")];
 const READS: &[Seen] = &[any("file_read")];
 const NO_OPENS: &str = "no open is seen";
@@ -136,7 +145,6 @@ pub const WAYS: &[Way] = &[
         "a copy that shares blocks is made without a read; the opens of both files are seen",
     ),
     read("GPUDirect Storage", &[], "transfers pass no read; the opens of the file and of /dev/nvidia-fs* are seen"),
-    read("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* are seen"),
     read("a file on DAX, mapped", &[], "there is no page cache to tell of; the open is seen"),
     read("by the kernel's NFS server", &[fentry("file_open")], "the server opens files without a system call"),
     change("write", READS, "a write is not seen; the open for writing is"),
@@ -154,6 +162,31 @@ pub const WAYS: &[Way] = &[
     change("rename", &[any("file_name")], "not seen"),
     change("remove", &[any("file_name")], "not seen"),
     change("make a hard link", &[any("file_name")], "not seen; opens through it are"),
+    out("connect by TCP", TCP, "not seen"),
+    out("connect by TCP to an IPv4 address in IPv6 clothes", TCP, "not seen"),
+    out("connect by TCP and be refused", TCP, "not seen"),
+    out("connect by TCP Fast Open", TCP, "not seen"),
+    out("connect by MPTCP", TCP, "not seen"),
+    out("connect by TCP through io_uring", TCP, "not seen"),
+    out("connect by TCP in another network namespace", TCP, "not seen"),
+    out("connect a UDP socket", &[any("udp_connect")], "not seen"),
+    out("send datagrams without connecting", &[any("udp_send")], "not seen"),
+    out("send datagrams by io_uring", &[any("udp_send")], "not seen"),
+    out("send over an inherited TCP connection", INHERITED, "charged to the process that began the connection"),
+    out(
+        "send over a TCP connection that was received over a socket",
+        INHERITED,
+        "charged to the process that began it",
+    ),
+    out("make a raw socket", &[any("socket_open")], "not seen"),
+    out("make a packet socket", &[any("socket_open")], "not seen"),
+    out("make an ICMP socket", &[any("socket_open")], "not seen"),
+    out("make an SCTP socket", &[any("socket_open")], "not seen"),
+    out("make a vsock socket", &[any("socket_open")], "not seen"),
+    out("make a raw socket by io_uring", &[fentry("socket_open")], "not seen"),
+    out("connect to a local proxy (AF_UNIX)", &[], "the proxy's own connections are seen, charged to the proxy"),
+    out("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* are seen"),
+    out("connections that were there before the daemon", &[], "their begin is in no log; their end is not told"),
 ];
 
 /// `docs/coverage.md`: every way, what sees it, and what is so where that is not attached; then every hook and rung.

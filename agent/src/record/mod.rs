@@ -116,7 +116,9 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::FileChange(change) => file_activity::change(change, who, identity, exact),
         What::WayAround(way) => file_activity::way_around(way, who, exact),
         What::MemoryAccess(access) => process_activity::memory(access, who),
-        What::Connect(connect) => network_activity::body(connect, who),
+        What::Connect(connect) => network_activity::connect(connect, who),
+        What::ConnectEnd(end) => network_activity::end(end, who),
+        What::SocketOpen(socket) => network_activity::socket(*socket, who),
         What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
         What::Fork(_) => return None,
         What::Exit(exit) => process_activity::exit(*exit, event.task.as_ref(), who),
@@ -181,6 +183,7 @@ impl Recorder {
     ) -> Map<String, Value> {
         let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
         let matched = verdict.and_then(|verdict| verdict.matched().first());
+        let is_sequel = event.what.is_sequel();
         let mut profiles = vec!["host", "security_control"];
         if actor::has_container(identity) {
             profiles.push("container");
@@ -225,9 +228,10 @@ impl Recorder {
         record.insert("activity_id".into(), body.activity_id.into());
         record.insert("activity_name".into(), body.activity_name.into());
         record.insert("type_uid".into(), (body.class_uid * 100 + body.activity_id).into());
-        record.insert("severity_id".into(), matched.map_or(body.severity_id, |one| severity_id(one.severity)).into());
+        let severity = matched.filter(|_| !is_sequel).map_or(body.severity_id, |one| severity_id(one.severity));
+        record.insert("severity_id".into(), severity.into());
         record.insert("time".into(), u64::try_from(unix_ns / 1_000_000).unwrap_or(0).into());
-        let message = matched.map_or(body.message, |one| one.message.clone());
+        let message = matched.filter(|_| !is_sequel).map_or(body.message, |one| one.message.clone());
         record.insert("message".into(), message.into());
         record.insert(
             "metadata".into(),
@@ -244,7 +248,7 @@ impl Recorder {
             record.insert("actor".into(), actor::actor(task, identity, &mut exact));
             own.extend(exact);
         }
-        let alert = verdict.and_then(Verdict::effect) == Some(Effect::Alert);
+        let alert = !is_sequel && verdict.and_then(Verdict::effect) == Some(Effect::Alert);
         record.insert("disposition_id".into(), if alert { ALERT } else { LOGGED }.into());
         if let Some(matched) = matched {
             record.insert("is_alert".into(), alert.into());

@@ -1,43 +1,107 @@
-//! [`Connect`] as OCSF 4001 Network Activity, activity 1 Open.
+//! What leaves the node as OCSF 4001 Network Activity: 1 Open, 2 Close, 4 Fail, 5 Refuse, 6 Traffic.
+
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
 use super::{Body, INFORMATIONAL, Keep};
-use crate::event::{Connect, Protocol};
+use crate::event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen};
 
 const CLASS_UID: u64 = 4001;
-const ACTIVITY_OPEN: u64 = 1;
+const OPEN: (u64, &str) = (1, "Open");
+const CLOSE: (u64, &str) = (2, "Close");
+const FAIL: (u64, &str) = (4, "Fail");
+const REFUSE: (u64, &str) = (5, "Refuse");
+const TRAFFIC: (u64, &str) = (6, "Traffic");
+const OTHER: (u64, &str) = (99, "Socket");
+const LOW: u64 = 2;
 
 const DIRECTION_OUTBOUND: u8 = 2;
 const DIRECTION_LOCAL: u8 = 4;
 
-pub fn body(connect: &Connect, who: &str) -> Body {
-    let (protocol, number) = match connect.protocol {
+pub fn connect(connect: &Connect, who: &str) -> Body {
+    let (activity, verb) = match connect.how {
+        ConnectHow::Begin => (OPEN, "set out to connect to"),
+        ConnectHow::Datagram => (TRAFFIC, "sent a datagram to"),
+        ConnectHow::Inherited => (TRAFFIC, "sent over a connection of another process to"),
+    };
+    let to = SocketAddr::new(connect.address, connect.port);
+    let message = format!("{who} {verb} {to} ({})", name(connect.protocol).0);
+    let mut body = body(activity, message, endpoint(connect.protocol, connect.address, connect.port));
+    body.own.insert("how".into(), connect.how.as_str().into());
+    body
+}
+
+pub fn end(end: &ConnectEnd, who: &str) -> Body {
+    let activity = match end.outcome {
+        Outcome::Closed | Outcome::Broken(_) => CLOSE,
+        Outcome::Refused => REFUSE,
+        Outcome::TimedOut | Outcome::Failed(_) => FAIL,
+    };
+    let to = SocketAddr::new(end.address, end.port);
+    let outcome = end.outcome.as_str();
+    let message = format!(
+        "the connection of {who} to {to} ended ({outcome}): {} bytes sent, {} received",
+        end.bytes_sent, end.bytes_received
+    );
+    let mut fields = endpoint(end.protocol, end.address, end.port);
+    fields.insert("traffic".into(), json!({ "bytes_out": end.bytes_sent, "bytes_in": end.bytes_received }));
+    fields.insert("duration".into(), (end.duration_ns / 1_000_000).into());
+    let mut body = body(activity, message, fields);
+    body.own.insert("outcome".into(), outcome.into());
+    body.own.insert("duration_ns".into(), end.duration_ns.into());
+    if let Outcome::Broken(errno) | Outcome::Failed(errno) = end.outcome {
+        body.own.insert("errno".into(), errno.into());
+    }
+    body
+}
+
+pub fn socket(socket: SocketOpen, who: &str) -> Body {
+    let (family, kind) = (socket.family_name(), socket.kind_name());
+    let message =
+        format!("{who} made a socket whose traffic is not seen: {family}, {kind}, protocol {}", socket.protocol);
+    // OCSF wants an endpoint; of the other side nothing is known but the family.
+    let fields = Map::from_iter([("dst_endpoint".to_owned(), json!({ "svc_name": family }))]);
+    let body = body(OTHER, message, fields);
+    let own = Map::from_iter([
+        ("family".to_owned(), Value::from(family)),
+        ("type".to_owned(), kind.into()),
+        ("protocol".to_owned(), socket.protocol.into()),
+    ]);
+    Body { severity_id: LOW, keep: Keep::Always, own, ..body }
+}
+
+fn name(protocol: Protocol) -> (&'static str, u8) {
+    match protocol {
         Protocol::Tcp => ("tcp", 6),
         Protocol::Udp => ("udp", 17),
-    };
-    let direction = if connect.address.is_loopback() { DIRECTION_LOCAL } else { DIRECTION_OUTBOUND };
-    let to = std::net::SocketAddr::new(connect.address, connect.port);
-    let fields = json!({
-        "dst_endpoint": { "ip": connect.address.to_string(), "port": connect.port },
-        "connection_info": {
-            "direction_id": direction,
-            "protocol_name": protocol,
-            "protocol_num": number,
-            "protocol_ver_id": if connect.address.is_ipv4() { 4 } else { 6 },
-        },
+    }
+}
+
+fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> Map<String, Value> {
+    let (protocol, number) = name(protocol);
+    let direction = if address.is_loopback() { DIRECTION_LOCAL } else { DIRECTION_OUTBOUND };
+    let connection = json!({
+        "direction_id": direction,
+        "protocol_name": protocol,
+        "protocol_num": number,
+        "protocol_ver_id": if address.is_ipv4() { 4 } else { 6 },
     });
+    Map::from_iter([
+        ("dst_endpoint".to_owned(), json!({ "ip": address.to_string(), "port": port })),
+        ("connection_info".to_owned(), connection),
+    ])
+}
+
+fn body((activity_id, activity_name): (u64, &'static str), message: String, fields: Map<String, Value>) -> Body {
     Body {
         class_uid: CLASS_UID,
-        activity_id: ACTIVITY_OPEN,
-        activity_name: "Open",
+        activity_id,
+        activity_name,
         severity_id: INFORMATIONAL,
-        message: format!("{who} set out to connect to {to} ({protocol})"),
+        message,
         keep: Keep::IfMatched,
-        fields: match fields {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        },
+        fields,
         own: Map::new(),
     }
 }

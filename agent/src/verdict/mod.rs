@@ -2,7 +2,7 @@
 //!
 //! The language and its semantics are `plumbline_policy`; this is only the bridge.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict, WatchPath};
 
@@ -42,14 +42,8 @@ pub fn judge(
             path_truncated: change.known_as.is_none(),
             watched: directory(watched, change.watched),
         },
-        What::Connect(connect) => Object::Connect {
-            protocol: match connect.protocol {
-                event::Protocol::Tcp => Protocol::Tcp,
-                event::Protocol::Udp => Protocol::Udp,
-            },
-            address: connect.address,
-            port: connect.port,
-        },
+        What::Connect(connect) => connection(connect.protocol, connect.address, connect.port),
+        What::ConnectEnd(end) => connection(end.protocol, end.address, end.port),
         _ => return None,
     };
     let ancestors: Vec<Ancestor<'_>> = identity
@@ -71,6 +65,14 @@ pub fn judge(
         pod_uid: cgroup.and_then(|cgroup| cgroup.pod_uid.as_deref()),
     };
     Some(policies.decide(&Facts { subject, object }))
+}
+
+fn connection(protocol: event::Protocol, address: IpAddr, port: u16) -> Object<'static> {
+    let protocol = match protocol {
+        event::Protocol::Tcp => Protocol::Tcp,
+        event::Protocol::Udp => Protocol::Udp,
+    };
+    Object::Connect { protocol, address, port }
 }
 
 /// The path by which a policy named the watched directory.

@@ -1,7 +1,6 @@
 //! The kernel checks as a program: `/init` of a virtual machine, or an ordinary process run as root.
 //!
 //! Output, one line each: `ok <name>`, `not ok <name>: <why>`, `skip <name>: <why>`, `# <remark>`; then `vm: done`.
-#![expect(unsafe_code, reason = "bringing the loopback interface up takes an ioctl")]
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -67,20 +66,5 @@ fn prepare_machine() -> Result<(), String> {
             println!("# {kind} is not mounted on {target}: {error}");
         }
     }
-    loopback_up().map_err(|error| format!("loopback: {error}"))
-}
-
-/// `SIOCSIFFLAGS` with `IFF_UP` on `lo` (netdevice(7)).
-fn loopback_up() -> std::io::Result<()> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: zeros are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(1);
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: the descriptor is open and the request is a valid `ifreq` for the whole call.
-    let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    bypass::loopback_up().map_err(|error| format!("loopback: {error}"))
 }

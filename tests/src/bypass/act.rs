@@ -16,7 +16,7 @@ use io_uring::IoUring;
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::{
-    FILE_BYTES, Site, io_uring as ring,
+    FILE_BYTES, Site, io_uring as ring, out,
     tools::{
         Holder, Low, aio, block_device, by_handle, call_32, copy, every_read, hold, map, named_by_path_only, positive,
         private_mounts, read_whole, received, send, splice, standard_input, touch,
@@ -30,7 +30,7 @@ pub const UNABLE: u8 = 77;
 pub fn main(arguments: &[String]) -> ExitCode {
     let of = |position: usize| arguments.get(position).map_or("", |word| &**word);
     let (way, site) = (of(0), Site { file: of(1).into(), outside: of(2).into() });
-    match go(way, &site) {
+    match out::go(way, of(1), of(2)).unwrap_or_else(|| go(way, &site)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_unable(&error) => {
             eprintln!("this machine: {error}");
@@ -117,7 +117,8 @@ fn go(way: &str, site: &Site) -> io::Result<()> {
             if status.success() { Ok(()) } else { Err(io::Error::other("the grandchild failed")) }
         }
         "read standard input" => read_whole(&standard_input()?),
-        "send" => send(file),
+        "send" => send(&File::open(file)?),
+        "connect and send" => send(&std::net::TcpStream::connect(file.display().to_string())?),
         "hold" => hold(),
         "read after it was removed while open" => {
             let open = File::open(file)?;

@@ -1,8 +1,8 @@
 //! What must be told of each way.
 
-use std::{os::unix::ffi::OsStrExt as _, path::Path};
+use std::{net::SocketAddr, os::unix::ffi::OsStrExt as _, path::Path};
 
-use plumbline::event::{Change, Event, FileRead, MemoryHow, WayKind, What};
+use plumbline::event::{Change, ConnectHow, Event, FileRead, MemoryHow, Outcome, Protocol, WayKind, What};
 
 use super::FILE_BYTES;
 
@@ -28,6 +28,22 @@ pub enum Expected {
     Changed(Change),
     Memory(MemoryHow),
     WayAround(WayKind),
+    /// Over TCP, to the listener of the suite.
+    Tcp(ConnectHow),
+    /// Over TCP, to any port of loopback.
+    TcpAnywhere,
+    /// To the datagram socket of the suite.
+    Udp(ConnectHow),
+    Refused,
+    /// `AF_*` and `SOCK_*`.
+    Socket(i32, i32),
+}
+
+/// Where the ways out lead.
+#[derive(Debug, Clone, Copy)]
+pub struct Outside {
+    pub tcp: SocketAddr,
+    pub udp: SocketAddr,
 }
 
 /// `None` for ways that cannot be gone on any machine of the suite.
@@ -75,11 +91,51 @@ pub fn of(way: &str) -> Option<Expected> {
         "rename" => Expected::Changed(Change::Rename),
         "remove" => Expected::Changed(Change::Unlink),
         "make a hard link" => Expected::Changed(Change::Link),
+        "connect by TCP"
+        | "connect by TCP to an IPv4 address in IPv6 clothes"
+        | "connect by TCP Fast Open"
+        | "connect by MPTCP"
+        | "connect by TCP through io_uring" => Expected::Tcp(ConnectHow::Begin),
+        "connect by TCP in another network namespace" => Expected::TcpAnywhere,
+        "connect by TCP and be refused" => Expected::Refused,
+        "connect a UDP socket" => Expected::Udp(ConnectHow::Begin),
+        "send datagrams without connecting" | "send datagrams by io_uring" => Expected::Udp(ConnectHow::Datagram),
+        "send over an inherited TCP connection" | "send over a TCP connection that was received over a socket" => {
+            Expected::Tcp(ConnectHow::Inherited)
+        }
+        "make a raw socket" | "make a raw socket by io_uring" => Expected::Socket(libc::AF_INET, libc::SOCK_RAW),
+        "make a packet socket" => Expected::Socket(libc::AF_PACKET, libc::SOCK_RAW),
+        "make an ICMP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_DGRAM),
+        "make an SCTP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_STREAM),
+        "make a vsock socket" => Expected::Socket(libc::AF_VSOCK, libc::SOCK_STREAM),
         _ => return None,
     })
 }
 
 impl Expected {
+    /// Whether this event, by another process than this one, tells of the way out.
+    pub fn is_met_outside(self, event: &Event, outside: Outside) -> bool {
+        if event.task.as_ref().is_none_or(|task| task.pid == std::process::id()) {
+            return false;
+        }
+        match (self, &event.what) {
+            (Self::Tcp(how), What::Connect(connect)) => {
+                SocketAddr::new(connect.address, connect.port) == outside.tcp && connect.how == how
+            }
+            (Self::Udp(how), What::Connect(connect)) => {
+                SocketAddr::new(connect.address, connect.port) == outside.udp && connect.how == how
+            }
+            (Self::TcpAnywhere, What::Connect(connect)) => {
+                connect.protocol == Protocol::Tcp && connect.address.is_loopback()
+            }
+            (Self::Refused, What::ConnectEnd(end)) => end.outcome == Outcome::Refused,
+            (Self::Socket(family, kind), What::SocketOpen(socket)) => {
+                (i32::try_from(socket.family), i32::try_from(socket.kind)) == (Ok(family), Ok(kind))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether this event, by another process than this one, tells it of the file of this name with this inode number.
     pub fn is_met_by(self, event: &Event, file: &Path, ino: u64) -> bool {
         if event.task.as_ref().is_none_or(|task| task.pid == std::process::id()) {

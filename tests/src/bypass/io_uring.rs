@@ -2,7 +2,9 @@
 
 use std::{ffi::CString, io, os::fd::RawFd, path::Path};
 
-use io_uring::{IoUring, opcode, squeue::Entry, types};
+use io_uring::{IoUring, opcode, types};
+
+use super::tools::submit;
 
 /// Opens by the ring and gives the descriptor.
 pub fn open(ring: &mut IoUring, path: &Path) -> io::Result<RawFd> {
@@ -37,14 +39,4 @@ fn pieces(bytes: usize, mut read: impl FnMut(*mut u8, u64, u32) -> io::Result<i3
         offset += usize::try_from(got).unwrap_or(0);
     }
     Ok(())
-}
-
-#[expect(unsafe_code, reason = "the kernel gets pointers into buffers of the caller")]
-fn submit(ring: &mut IoUring, entry: &Entry) -> io::Result<i32> {
-    // SAFETY: what the entry points to lives in the caller until the completion below.
-    unsafe { ring.submission().push(entry).map_err(io::Error::other)? };
-    ring.submit_and_wait(1)?;
-    let completion = ring.completion().next().ok_or_else(|| io::Error::other("no completion"))?;
-    let result = completion.result();
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }

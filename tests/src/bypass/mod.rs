@@ -6,10 +6,12 @@
 mod act;
 mod expect;
 mod io_uring;
+mod out;
 mod tools;
 
 use std::{
     fs,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -17,11 +19,14 @@ use std::{
 
 use plumbline::{
     event::{Event, What},
-    probes::{hooks::HOOKS, ways::WAYS},
+    probes::{
+        hooks::HOOKS,
+        ways::{Subject, WAYS},
+    },
 };
 
-pub use self::act::main as act;
-use self::expect::Expected;
+use self::expect::{Expected, Outside};
+pub use self::{act::main as act, tools::loopback_up};
 use crate::{bench::Bench, checks::Ended};
 
 /// Bytes of each watched file: a slice is one KiB.
@@ -90,7 +95,11 @@ impl Suite {
                 told(&name, Ended::NotRun(format!("declared: {}", way.otherwise)));
                 continue;
             };
-            let ended = match self.go(number, way.name, &expected) {
+            let went = match way.subject {
+                Subject::Egress => self.go_out(way.name, expected),
+                Subject::Read | Subject::Change => self.go(number, way.name, expected),
+            };
+            let ended = match went {
                 Ok(Went::Unable(why)) => Ended::NotRun(why),
                 Ok(Went::Told(seen)) => match (seen, seen_by) {
                     (Ok(()), Some(_)) | (Err(_), None) => Ended::Ok,
@@ -104,7 +113,7 @@ impl Suite {
     }
 
     /// Goes the way in a child process and judges what came of it.
-    fn go(&mut self, number: usize, way: &str, expected: &Expected) -> Result<Went, String> {
+    fn go(&mut self, number: usize, way: &str, expected: Expected) -> Result<Went, String> {
         let text = |error: std::io::Error| error.to_string();
         let site = Site {
             file: self.scratch.join(format!("{number}/models/w.safetensors")),
@@ -125,17 +134,43 @@ impl Suite {
         let file = fs::metadata(&site.file).map_err(text)?;
         self.bench.watch(site.watched())?;
         self.bench.drain_quickly();
-        let this = std::env::current_exe().map_err(text)?;
-        let child = Command::new(this).arg("act").arg(way).arg(&site.file).arg(&site.outside).output().map_err(text)?;
-        if child.status.code() == Some(act::UNABLE.into()) {
-            return Ok(Went::Unable(String::from_utf8_lossy(&child.stderr).trim().to_owned()));
-        }
-        if !child.status.success() {
-            return Err(format!("the child: {}: {}", child.status, String::from_utf8_lossy(&child.stderr).trim()));
+        let went = child(way, &site.file.display().to_string(), &site.outside.display().to_string());
+        if let Err(went) = went {
+            return went;
         }
         let is_it = |event: &Event| expected.is_met_by(event, &site.file, file.ino());
-        let seen = self.bench.expect_among(|event| !matches!(event.what, What::Fork(_) | What::Exec(_)), is_it);
-        Ok(Went::Told(seen))
+        Ok(Went::Told(self.seen(is_it)))
+    }
+
+    /// The same of a way out, to sockets of this process.
+    fn go_out(&mut self, way: &str, expected: Expected) -> Result<Went, String> {
+        let text = |error: std::io::Error| error.to_string();
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
+        let outside = Outside { tcp: tcp.local_addr().map_err(text)?, udp: udp.local_addr().map_err(text)? };
+        self.bench.drain_quickly();
+        if let Err(went) = child(way, &outside.tcp.to_string(), &outside.udp.to_string()) {
+            return went;
+        }
+        Ok(Went::Told(self.seen(|event| expected.is_met_outside(event, outside))))
+    }
+
+    fn seen(&mut self, is_it: impl Fn(&Event) -> bool) -> Result<(), String> {
+        self.bench.expect_among(|event| !matches!(event.what, What::Fork(_) | What::Exec(_)), is_it)
+    }
+}
+
+/// Lets a child process go the way. An error is how that ended when it did not get there.
+fn child(way: &str, one: &str, other: &str) -> Result<(), Result<Went, String>> {
+    let this = std::env::current_exe().map_err(|error| Err(error.to_string()))?;
+    let child = Command::new(this).args(["act", way, one, other]).output().map_err(|error| Err(error.to_string()))?;
+    let said = String::from_utf8_lossy(&child.stderr).trim().to_owned();
+    if child.status.code() == Some(act::UNABLE.into()) {
+        Err(Ok(Went::Unable(said)))
+    } else if child.status.success() {
+        Ok(())
+    } else {
+        Err(Err(format!("the child: {}: {said}", child.status)))
     }
 }
 

@@ -100,7 +100,7 @@ pub fn by_handle(file: &Path) -> io::Result<()> {
     descriptor(opened).map(drop)
 }
 
-fn descriptor(opened: libc::c_long) -> io::Result<OwnedFd> {
+pub fn descriptor(opened: libc::c_long) -> io::Result<OwnedFd> {
     match RawFd::try_from(opened) {
         // SAFETY: the kernel has just made it for us.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
@@ -110,8 +110,13 @@ fn descriptor(opened: libc::c_long) -> io::Result<OwnedFd> {
 
 /// Another process opens the file and sends the descriptor; this one has never opened it.
 pub fn received(file: &Path) -> io::Result<File> {
+    pass("send", &file.display().to_string()).map(File::from)
+}
+
+/// What a process that does this act sends us.
+pub fn pass(act: &str, argument: &str) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
-    let mut sender = this("send")?.arg(file).stdin(OwnedFd::from(theirs)).spawn()?;
+    let mut sender = this(act)?.arg(argument).stdin(OwnedFd::from(theirs)).spawn()?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -121,14 +126,13 @@ pub fn received(file: &Path) -> io::Result<File> {
         _ => None,
     });
     sender.wait()?;
-    sent.map(File::from).ok_or_else(|| io::Error::other("no descriptor came"))
+    sent.ok_or_else(|| io::Error::other("no descriptor came"))
 }
 
-/// The other side of [`received`].
-pub fn send(file: &Path) -> io::Result<()> {
-    let open = File::open(file)?;
+/// The other side of [`pass`]; it waits until the other process is done with it.
+pub fn send(open: &impl std::os::fd::AsFd) -> io::Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    let descriptors = [open.as_fd()];
+    let descriptors = [std::os::fd::AsFd::as_fd(open)];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
@@ -319,6 +323,30 @@ pub fn aio(file: &File) -> io::Result<()> {
         libc::syscall(libc::SYS_io_destroy, context);
     }
     if event[2] == FILE_BYTES as u64 { Ok(()) } else { Err(io::Error::other("a short read")) }
+}
+
+/// One request to the ring, and its result.
+pub fn submit(ring: &mut io_uring::IoUring, entry: &io_uring::squeue::Entry) -> io::Result<i32> {
+    // SAFETY: what the entry points to lives in the caller until the completion below.
+    unsafe { ring.submission().push(entry).map_err(io::Error::other)? };
+    ring.submit_and_wait(1)?;
+    let completion = ring.completion().next().ok_or_else(|| io::Error::other("no completion"))?;
+    let result = completion.result();
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+/// `SIOCSIFFLAGS` with `IFF_UP` on `lo` (netdevice(7)).
+pub fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: zeros are a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(1);
+    // SAFETY: the descriptor is open and the request is a valid `ifreq` for the whole call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Opens the block device of the file system that the file lies on.

@@ -13,9 +13,9 @@ use std::{
 use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
-        Change, ClockStep, Connect, Coverage, CoverageStatement, Disk, DiskState, Event, Exec, Exit, FileChange,
-        FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Policies, Protocol, Start,
-        Stop, Task, Told, WayAround, WayKind, What,
+        Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, Disk, DiskState, Event, Exec,
+        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Outcome,
+        Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
     },
     identity::{Identity, Process},
     record::{Moment, Recorder},
@@ -38,6 +38,8 @@ fn is_recorded(what: &What) -> bool {
         | What::WayAround(_)
         | What::MemoryAccess(_)
         | What::Connect(_)
+        | What::ConnectEnd(_)
+        | What::SocketOpen(_)
         | What::Exec(_)
         | What::Exit(_)
         | What::Loss(_)
@@ -62,6 +64,8 @@ fn is_of_a_task(what: &What) -> bool {
             | What::WayAround(_)
             | What::MemoryAccess(_)
             | What::Connect(_)
+            | What::ConnectEnd(_)
+            | What::SocketOpen(_)
             | What::Exec(_)
             | What::Exit(_)
     )
@@ -110,7 +114,18 @@ fn examples() -> Vec<What> {
     let hook = |rung: Option<&str>| Hook { name: "file_open".into(), rung: rung.map(Into::into), state: "x".into() };
     let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
     let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
-    let connect = |address: IpAddr| Connect { protocol: Protocol::Tcp, address, port: 443 };
+    let connect = |address: IpAddr| Connect { protocol: Protocol::Tcp, address, port: 443, how: ConnectHow::Begin };
+    let end = |outcome| {
+        What::ConnectEnd(ConnectEnd {
+            protocol: Protocol::Tcp,
+            address: [203, 0, 113, 7].into(),
+            port: 443,
+            outcome,
+            duration_ns: 5,
+            bytes_sent: u64::MAX,
+            bytes_received: 0,
+        })
+    };
     let changes: Vec<What> = Change::ALL.into_iter().map(change).collect();
     let mut examples = vec![
         // The first is pruned.
@@ -124,7 +139,12 @@ fn examples() -> Vec<What> {
         What::FileOpen(open),
         What::Connect(connect([203, 0, 113, 7].into())),
         What::Connect(connect("2001:db8::1".parse().unwrap_or([0; 16].into()))),
-        What::Exec(Exec { exe: hostile }),
+        end(Outcome::Closed),
+        end(Outcome::Refused),
+        end(Outcome::TimedOut),
+        end(Outcome::Failed(113)),
+        What::SocketOpen(SocketOpen { family: 17, kind: 3, protocol: 0 }),
+        What::Exec(Exec { exe: hostile.clone() }),
         What::Fork(Fork { child_pid: 2, child_start_boot_ns: 3 }),
         What::Exit(Exit { code: -9 }),
         What::Loss(Loss { place: "ring", what: "file_open".into(), cpu: Some(1), cgroup_id: Some(7), count: 12 }),
@@ -177,7 +197,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         let task = of_a_task.then(|| Task { pid: 7, comm: b"\xff".to_vec(), ..Task::default() });
         let origin = of_a_task.then_some(Origin { program: 0, cpu: 1, sequence: 2 });
         // Without a policy no connection is kept: its own check has one.
-        let kept = is_recorded(&what) && !matches!(what, What::Connect(_));
+        let kept = is_recorded(&what) && !matches!(what, What::Connect(_) | What::ConnectEnd(_));
         let event = Event { boot_ns: 5, origin, task, what };
         match recorder.draft(&event, Some(&identity), None, &moment) {
             Some(drafted) => drop(log.append(&drafted?.draft)?.seq),

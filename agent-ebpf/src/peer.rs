@@ -1,0 +1,77 @@
+//! Where a socket leads, and the record of a process that set out there.
+#![expect(unsafe_code, reason = "kernel edge: writes into ring reservations")]
+
+use plumbline_ebpf::record::{Connect, KIND_CONNECT};
+
+use crate::{
+    emit::{self, Lane},
+    kernel::{off, read, read_into},
+    limit, task,
+};
+
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+pub const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_UDP: u32 = 17;
+
+/// An address and port as the kernel keeps them: network byte order; IPv4 in the first word.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Peer {
+    pub address: [u32; 4],
+    pub family: u16,
+    pub port: u16,
+}
+
+/// What a `struct sock *` is connected to.
+#[inline(always)]
+pub fn of_sock(sock: u64) -> Peer {
+    let family: u16 = read(sock, off!(sock_family));
+    let mut peer = Peer { address: [0; 4], family, port: read(sock, off!(sock_dport)) };
+    if family == AF_INET6 {
+        read_into(&raw mut peer.address, sock, off!(sock_daddr6));
+    } else {
+        peer.address[0] = read(sock, off!(sock_daddr));
+    }
+    peer
+}
+
+/// What a `struct sockaddr *` in the kernel's memory names; a family of 0 for what is no IP address. `struct sockaddr_in`:
+/// family, port, address at 4; `sockaddr_in6`: address at 8.
+#[inline(always)]
+pub fn of_sockaddr(sockaddr: u64) -> Peer {
+    let family: u16 = read(sockaddr, 0);
+    let mut peer = Peer { address: [0; 4], family, port: read(sockaddr, 2) };
+    match family {
+        AF_INET => peer.address[0] = read(sockaddr, 4),
+        AF_INET6 => read_into(&raw mut peer.address, sockaddr, 8),
+        _ => peer.family = 0,
+    }
+    peer
+}
+
+/// `sk_protocol` is 16 bits wide since 5.6, 8 before; the mask serves both.
+#[inline(always)]
+pub fn protocol(sock: u64) -> u32 {
+    u32::from(read::<u16>(sock, off!(sock_protocol)) & 0xff)
+}
+
+/// Writes a record of the current task.
+#[inline(always)]
+pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer) {
+    if !limit::admits(program) {
+        return;
+    }
+    emit::record(Lane::Events, program, |record: *mut Connect| {
+        // SAFETY: a ring reservation of this size; the address field is 8-byte aligned.
+        unsafe {
+            emit::stamp(&raw mut (*record).header, KIND_CONNECT, program, task::current());
+            (*record).family = peer.family;
+            (*record).protocol = protocol;
+            (*record).port = u16::from_be(peer.port);
+            (*record).how = how;
+            (*record).reserved = 0;
+            (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
+        }
+    });
+}

@@ -1,0 +1,129 @@
+//! What leaves the node.
+
+use std::net::IpAddr;
+
+/// A process set out to connect, or to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connect {
+    pub protocol: Protocol,
+    /// v4-mapped v6 addresses are given as v4.
+    pub address: IpAddr,
+    pub port: u16,
+    pub how: ConnectHow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectHow {
+    /// A TCP connection begins, or a UDP socket is connected.
+    Begin,
+    /// Datagrams that each name their destination.
+    Datagram,
+    /// Over a connection that another process began: the socket was inherited, or passed.
+    Inherited,
+}
+
+impl ConnectHow {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Datagram => "datagram",
+            Self::Inherited => "inherited",
+        }
+    }
+}
+
+/// A TCP connection ended, or did not come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectEnd {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+    pub outcome: Outcome,
+    /// From the begin to this moment.
+    pub duration_ns: u64,
+    /// Retransmissions not counted.
+    pub bytes_sent: u64,
+    /// The end of the stream may count as one.
+    pub bytes_received: u64,
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stood, and ended in order.
+    Closed,
+    /// It stood, and broke with this errno.
+    Broken(u32),
+    Refused,
+    TimedOut,
+    /// It never stood, for this errno; 0 where the process gave up.
+    Failed(u32),
+}
+
+/// include/uapi/asm-generic/errno.h
+const ECONNREFUSED: u32 = 111;
+const ETIMEDOUT: u32 = 110;
+
+impl Outcome {
+    pub fn new(was_established: bool, error: u32) -> Self {
+        match (was_established, error) {
+            (true, 0) => Self::Closed,
+            (true, error) => Self::Broken(error),
+            (false, ECONNREFUSED) => Self::Refused,
+            (false, ETIMEDOUT) => Self::TimedOut,
+            (false, error) => Self::Failed(error),
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Broken(_) => "broken",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A socket was made whose traffic no hook sees; the numbers are those of `socket(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketOpen {
+    pub family: u32,
+    pub kind: u32,
+    pub protocol: u32,
+}
+
+impl SocketOpen {
+    /// As `socket(2)` is called: `AF_PACKET`, or the number.
+    pub fn family_name(self) -> String {
+        let known = match self.family {
+            2 => "AF_INET",
+            10 => "AF_INET6",
+            17 => "AF_PACKET",
+            21 => "AF_RDS",
+            30 => "AF_TIPC",
+            40 => "AF_VSOCK",
+            43 => "AF_SMC",
+            44 => "AF_XDP",
+            number => return format!("AF_{number}"),
+        };
+        known.to_owned()
+    }
+
+    pub fn kind_name(self) -> String {
+        match self.kind {
+            1 => "SOCK_STREAM".to_owned(),
+            2 => "SOCK_DGRAM".to_owned(),
+            3 => "SOCK_RAW".to_owned(),
+            5 => "SOCK_SEQPACKET".to_owned(),
+            number => format!("SOCK_{number}"),
+        }
+    }
+}
