@@ -25,6 +25,8 @@ pub enum Group {
     IoUring,
     /// The exec program.
     Exec,
+    /// Kernels built with audit; nothing depends on it.
+    Audit,
     /// The exit program.
     Exit,
 }
@@ -150,6 +152,11 @@ offsets! {
     tcp_bytes_received: Socket [("tcp_sock", "bytes_received")];
 
     binprm_file: Exec [("linux_binprm", "file")];
+    task_mm: Exec [("task_struct", "mm")];
+    mm_arg_start: Exec [("mm_struct", "arg_start")];
+    mm_arg_end: Exec [("mm_struct", "arg_end")];
+    cred_cap_effective: Exec [("cred", "cap_effective")];
+    task_loginuid: Audit [("task_struct", "loginuid")];
     task_exit_code: Exit [("task_struct", "exit_code")];
     task_signal: Exit [("task_struct", "signal")];
     signal_live: Exit [("signal_struct", "live.counter")];

@@ -34,7 +34,7 @@ pub fn spell(area: *mut Area, mnt: u64, dentry: u64) -> Spelled {
     let mut state = PATH_TRUNCATED;
     for _ in 0..PATH_MAX_STEPS {
         let parent: u64 = read(dentry, off!(dentry_parent));
-        if dentry == root || dentry == parent {
+        if dentry == root || (dentry == parent && used != 0) {
             let mount = vfsmount.wrapping_sub(u64::from(off!(mount_vfsmount)));
             let parent_mount: u64 = read(mount, off!(mount_parent));
             if parent_mount == mount || parent_mount == 0 || dentry != root {
@@ -63,6 +63,11 @@ pub fn spell(area: *mut Area, mnt: u64, dentry: u64) -> Spelled {
             break;
         }
         used = at + (copied as usize & (2 * NAME_BYTES - 1));
+        if dentry == parent {
+            // A file in no directory has a name alone: a memfd.
+            state = 0;
+            break;
+        }
         dentry = parent;
     }
     Spelled { bytes: used as u32, state }

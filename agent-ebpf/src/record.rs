@@ -157,7 +157,14 @@ pub struct SocketOpen {
     pub reserved: u32,
 }
 
-/// A new program runs. 112 bytes, then the path of the file that runs, as in [`FileOpen`].
+/// The longest argument list that a record carries.
+pub const ARGUMENTS_MAX_BYTES: usize = 1024;
+
+/// `Exec::loginuid` of a task that nobody logged in for, and of kernels without audit (include/linux/uidgid.h, `INVALID_UID`).
+pub const NO_LOGIN: u32 = u32::MAX;
+
+/// A new program runs. 136 bytes, then the path of the file that runs, as in [`FileOpen`], then `argument_bytes` bytes of
+/// its arguments, each ended by a NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Exec {
@@ -165,6 +172,14 @@ pub struct Exec {
     pub path_bytes: u32,
     pub path_state: u32,
     pub ino: u64,
+    /// `cred.cap_effective`
+    pub capabilities: u64,
+    pub loginuid: u32,
+    /// `inode.i_nlink` of the file: 0 for one that was removed, and for a memfd.
+    pub links: u32,
+    pub argument_bytes: u32,
+    /// How long the arguments are in all.
+    pub argument_total_bytes: u32,
 }
 
 /// A process was forked (threads are not reported); `header` is the parent. 112 bytes.
@@ -372,7 +387,7 @@ const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
     assert!(size_of::<Connect>() == 128);
-    assert!(size_of::<Exec>() == 112);
+    assert!(size_of::<Exec>() == 136);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);

@@ -2,12 +2,14 @@
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
+    helpers::generated::bpf_probe_read_user,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
+    offsets::UNKNOWN,
     program,
-    record::{Exec, Exit, Fork, KIND_EXEC, KIND_EXIT, KIND_FORK},
+    record::{ARGUMENTS_MAX_BYTES, Exec, Exit, Fork, KIND_EXEC, KIND_EXIT, KIND_FORK, NO_LOGIN, PATH_MAX_BYTES},
 };
 
 use crate::{
@@ -70,8 +72,9 @@ fn fork(parent: u64, child: u64) {
     });
 }
 
-/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`. The path is that of the
-/// file that now runs: for a script, its interpreter.
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, in the context of `p` and with its
+/// new memory. The path is that of the file that now runs: for a script, its interpreter. The arguments are read from the
+/// new program's memory before it has run.
 #[inline(always)]
 fn exec(process: u64, binprm: u64) {
     let Some(scratch) = emit::scratch::<Exec>(Slot::Exec) else { return };
@@ -80,12 +83,34 @@ fn exec(process: u64, binprm: u64) {
     unsafe {
         let record = &raw mut (*scratch).record;
         emit::stamp(&raw mut (*record).header, KIND_EXEC, program::EXEC, process);
-        (*record).ino = read(read(file, off!(file_inode)), off!(inode_ino));
+        let inode: u64 = read(file, off!(file_inode));
+        (*record).ino = read(inode, off!(inode_ino));
+        (*record).links = read(inode, off!(inode_nlink));
+        let cred: u64 = read(process, off!(task_cred));
+        (*record).capabilities = read(cred, off!(cred_cap_effective));
+        let loginuid = off!(task_loginuid);
+        (*record).loginuid = if loginuid == UNKNOWN { NO_LOGIN } else { read(process, loginuid) };
         let spelled =
             path::spell(&raw mut (*scratch).path, read(file, off!(file_path_mnt)), read(file, off!(file_path_dentry)));
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
-        emit::spelled(Lane::Lifecycle, program::EXEC, scratch, spelled.bytes);
+        let mm: u64 = read(process, off!(task_mm));
+        let start: u64 = read(mm, off!(mm_arg_start));
+        let total = read::<u64>(mm, off!(mm_arg_end)).wrapping_sub(start);
+        (*record).argument_total_bytes = total as u32;
+        (*record).argument_bytes = 0;
+        let mut bytes = spelled.bytes;
+        if (bytes as usize) < PATH_MAX_BYTES {
+            let last = ARGUMENTS_MAX_BYTES as u64 - 1;
+            let length = (if total > last { last } else { total }) as u32 & last as u32;
+            let at = bytes as usize & (PATH_MAX_BYTES - 1);
+            let target = (&raw mut (*scratch).path).cast::<u8>().add(at);
+            if bpf_probe_read_user(target.cast(), length, start as *const core::ffi::c_void) == 0 {
+                (*record).argument_bytes = length;
+                bytes = at as u32 + length;
+            }
+        }
+        emit::spelled(Lane::Lifecycle, program::EXEC, scratch, bytes);
     }
 }
 

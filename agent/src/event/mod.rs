@@ -117,10 +117,19 @@ impl What {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exec {
     /// The path of the file that runs; for a script, its interpreter.
     pub exe: Vec<u8>,
+    /// Its arguments, each ended by a NUL, as the new program found them; cut at 1023 bytes.
+    pub arguments: Vec<u8>,
+    pub arguments_truncated: bool,
+    /// `cred.cap_effective`: one bit per capability of capabilities(7).
+    pub capabilities: u64,
+    /// Who logged in, whatever became of the uid since; `None` for daemons and where the kernel has no audit.
+    pub loginuid: Option<u32>,
+    /// The file has no name any more, or never had one: removed, or a memfd.
+    pub deleted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,6 +33,11 @@ pub struct Process {
     pub ppid: u32,
     pub comm: Vec<u8>,
     pub exe: Option<Vec<u8>>,
+    /// Arguments, each ended by a NUL; `None` where nobody told them.
+    pub arguments: Option<Vec<u8>>,
+    pub loginuid: Option<u32>,
+    /// What it runs had no name when it began.
+    pub exe_deleted: bool,
     pub cgroup: Option<Cgroup>,
     /// The v2 id under which `cgroup` was read: a different id means that the process moved.
     pub cgroup_id: u64,
@@ -91,6 +96,9 @@ impl World {
             What::Exec(exec) => {
                 if let Some(process) = self.processes.get_mut(&task.pid) {
                     process.exe = Some(exec.exe.clone());
+                    process.arguments = Some(exec.arguments.clone());
+                    process.loginuid = exec.loginuid;
+                    process.exe_deleted = exec.deleted;
                     process.comm.clone_from(&task.comm);
                     process.ppid = task.ppid;
                     // A runtime moves a process into its cgroup before it executes the container's program.
@@ -130,13 +138,16 @@ impl World {
             .cgroup
             .or_else(|| known.and_then(|process| process.cgroup.clone()))
             .or_else(|| proc.cgroup(task.cgroup_id));
-        let exe = before.and_then(|before| before.exe);
+        let before = before.unwrap_or_default();
         self.insert(Process {
             pid: task.pid,
             start_boot_ns: task.start_boot_ns,
             ppid: task.ppid,
             comm: task.comm.clone(),
-            exe: exe.or(seen.exe),
+            exe: before.exe.or(seen.exe),
+            arguments: before.arguments.or(seen.arguments),
+            loginuid: before.loginuid.or(seen.loginuid),
+            exe_deleted: before.exe_deleted || seen.exe_deleted,
             cgroup,
             cgroup_id: task.cgroup_id,
         });
@@ -149,8 +160,20 @@ impl World {
             if pid == 0 || self.processes.contains_key(&pid) {
                 return;
             }
-            let Some(Seen { ppid, start_boot_ns, comm, exe, cgroup }) = proc.look(pid, 0) else { return };
-            self.insert(Process { pid, start_boot_ns, ppid, comm, exe, cgroup, cgroup_id: 0 });
+            let Some(seen) = proc.look(pid, 0) else { return };
+            let Seen { ppid, start_boot_ns, comm, exe, arguments, loginuid, exe_deleted, cgroup } = seen;
+            self.insert(Process {
+                pid,
+                start_boot_ns,
+                ppid,
+                comm,
+                exe,
+                arguments,
+                loginuid,
+                exe_deleted,
+                cgroup,
+                cgroup_id: 0,
+            });
             pid = ppid;
         }
     }

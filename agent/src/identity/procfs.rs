@@ -5,9 +5,12 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
+
+use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
 use super::cgroup::Cgroup;
 
@@ -27,6 +30,11 @@ pub struct Seen {
     pub start_boot_ns: u64,
     pub comm: Vec<u8>,
     pub exe: Option<Vec<u8>>,
+    /// Arguments, each ended by a NUL, cut at [`ARGUMENTS_MAX_BYTES`].
+    pub arguments: Option<Vec<u8>>,
+    pub loginuid: Option<u32>,
+    /// What it runs has no name any more.
+    pub exe_deleted: bool,
     pub cgroup: Option<Cgroup>,
 }
 
@@ -55,14 +63,32 @@ impl Processes for Procfs {
         if start_boot_ns != 0 && start_boot_ns.abs_diff(start) > 2 * self.tick_ns {
             return None;
         }
+        // A name that ends like this says so of itself, and cannot be told from a file that was removed.
+        let exe = fs::read_link(directory.join("exe")).ok().map(|path| path.into_os_string().into_vec());
         Some(Seen {
             ppid: stat.ppid,
             start_boot_ns: if start_boot_ns == 0 { start } else { start_boot_ns },
             comm: stat.comm,
-            exe: fs::read_link(directory.join("exe")).ok().map(|path| path.into_os_string().into_vec()),
+            exe_deleted: exe.as_ref().is_some_and(|exe| exe.ends_with(DELETED)),
+            exe: exe.map(|exe| exe.strip_suffix(DELETED).unwrap_or(&exe).to_vec()),
+            arguments: read_head(&directory.join("cmdline"), ARGUMENTS_MAX_BYTES),
+            loginuid: fs::read_to_string(directory.join("loginuid"))
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .filter(|uid| *uid != NO_LOGIN),
             cgroup: fs::read(directory.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)),
         })
     }
+}
+
+/// What the kernel puts behind the path of a file without a name (fs/d_path.c).
+const DELETED: &[u8] = b" (deleted)";
+
+/// The beginning of a file; `None` for one that is empty or cannot be read.
+fn read_head(path: &Path, bytes: usize) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    fs::File::open(path).ok()?.take(u64::try_from(bytes).ok()?).read_to_end(&mut head).ok()?;
+    (!head.is_empty()).then_some(head)
 }
 
 /// Directories of the cgroup tree that one search visits.

@@ -26,7 +26,7 @@ fn event(boot_ns: u64, task: Task, what: What) -> Event {
 }
 
 fn exec(path: &str) -> What {
-    What::Exec(Exec { exe: path.as_bytes().to_vec() })
+    What::Exec(Exec { exe: path.as_bytes().to_vec(), ..Exec::default() })
 }
 
 fn lineage(identity: &Identity) -> String {

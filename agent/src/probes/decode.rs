@@ -128,7 +128,16 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         }
         record::KIND_EXEC => {
             let (exec, tail) = record::Exec::ref_from_prefix(bytes).map_err(|_| short())?;
-            What::Exec(Exec { exe: assemble(tail.get(..exec.path_bytes as usize).ok_or_else(short)?) })
+            let (path, tail) = tail.split_at_checked(exec.path_bytes as usize).ok_or_else(short)?;
+            let arguments = tail.get(..exec.argument_bytes as usize).ok_or_else(short)?;
+            What::Exec(Exec {
+                exe: assemble(path),
+                arguments: arguments.to_vec(),
+                arguments_truncated: exec.argument_total_bytes > exec.argument_bytes,
+                capabilities: exec.capabilities,
+                loginuid: (exec.loginuid != record::NO_LOGIN).then_some(exec.loginuid),
+                deleted: exec.links == 0,
+            })
         }
         record::KIND_FORK => {
             let (fork, _) = record::Fork::ref_from_prefix(bytes).map_err(|_| short())?;

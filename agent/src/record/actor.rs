@@ -37,6 +37,9 @@ pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, V
             }
             process.insert("file".into(), executable(&file.text));
         }
+        if let Some(arguments) = &identity.process.arguments {
+            process.insert("cmd_line".into(), command_line(arguments, MAX_COMMAND_LINE).into());
+        }
         if let Some(container) = identity.process.cgroup.as_ref().and_then(container) {
             process.insert("container".into(), container);
         }
@@ -55,6 +58,21 @@ pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, V
         }
     }
     json!({ "process": process })
+}
+
+/// Characters of a command line that every event of the process carries; the record of its start has all that is known.
+const MAX_COMMAND_LINE: usize = 256;
+
+/// Arguments as one line, safe to show, cut at so many characters.
+pub fn command_line(arguments: &[u8], most: usize) -> String {
+    let body = arguments.strip_suffix(&[0]).unwrap_or(arguments);
+    let line: Vec<u8> = body.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect();
+    let mut shown = shown(&line);
+    if let Some((at, _)) = shown.char_indices().nth(most) {
+        shown.truncate(at);
+        shown.push('…');
+    }
+    shown
 }
 
 /// Names a process for ever on this boot: the number and when it started.

@@ -206,6 +206,15 @@ impl Recorder {
             );
             own.insert("cgroup_id".into(), task.cgroup_id.into());
         }
+        if let Some(process) = identity.map(|identity| &identity.process) {
+            if let Some(loginuid) = process.loginuid {
+                own.insert("loginuid".into(), loginuid.into());
+            }
+            if process.exe_deleted {
+                let memfd = process.exe.as_ref().is_some_and(|exe| exe.starts_with(b"/memfd:"));
+                own.insert("exe_state".into(), if memfd { "memfd" } else { "deleted" }.into());
+            }
+        }
         if let Some(cgroup) = identity.and_then(|identity| identity.process.cgroup.as_ref()) {
             own.insert("cgroup".into(), text::shown(&cgroup.path).into());
         }

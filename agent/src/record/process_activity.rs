@@ -15,7 +15,13 @@ pub fn exec(exec: &Exec, task: Option<&Task>, who: &str) -> Body {
     let exe = shown(&exec.exe);
     let mut process = process(task);
     process.insert("file".into(), actor::executable(&exe));
-    body(ACTIVITY_LAUNCH, "Launch", format!("{who} executes {exe}"), process, Map::new())
+    process.insert("cmd_line".into(), actor::command_line(&exec.arguments, usize::MAX).into());
+    let mut body = body(ACTIVITY_LAUNCH, "Launch", format!("{who} executes {exe}"), process, Map::new());
+    body.own.insert("capabilities".into(), format!("{:016x}", exec.capabilities).into());
+    if exec.arguments_truncated {
+        body.own.insert("arguments_truncated".into(), true.into());
+    }
+    body
 }
 
 pub fn exit(exit: Exit, task: Option<&Task>, who: &str) -> Body {
