@@ -31,10 +31,14 @@ pub fn spell(area: *mut Area, mnt: u64, dentry: u64) -> Spelled {
     let mut dentry = dentry;
     let mut vfsmount = mnt;
     let mut root: u64 = read(vfsmount, off!(vfsmount_root));
+    // A file in no directory has a name alone: a memfd.
+    if read::<u64>(dentry, off!(dentry_parent)) == dentry && dentry != root {
+        return name_alone(area, dentry);
+    }
     let mut state = PATH_TRUNCATED;
     for _ in 0..PATH_MAX_STEPS {
         let parent: u64 = read(dentry, off!(dentry_parent));
-        if dentry == root || (dentry == parent && used != 0) {
+        if dentry == root || dentry == parent {
             let mount = vfsmount.wrapping_sub(u64::from(off!(mount_vfsmount)));
             let parent_mount: u64 = read(mount, off!(mount_parent));
             if parent_mount == mount || parent_mount == 0 || dentry != root {
@@ -63,12 +67,16 @@ pub fn spell(area: *mut Area, mnt: u64, dentry: u64) -> Spelled {
             break;
         }
         used = at + (copied as usize & (2 * NAME_BYTES - 1));
-        if dentry == parent {
-            // A file in no directory has a name alone: a memfd.
-            state = 0;
-            break;
-        }
         dentry = parent;
     }
     Spelled { bytes: used as u32, state }
+}
+
+#[inline(always)]
+fn name_alone(area: *mut Area, dentry: u64) -> Spelled {
+    let name: u64 = read(dentry, off!(dentry_name));
+    // SAFETY: the area is longer than a name.
+    let copied = unsafe { bpf_probe_read_kernel_str(area.cast::<c_void>(), NAME_BYTES as u32, name as *const c_void) };
+    let bytes = if copied > 0 { copied as u32 & (2 * NAME_BYTES as u32 - 1) } else { 0 };
+    Spelled { bytes, state: 0 }
 }

@@ -112,6 +112,7 @@ fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn
     }
     let mut tell = |name: &str, outcome: Outcome| told(&format!("{name} ({which})"), outcome.into());
     tell("every hook found a rung", every_hook_attached(&bench));
+    tell("no program is near the limit of the verifier", far_from_the_limit(&mut bench));
     tell("a tcp connection over ipv4 is told", tcp(&mut bench, Ipv4Addr::LOCALHOST.into()));
     tell("a tcp connection over ipv6 is told", tcp(&mut bench, Ipv6Addr::LOCALHOST.into()));
     tell("a v4-mapped ipv6 connection is told as ipv4", v4_mapped(&mut bench));
@@ -301,6 +302,16 @@ fn every_hook_attached(bench: &Bench) -> Outcome {
         .map(|verdict| format!("{}: {}", verdict.hook.name, verdict.describe()))
         .collect();
     if off.is_empty() { Ok(()) } else { Err(off.join("; ")) }
+}
+
+/// A program that is nearly too large loads here and not on the kernel of next year.
+fn far_from_the_limit(bench: &mut Bench) -> Outcome {
+    const LIMIT: u32 = 1_000_000;
+    let walked = bench.probes().verified_instructions();
+    let most = walked.iter().max_by_key(|(_, count)| **count);
+    println!("# the verifier walked {most:?} at most, of {} programs", walked.len());
+    let near: Vec<_> = walked.iter().filter(|(_, count)| **count > LIMIT / 2).collect();
+    if near.is_empty() { Ok(()) } else { Err(format!("{near:?} of {LIMIT}")) }
 }
 
 /// Some machines refuse every program of a type; there is no other way for some hooks.

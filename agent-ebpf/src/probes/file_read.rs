@@ -33,33 +33,31 @@ pub fn file_read_fentry(ctx: FEntryContext) -> i32 {
     }
     let start_bytes: u64 = read(position, 0);
     if direction != 0 {
-        touch(Slot::FileRead, file, Figure::Written, Range { start_bytes, bytes: count });
+        if touch(file, Figure::Written, Range { start_bytes, bytes: count }) {
+            file_change::tell_of_file(Slot::FileRead, CHANGE_WRITE, file);
+        }
         return 0;
     }
     let size: u64 = read(inode, off!(inode_size));
     if start_bytes < size {
         let left = size - start_bytes;
         let bytes = if count < left { count } else { left };
-        touch(Slot::FileRead, file, Figure::Read, Range { start_bytes, bytes });
+        touch(file, Figure::Read, Range { start_bytes, bytes });
     }
     0
 }
 
-/// Accounts for a range of a file, if it is a watched one.
+/// Accounts for a range of a file, if it is a watched one; whether these are the first bytes that the process wrote to it.
 #[inline(always)]
-pub fn touch(slot: Slot, file: u64, figure: Figure, range: Range) {
+pub fn touch(file: u64, figure: Figure, range: Range) -> bool {
     let inode: u64 = read(file, off!(file_inode));
     if file == 0 || range.bytes == 0 || !files::is_regular(inode) {
-        return;
+        return false;
     }
     let id = files::id(inode);
     let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
     if !files::is_watched(inode, &id, &mut watch) {
-        return;
+        return false;
     }
-    let first = reads::add(program::FILE_READ, inode, &id, &watch, figure, range);
-    if first && figure == Figure::Written {
-        let (mnt, dentry) = (read(file, off!(file_path_mnt)), read(file, off!(file_path_dentry)));
-        file_change::tell(slot, program::FILE_CHANGE, CHANGE_WRITE, inode, mnt, dentry);
-    }
+    reads::add(program::FILE_READ, inode, &id, &watch, figure, range) && figure == Figure::Written
 }

@@ -9,10 +9,10 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     program::{FILE_OPEN, FILE_READ},
-    record::VIA_OPEN,
+    record::{CHANGE_WRITE, VIA_OPEN},
 };
 
-use super::{file_open, file_read};
+use super::{file_change, file_open, file_read};
 use crate::{
     emit::Slot,
     files,
@@ -66,7 +66,9 @@ fn observe(request: u64) -> i32 {
         // `struct io_rw` begins with the `struct kiocb`, and lies at the start of the request beside `file`.
         let end: u64 = read(request, off!(kiocb_pos));
         let bytes = result as u64;
-        file_read::touch(Slot::IoUring, file, figure, Range { start_bytes: end.wrapping_sub(bytes), bytes });
+        if file_read::touch(file, figure, Range { start_bytes: end.wrapping_sub(bytes), bytes }) {
+            file_change::tell_of_file(Slot::IoUring, CHANGE_WRITE, file);
+        }
     }
     0
 }

@@ -16,8 +16,8 @@ use aya_ebpf::{
 use plumbline_ebpf::{
     program::{FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, SOCKET_OPEN},
     record::{
-        CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, MEMORY_PTRACE,
-        MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED,
+        CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, CHANGE_WRITE,
+        MEMORY_PTRACE, MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED, WatchedFile,
     },
 };
 
@@ -58,48 +58,108 @@ pub fn sys_exit_raw_tp(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// What a call did, as far as it concerns watched files. Gathered first and acted on in one place, because every place that
+/// spells a path multiplies the work of the kernel's verifier. Plain numbers, all of them set from the start: of an option
+/// that lives across a helper call the compiler makes reads of registers that were never set.
+#[derive(Clone, Copy)]
+struct Done {
+    /// `VIA_*` of the descriptor that was returned, or [`NOT_OPENED`].
+    opened: u32,
+    /// `CHANGE_*` of `changed`, or 0.
+    how: u32,
+    /// Flags of the open.
+    flags: u64,
+    /// A `struct file *`.
+    changed: u64,
+    /// Bytes were taken from a file, and given to one.
+    taken: Moved,
+    given: Moved,
+}
+
+/// Bytes of a file; `file` is 0 for none.
+#[derive(Clone, Copy)]
+struct Moved {
+    file: u64,
+    range: Range,
+}
+
+const NOT_OPENED: u32 = u32::MAX;
+const NO_BYTES: Moved = Moved { file: 0, range: Range { start_bytes: 0, bytes: 0 } };
+
 /// `sys_exit(struct pt_regs *regs, long ret)`
 #[inline(always)]
 fn observe(regs: u64, ret: i64) {
-    let call = Call(regs);
     if ret < 0 {
         return;
     }
-    let returned = ret as u64;
+    let (call, returned) = (Call(regs), ret as u64);
+    let mut done = Done { opened: NOT_OPENED, how: 0, flags: 0, changed: 0, taken: NO_BYTES, given: NO_BYTES };
     if call.is_32_bit() {
-        return observe_32(call, returned);
+        gather_32(&mut done, call, returned);
+    } else {
+        gather(&mut done, call, returned);
     }
+    if done.opened != NOT_OPENED && files::at_return(FILE_OPEN) {
+        let file = task::file(returned);
+        if file_open::observe(SLOT, file, done.opened) {
+            if done.opened == VIA_OPEN && files::at_return(FILE_CLOSE) {
+                file_close::opened(returned, file);
+            }
+            if done.flags & O_TRUNC != 0 {
+                done.how = CHANGE_TRUNCATE;
+                done.changed = file;
+            }
+        }
+    }
+    if done.taken.file != 0 {
+        file_read::touch(done.taken.file, Figure::Read, done.taken.range);
+    }
+    if done.given.file != 0 && file_read::touch(done.given.file, Figure::Written, done.given.range) {
+        done.how = CHANGE_WRITE;
+        done.changed = done.given.file;
+    }
+    if done.how != 0 {
+        file_change::tell_of_file(SLOT, done.how, done.changed);
+    }
+}
+
+/// What a call of the 64-bit table did; what needs no path is told at once.
+#[inline(always)]
+fn gather(done: &mut Done, call: Call, returned: u64) {
     match call.number() {
-        number::READ | number::READV => at_position(call.arg0(), Figure::Read, returned),
-        number::WRITE | number::WRITEV => at_position(call.arg0(), Figure::Written, returned),
+        number::READ | number::READV => done.taken = at_position(call.arg0(), returned),
+        number::WRITE | number::WRITEV => done.given = at_position(call.arg0(), returned),
         number::PREAD64 | number::PREADV | number::PREADV2 => {
-            at_offset(call.arg0(), call.arg3(), Figure::Read, returned)
+            done.taken = at_offset(call.arg0(), call.arg3(), returned);
         }
         number::PWRITE64 | number::PWRITEV | number::PWRITEV2 => {
-            at_offset(call.arg0(), call.arg3(), Figure::Written, returned)
+            done.given = at_offset(call.arg0(), call.arg3(), returned);
         }
-        number::SENDFILE => copied(call.arg1(), call.arg2(), call.arg0(), 0, returned),
+        number::SENDFILE => {
+            done.taken = at_told(call.arg1(), call.arg2(), returned);
+            done.given = at_position(call.arg0(), returned);
+        }
         number::SPLICE | number::COPY_FILE_RANGE => {
-            copied(call.arg0(), call.arg1(), call.arg2(), call.arg3(), returned);
+            done.taken = at_told(call.arg0(), call.arg1(), returned);
+            done.given = at_told(call.arg2(), call.arg3(), returned);
         }
-        number::OPEN => opened(returned, call.arg1()),
-        number::OPENAT => opened(returned, call.arg2()),
-        number::CREAT => opened(returned, O_TRUNC),
+        number::OPEN => opened(done, call.arg1()),
+        number::OPENAT | number::OPEN_BY_HANDLE_AT => opened(done, call.arg2()),
+        number::CREAT => opened(done, O_TRUNC),
         // The flags of openat2 lie in the caller's memory.
-        number::OPENAT2 => opened(returned, user_word(call.arg2())),
-        number::OPEN_BY_HANDLE_AT => opened(returned, call.arg2()),
-        number::PIDFD_GETFD => received(returned),
+        number::OPENAT2 => opened(done, user_word(call.arg2())),
+        number::PIDFD_GETFD => done.opened = VIA_RECEIVED,
+        number::FTRUNCATE => changed(done, CHANGE_TRUNCATE, call.arg0()),
+        number::FALLOCATE => changed(done, CHANGE_ALLOCATE, call.arg0()),
+        number::IOCTL => cloned(done, call),
+        number::MMAP => {
+            if call.arg2() & PROT_WRITE != 0 && call.arg3() & MAP_SHARED != 0 {
+                changed(done, CHANGE_MAP_WRITABLE, call.arg4());
+            }
+        }
         number::CLOSE => {
             if files::at_return(FILE_CLOSE) {
                 file_close::closed(call.arg0());
-            }
-        }
-        number::FTRUNCATE => changed(CHANGE_TRUNCATE, call.arg0()),
-        number::FALLOCATE => changed(CHANGE_ALLOCATE, call.arg0()),
-        number::IOCTL => cloned(call),
-        number::MMAP => {
-            if call.arg2() & PROT_WRITE != 0 && call.arg3() & MAP_SHARED != 0 {
-                changed(CHANGE_MAP_WRITABLE, call.arg4());
             }
         }
         number::SOCKET => {
@@ -124,106 +184,88 @@ fn observe(regs: u64, ret: i64) {
     }
 }
 
-/// The calls of 32-bit programs that open and read; the rest of theirs is a blind spot.
+/// The calls of 32-bit programs that open, read and write; the rest of theirs is a blind spot.
 #[inline(always)]
-fn observe_32(call: Call, returned: u64) {
+fn gather_32(done: &mut Done, call: Call, returned: u64) {
     match call.number() {
-        number_32::OPEN | number_32::CREAT | number_32::OPENAT | number_32::OPENAT2 => opened(returned, 0),
-        number_32::READ | number_32::READV => at_position(call.arg0_32(), Figure::Read, returned),
-        number_32::WRITE | number_32::WRITEV => at_position(call.arg0_32(), Figure::Written, returned),
+        number_32::OPEN | number_32::CREAT | number_32::OPENAT | number_32::OPENAT2 => opened(done, 0),
+        number_32::READ | number_32::READV => done.taken = at_position(call.arg0_32(), returned),
+        number_32::WRITE | number_32::WRITEV => done.given = at_position(call.arg0_32(), returned),
         number_32::PREAD64 | number_32::PREADV => {
-            at_offset(call.arg0_32(), call.offset_32(), Figure::Read, returned);
+            done.taken = at_offset(call.arg0_32(), call.offset_32(), returned);
         }
         _ => {}
     }
 }
 
 #[inline(always)]
-fn opened(descriptor: u64, flags: u64) {
-    if !files::at_return(FILE_OPEN) {
-        return;
-    }
-    let file = task::file(descriptor);
-    if !file_open::observe(SLOT, file, VIA_OPEN) {
-        return;
-    }
-    if files::at_return(FILE_CLOSE) {
-        file_close::opened(descriptor, file);
-    }
-    if flags & O_TRUNC != 0 && files::at_return(FILE_CHANGE) {
-        file_change::tell_of_file(SLOT, CHANGE_TRUNCATE, file);
-    }
-}
-
-#[inline(always)]
-fn received(descriptor: u64) {
-    if files::at_return(FILE_OPEN) {
-        file_open::observe(SLOT, task::file(descriptor), VIA_RECEIVED);
-    }
+fn opened(done: &mut Done, flags: u64) {
+    done.opened = VIA_OPEN;
+    done.flags = flags;
 }
 
 /// A call that moved the file's own position, which now stands behind the bytes.
 #[inline(always)]
-fn at_position(descriptor: u64, figure: Figure, bytes: u64) {
-    let Some(file) = regular_file(descriptor, bytes) else { return };
+fn at_position(descriptor: u64, bytes: u64) -> Moved {
+    let file = regular_file(descriptor, bytes);
     let position: u64 = read(file, off!(file_pos));
-    file_read::touch(SLOT, file, figure, Range { start_bytes: position.wrapping_sub(bytes), bytes });
+    Moved { file, range: Range { start_bytes: position.wrapping_sub(bytes), bytes } }
 }
 
 /// A call that was told where, or -1 for the file's own position (preadv2).
 #[inline(always)]
-fn at_offset(descriptor: u64, told: u64, figure: Figure, bytes: u64) {
-    let Some(file) = regular_file(descriptor, bytes) else { return };
-    let start_bytes = if told == u64::MAX { read::<u64>(file, off!(file_pos)).wrapping_sub(bytes) } else { told };
-    file_read::touch(SLOT, file, figure, Range { start_bytes, bytes });
-}
-
-/// A call that copied from one descriptor to another; each position is the file's own or lies in the caller's memory.
-#[inline(always)]
-fn copied(from: u64, from_position: u64, to: u64, to_position: u64, bytes: u64) {
-    if let Some(file) = regular_file(from, bytes) {
-        let start_bytes = position(file, from_position).wrapping_sub(bytes);
-        file_read::touch(SLOT, file, Figure::Read, Range { start_bytes, bytes });
+fn at_offset(descriptor: u64, told: u64, bytes: u64) -> Moved {
+    let mut moved = at_position(descriptor, bytes);
+    if told != u64::MAX {
+        moved.range.start_bytes = told;
     }
-    if let Some(file) = regular_file(to, bytes) {
-        let start_bytes = position(file, to_position).wrapping_sub(bytes);
-        file_read::touch(SLOT, file, Figure::Written, Range { start_bytes, bytes });
+    moved
+}
+
+/// A call that copied: the position behind the bytes is the file's own, or lies in the caller's memory.
+#[inline(always)]
+fn at_told(descriptor: u64, position: u64, bytes: u64) -> Moved {
+    let mut moved = at_position(descriptor, bytes);
+    if position != 0 {
+        moved.range.start_bytes = user_word(position).wrapping_sub(bytes);
     }
+    moved
 }
 
+/// The regular file behind a descriptor of the current task, when the bytes and the hook make it worth a look; else 0.
 #[inline(always)]
-fn position(file: u64, told: u64) -> u64 {
-    if told == 0 { read(file, off!(file_pos)) } else { user_word(told) }
-}
-
-/// The regular file behind a descriptor of the current task, when the bytes and the hook make it worth a look.
-#[inline(always)]
-fn regular_file(descriptor: u64, bytes: u64) -> Option<u64> {
+fn regular_file(descriptor: u64, bytes: u64) -> u64 {
     if bytes == 0 || !files::at_return(FILE_READ) || !files::watching() {
-        return None;
+        return 0;
     }
     let file = task::file(descriptor);
-    if file != 0 && files::is_regular(read(file, off!(file_inode))) { Some(file) } else { None }
+    if files::is_regular(read(file, off!(file_inode))) { file } else { 0 }
 }
 
 #[inline(always)]
-fn changed(how: u32, descriptor: u64) {
+fn changed(done: &mut Done, how: u32, descriptor: u64) {
     if files::at_return(FILE_CHANGE) {
-        file_change::tell_of_file(SLOT, how, task::file(descriptor));
+        done.how = how;
+        done.changed = task::file(descriptor);
     }
 }
 
-/// `ioctl(to, FICLONE, from)` and `ioctl(to, FICLONERANGE, struct file_clone_range *)`, whose first word is `from`.
+/// `ioctl(to, FICLONE, from)` and `ioctl(to, FICLONERANGE, struct file_clone_range *)`, whose first word is `from`. Where
+/// both are watched, the copy is told.
 #[inline(always)]
-fn cloned(call: Call) {
-    let request = call.arg1();
-    let from = match request {
+fn cloned(done: &mut Done, call: Call) {
+    let from = match call.arg1() {
         FICLONE => call.arg2(),
         FICLONERANGE => user_word(call.arg2()),
         _ => return,
     };
-    changed(CHANGE_CLONED, from);
-    changed(CHANGE_OVERWRITTEN, call.arg0());
+    let inode: u64 = read(task::file(from), off!(file_inode));
+    let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
+    if files::is_watched(inode, &files::id(inode), &mut watch) {
+        changed(done, CHANGE_CLONED, from);
+    } else {
+        changed(done, CHANGE_OVERWRITTEN, call.arg0());
+    }
 }
 
 #[inline(always)]

@@ -290,6 +290,7 @@ enum AttachError {
 /// The kernel's reason, with the end of the verifier's log, where the reason stands.
 fn explain(error: &AttachError) -> String {
     const TAIL_LINES: usize = 3;
+    const MAX_LINE_CHARS: usize = 160;
     match error {
         AttachError::Program(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();
@@ -298,7 +299,10 @@ fn explain(error: &AttachError) -> String {
                 ["verification time", "stack depth", "processed "].iter().any(|head| line.starts_with(head))
             };
             let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty() && !is_statistics(line)).collect();
-            let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join(" | ");
+            // Between them the state of every register may stand.
+            let short = |line: &&str| line.chars().take(MAX_LINE_CHARS).collect::<String>();
+            let tail: Vec<String> = lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(short).collect();
+            let tail = tail.join(" | ");
             if tail.is_empty() { format!("the kernel refused it: {io_error}") } else { format!("{io_error}: {tail}") }
         }
         AttachError::Program(ProgramError::SyscallError(error)) => format!("{}: {}", error.call, error.io_error),

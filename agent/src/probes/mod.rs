@@ -195,6 +195,15 @@ impl Probes {
             .collect()
     }
 
+    /// Instructions that the kernel's verifier walked for each attached program, where it says (5.16): it gives up after a
+    /// million.
+    pub fn verified_instructions(&self) -> BTreeMap<&'static str, u32> {
+        let rungs = self.verdicts.iter().filter_map(HookVerdict::attached);
+        let programs = rungs.flat_map(|rung| rung.programs);
+        let walked = |name: &str| self.ebpf.program(name)?.info().ok()?.verified_instruction_count();
+        programs.filter_map(|program| Some((program.name, walked(program.name)?))).collect()
+    }
+
     /// Takes a hook out that told what is not so: better blind, and said, than wrong.
     pub fn disarm(&mut self, number: u32, reason: &str) -> Result<(), ProbesError> {
         let Some(verdict) = self.verdicts.iter_mut().find(|verdict| verdict.hook.program == number) else {
