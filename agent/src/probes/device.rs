@@ -3,10 +3,7 @@
 //! `/sys/dev/block/MAJOR:MINOR` leads to the device's directory; a partition's lies in its disk's, and `slaves` lists the
 //! devices that a stacked one is made of (Documentation/ABI/stable/sysfs-block of the kernel).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 /// Stacks are a few devices high.
 const MAX_HEIGHT: usize = 8;
@@ -38,7 +35,7 @@ fn below_in(root: &Path, device: u32) -> Vec<u32> {
 }
 
 /// The file `dev` holds `major:minor`.
-fn number(directory: &PathBuf) -> Option<u32> {
+fn number(directory: &Path) -> Option<u32> {
     let text = fs::read_to_string(directory.join("dev")).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
     Some(major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?)

@@ -110,7 +110,8 @@ impl Probes {
 
         let mut keys: KernelMap<&mut MapData, [u64; 2], u32> = self.map_of("WATCHED")?;
         let error = |error| ProbesError::Map("WATCHED", Box::new(error));
-        let wanted: HashSet<[u64; 2]> = enrolment.watched.iter().map(|watched| words(id(watched.key))).collect();
+        let wanted: HashSet<[u64; 2]> =
+            enrolment.watched.iter().map(|watched| reads::words(&id(watched.key))).collect();
         for key in &wanted {
             keys.insert(key, 1, 0).map_err(error)?;
         }
@@ -282,7 +283,7 @@ impl Probes {
     fn watch_file(&mut self, file: FileKey, watched: FileKey) -> Result<(), ProbesError> {
         let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
         let value = WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
-        let added = files.insert(words(id(file)), words::<_, 2>(value), 0);
+        let added = files.insert(reads::words(&id(file)), reads::words::<_, 2>(&value), 0);
         added.map_err(|error| ProbesError::Map("FILES", Box::new(error)))
     }
 
@@ -295,7 +296,7 @@ impl Probes {
             .filter(|(_, value)| {
                 let WatchedFile { watched_ino, watched_dev, .. } = zerocopy::transmute!(*value);
                 watched_ino != canary::NO_DIRECTORY.ino
-                    && !directories.contains(&words(FileId { ino: watched_ino, dev: watched_dev, reserved: 0 }))
+                    && !directories.contains(&reads::words(&FileId { ino: watched_ino, dev: watched_dev, reserved: 0 }))
             })
             .map(|(key, _)| key)
             .collect();
@@ -317,10 +318,6 @@ impl Probes {
 
 fn id(key: FileKey) -> FileId {
     FileId { ino: key.ino, dev: key.dev, reserved: 0 }
-}
-
-fn words<T: zerocopy::IntoBytes + zerocopy::Immutable, const N: usize>(value: T) -> [u64; N] {
-    reads::words(&value)
 }
 
 /// Maps the first page and reads a byte of it; says whether there is one.

@@ -201,7 +201,7 @@ pub fn markdown() -> String {
         // Writing to a string does not fail.
         let _ = write!(page, "\n## {}\n\n| way | seen by | otherwise |\n|---|---|---|\n", subject.title());
         for way in WAYS.iter().filter(|way| way.subject == subject) {
-            let seen: Vec<String> = way.seen_by.iter().map(|seen| seen.in_words()).collect();
+            let seen: Vec<String> = way.seen_by.iter().map(Seen::in_words).collect();
             let seen = if seen.is_empty() { "nothing".to_owned() } else { seen.join(", ") };
             let _ = writeln!(page, "| {} | {seen} | {} |", way.name, way.otherwise);
         }

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             println!("not ok {name}: {}", why.replace('\n', " "));
         }
         Ended::Skipped(why) | Ended::NotRun(why) => {
-            println!("skip {name}: not run, because {}", why.replace('\n', " "))
+            println!("skip {name}: not run, because {}", why.replace('\n', " "));
         }
     });
     let _ = fs::remove_dir_all(scratch);

@@ -142,16 +142,22 @@ fn go(way: &str, site: &Site) -> io::Result<()> {
             };
             let open = open.map_err(unsupported)?;
             let low = Low::new(FILE_BYTES)?;
+            // SAFETY: the buffer is that long.
             let got = positive(unsafe { libc::pread(open.as_raw_fd(), low.start, FILE_BYTES, 0) })?;
             if got == FILE_BYTES { Ok(()) } else { Err(io::Error::other("a short read")) }
         }
         "copy by sendfile" => {
-            copy(file, outside, |from, to| unsafe { libc::sendfile(to, from, std::ptr::null_mut(), FILE_BYTES) })
+            {
+                // SAFETY: no offset is given.
+                copy(file, outside, |from, to| unsafe { libc::sendfile(to, from, std::ptr::null_mut(), FILE_BYTES) })
+            }
         }
         "copy by splice" => splice(file),
-        "copy by copy_file_range" => copy(file, outside, |from, to| unsafe {
-            libc::copy_file_range(from, std::ptr::null_mut(), to, std::ptr::null_mut(), FILE_BYTES, 0)
-        }),
+        "copy by copy_file_range" => {
+            let none = std::ptr::null_mut();
+            // SAFETY: no offsets are given.
+            copy(file, outside, |from, to| unsafe { libc::copy_file_range(from, none, to, none, FILE_BYTES, 0) })
+        }
         "read by io_uring" => {
             let open = File::open(file)?;
             ring::read(&mut IoUring::new(8)?, open.as_raw_fd(), FILE_BYTES)
@@ -198,12 +204,14 @@ fn go(way: &str, site: &Site) -> io::Result<()> {
         "truncate by descriptor" => OpenOptions::new().write(true).open(file)?.set_len(5),
         "truncate by name" => {
             let name = CString::new(file.as_os_str().as_bytes())?;
+            // SAFETY: the name ends with a NUL.
             if unsafe { libc::truncate(name.as_ptr(), 5) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         }
         "truncate by opening" => OpenOptions::new().write(true).truncate(true).open(file).map(drop),
         "punch a hole (fallocate)" => {
             let open = OpenOptions::new().write(true).open(file)?;
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            // SAFETY: plain integers.
             if unsafe { libc::fallocate(open.as_raw_fd(), mode, 0, 4096) } == 0 {
                 Ok(())
             } else {

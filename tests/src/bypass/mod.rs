@@ -20,6 +20,7 @@ use std::{
 use plumbline::{
     event::{Event, What},
     probes::{
+        HookVerdict,
         hooks::HOOKS,
         ways::{Subject, WAYS},
     },
@@ -83,7 +84,7 @@ impl Suite {
     }
 
     fn has_fentry(&self) -> bool {
-        let rungs = self.bench.verdicts().iter().filter_map(|verdict| verdict.attached());
+        let rungs = self.bench.verdicts().iter().filter_map(HookVerdict::attached);
         rungs.into_iter().any(|rung| rung.name == "fentry")
     }
 

@@ -66,7 +66,7 @@ pub fn every_read(file: &File) -> io::Result<()> {
     let mut file = file;
     file.read_exact(&mut buffer[..fifth])?;
     let got = file.read_vectored(&mut [IoSliceMut::new(&mut buffer[..fifth])])?;
-    file.read_exact_at(&mut buffer[..fifth], at(2) as u64)?;
+    file.read_exact_at(&mut buffer[..fifth], at(2).cast_unsigned())?;
     let one = vector(&mut buffer);
     // SAFETY: the vectors point into the buffer, which outlives the calls.
     let got = got + positive(unsafe { libc::preadv(fd, &raw const one, 1, at(3)) })?;

@@ -3,20 +3,21 @@
 //! Each check has a sentence for a name, does one thing to the kernel, and compares every field of the event with what
 //! `/proc`, `stat` and the sockets say.
 
+mod network;
+mod process;
+
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, symlink},
     },
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use plumbline::{
-    event::{self, Connect, ConnectHow, Event, FileOpen, Protocol, Task, What},
+    event::{Event, FileOpen, Task, What},
     identity::procfs::{Processes as _, Procfs},
     probes::{
         HookVerdict,
@@ -113,17 +114,17 @@ fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn
     let mut tell = |name: &str, outcome: Outcome| told(&format!("{name} ({which})"), outcome.into());
     tell("every hook found a rung", every_hook_attached(&bench));
     tell("no program is near the limit of the verifier", far_from_the_limit(&mut bench));
-    tell("a tcp connection over ipv4 is told", tcp(&mut bench, Ipv4Addr::LOCALHOST.into()));
-    tell("a tcp connection over ipv6 is told", tcp(&mut bench, Ipv6Addr::LOCALHOST.into()));
-    tell("a v4-mapped ipv6 connection is told as ipv4", v4_mapped(&mut bench));
-    tell("a refused connection is told too", refused(&mut bench));
-    tell("the end of a connection tells its outcome and the bytes each way", bytes_each_way(&mut bench));
-    tell("fork, exec and exit are told with lineage", life_of_a_process(&mut bench));
+    tell("a tcp connection over ipv4 is told", network::tcp(&mut bench, Ipv4Addr::LOCALHOST.into()));
+    tell("a tcp connection over ipv6 is told", network::tcp(&mut bench, Ipv6Addr::LOCALHOST.into()));
+    tell("a v4-mapped ipv6 connection is told as ipv4", network::v4_mapped(&mut bench));
+    tell("a refused connection is told too", network::refused(&mut bench));
+    tell("the end of a connection tells its outcome and the bytes each way", network::bytes_each_way(&mut bench));
+    tell("fork, exec and exit are told with lineage", process::life_of_a_process(&mut bench));
     tell(
         "a program without a name is told as such, long arguments are cut and said to be",
-        a_program_without_a_name(&mut bench),
+        process::a_program_without_a_name(&mut bench),
     );
-    tell("the iterator finds this process", iterator(&mut bench));
+    tell("the iterator finds this process", process::iterator(&mut bench));
 }
 
 fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {
@@ -132,8 +133,8 @@ fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {
         Ok(bench) => bench,
         Err(ended) => return told(&name("ip"), ended),
     };
-    told(&name("ipv4"), udp(&mut bench, Ipv4Addr::LOCALHOST.into()).into());
-    told(&name("ipv6"), udp(&mut bench, Ipv6Addr::LOCALHOST.into()).into());
+    told(&name("ipv4"), network::udp(&mut bench, Ipv4Addr::LOCALHOST.into()).into());
+    told(&name("ipv6"), network::udp(&mut bench, Ipv6Addr::LOCALHOST.into()).into());
 }
 
 /// File checks share the programs and a directory.
@@ -317,143 +318,6 @@ fn far_from_the_limit(bench: &mut Bench) -> Outcome {
 /// Some machines refuse every program of a type; there is no other way for some hooks.
 fn refused_by_this_machine(verdict: &HookVerdict) -> bool {
     verdict.refused.iter().all(|refusal| refusal.by_kernel && refusal.reason.contains("not permitted"))
-}
-
-fn tcp(bench: &mut Bench, ip: IpAddr) -> Outcome {
-    let listener = TcpListener::bind((ip, 0)).map_err(|error| error.to_string())?;
-    let to = listener.local_addr().map_err(|error| error.to_string())?;
-    let _stream = TcpStream::connect(to).map_err(|error| error.to_string())?;
-    expect_connect(bench, Protocol::Tcp, to)
-}
-
-fn v4_mapped(bench: &mut Bench) -> Outcome {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
-    let to = listener.local_addr().map_err(|error| error.to_string())?;
-    let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to.port());
-    let _stream = TcpStream::connect(mapped).map_err(|error| error.to_string())?;
-    expect_connect(bench, Protocol::Tcp, to)
-}
-
-fn bytes_each_way(bench: &mut Bench) -> Outcome {
-    let text = |error: std::io::Error| error.to_string();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text)?;
-    let to = listener.local_addr().map_err(text)?;
-    let mut ours = TcpStream::connect(to).map_err(text)?;
-    let (mut theirs, _) = listener.accept().map_err(text)?;
-    ours.write_all(&[1; 1000]).map_err(text)?;
-    theirs.read_exact(&mut [0; 1000]).map_err(text)?;
-    theirs.write_all(&[2; 500]).map_err(text)?;
-    ours.read_exact(&mut [0; 500]).map_err(text)?;
-    // Both ends, so that nothing waits for the other.
-    drop(theirs);
-    drop(ours);
-    let end = bench.expect("the end", |event| match (&event.what, &event.task) {
-        (What::ConnectEnd(end), Some(task)) if end.port == to.port() && is_me(task) => Some(*end),
-        _ => None,
-    })?;
-    same("outcome", &end.outcome, &event::Outcome::Closed)?;
-    same("bytes sent", &end.bytes_sent, &1000)?;
-    // The end of the stream may count as one.
-    same("bytes received", &(500..=501).contains(&end.bytes_received), &true)
-}
-
-fn refused(bench: &mut Bench) -> Outcome {
-    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    let to = closed.map_err(|error| error.to_string())?;
-    if TcpStream::connect(to).is_ok() {
-        return Err("the connection was not refused".to_owned());
-    }
-    expect_connect(bench, Protocol::Tcp, to)
-}
-
-fn udp(bench: &mut Bench, ip: IpAddr) -> Outcome {
-    let listener = UdpSocket::bind((ip, 0)).map_err(|error| error.to_string())?;
-    let to = listener.local_addr().map_err(|error| error.to_string())?;
-    let socket = UdpSocket::bind((ip, 0)).map_err(|error| error.to_string())?;
-    socket.connect(to).map_err(|error| error.to_string())?;
-    expect_connect(bench, Protocol::Udp, to)
-}
-
-fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outcome {
-    let expected = Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin };
-    let task = bench.expect(&format!("{expected:?}"), |event| match (&event.what, &event.task) {
-        (What::Connect(connect), Some(task)) if *connect == expected && is_me(task) => Some(task.clone()),
-        _ => None,
-    })?;
-    this_task(&task)
-}
-
-fn life_of_a_process(bench: &mut Bench) -> Outcome {
-    bench.drain();
-    // This very binary, told to exit with a code of its own.
-    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
-    let status = Command::new(&exe).arg("exit-with-7").status().map_err(|error| error.to_string())?;
-    same("exit code", &status.code(), &Some(7))?;
-    let child = bench.expect("the fork", |event| match &event.what {
-        What::Fork(fork) if event.task.as_ref().is_some_and(is_me) => Some(fork.child_pid),
-        _ => None,
-    })?;
-    let of_child = move |event: &Event| event.task.clone().filter(|task| task.pid == child);
-    let (task, ran) = bench.expect("the exec", |event| match &event.what {
-        What::Exec(exec) => Some((of_child(event)?, exec.clone())),
-        _ => None,
-    })?;
-    let arguments = [exe.as_os_str().as_bytes(), b"\0exit-with-7\0"].concat();
-    same("arguments", &ran.arguments, &arguments)?;
-    same("arguments truncated", &ran.arguments_truncated, &false)?;
-    same("capabilities", &format!("{:016x}", ran.capabilities), &own_status("CapEff:")?)?;
-    let loginuid = fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse::<u32>().ok());
-    same("loginuid", &ran.loginuid, &loginuid.filter(|uid| *uid != u32::MAX))?;
-    same("deleted", &ran.deleted, &false)?;
-    same(
-        "executable",
-        &ran.exe,
-        &fs::canonicalize(&exe).map_err(|error| error.to_string())?.as_os_str().as_bytes().to_vec(),
-    )?;
-    same("parent", &task.ppid, &std::process::id())?;
-    let code = bench.expect("the exit", |event| match &event.what {
-        What::Exit(exit) => of_child(event).map(|_| exit.code),
-        _ => None,
-    })?;
-    same("exit status", &code, &(7 << 8))
-}
-
-/// A memfd that runs, and arguments longer than a record carries.
-fn a_program_without_a_name(bench: &mut Bench) -> Outcome {
-    let text = |error: std::io::Error| error.to_string();
-    let flags = rustix::fs::MemfdFlags::empty();
-    let memfd = rustix::fs::memfd_create("payload", flags).map_err(|error| error.to_string())?;
-    let mut file = File::from(memfd);
-    file.write_all(&fs::read("/proc/self/exe").map_err(text)?).map_err(text)?;
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).map_err(|error| error.to_string())?;
-    // Written to and executed at once is refused, so the writer goes first.
-    let reader = File::open(&path).map_err(text)?;
-    rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty()).map_err(|error| error.to_string())?;
-    drop(file);
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
-    let child = Command::new(path).arg("exit-with-7").arg("x".repeat(2000)).status().map_err(text)?;
-    same("exit code", &child.code(), &Some(7))?;
-    let ran = bench.expect("the exec of a memfd", |event| match &event.what {
-        What::Exec(exec) if exec.deleted => Some(exec.clone()),
-        _ => None,
-    })?;
-    same("executable", &String::from_utf8_lossy(&ran.exe).into_owned(), &"/memfd:payload".to_owned())?;
-    same("arguments truncated", &ran.arguments_truncated, &true)?;
-    same("bytes of arguments", &ran.arguments.len(), &1023)
-}
-
-fn own_status(name: &str) -> Result<String, String> {
-    let status = fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.map(|value| value.trim().to_owned()).ok_or_else(|| format!("no {name} in /proc/self/status"))
-}
-
-fn iterator(bench: &mut Bench) -> Outcome {
-    let tasks = bench.probes().tasks()?;
-    let me = tasks.iter().find(|task| task.pid == std::process::id()).ok_or("this process is not among them")?;
-    same("number of processes", &(tasks.len() > 1), &true)?;
-    this_process(me)
 }
 
 /// The event's file open, when this very thread did it and it was a file.
