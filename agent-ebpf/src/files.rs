@@ -8,9 +8,15 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap},
 };
-use plumbline_ebpf::record::{Control, FileId, VIA_BLOCK_DEVICE, VIA_BYPASS_DEVICE, VIA_PROC_MEM, WatchedFile};
+use plumbline_ebpf::{
+    program,
+    record::{Control, FileId, VIA_BLOCK_DEVICE, VIA_BYPASS_DEVICE, VIA_PROC_MEM, WatchedFile},
+};
 
-use crate::kernel::{off, read};
+use crate::{
+    emit,
+    kernel::{off, read},
+};
 
 /// Watched directories, enrolled by the agent with the keys that the file-open program read.
 #[map]
@@ -31,7 +37,8 @@ static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 #[map]
 static ELSEWHERE: LruHashMap<DirectoryId, u32> = LruHashMap::with_max_entries(16_384, 0);
 
-/// Raised whenever a directory may have come to lie elsewhere; the agent raises it every second besides.
+/// Raised when a directory is renamed and, on the rungs that see system calls, when something is mounted; the agent raises
+/// it every second besides, which bounds how long a directory that moved otherwise stays hidden.
 #[map]
 static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -79,7 +86,7 @@ pub fn watching() -> bool {
     }
 }
 
-/// A directory was renamed, or something was mounted: what is remembered of directories is forgotten.
+/// A directory is renamed, or something was mounted: what is remembered of directories is forgotten.
 #[inline(always)]
 pub fn forget_directories() {
     if let Some(epoch) = EPOCH.get_ptr_mut(0) {
@@ -169,8 +176,10 @@ pub fn is_below_watched(mnt: u64, dentry: u64, inode: u64, id: &FileId, watch: &
             watch.watched_ino = key.ino;
             watch.watched_dev = key.dev;
             watch.generation = read(inode, off!(inode_generation));
-            // A full table leaves the file to this walk.
-            let _ = FILES.insert(id, &*watch, 0);
+            // A full table leaves the file to this walk, and its reads uncounted: that is a loss.
+            if FILES.insert(id, &*watch, 0).is_err() {
+                emit::count_table_full(program::FILE_OPEN);
+            }
             return true;
         }
         let mut parent: u64 = read(dentry, off!(dentry_parent));

@@ -50,10 +50,10 @@ pub fn of_sockaddr(sockaddr: u64) -> Peer {
     peer
 }
 
-/// `sk_protocol` is 16 bits wide since 5.6, 8 before; the mask serves both.
+/// `sk_protocol`, 16 bits wide since 5.6: an MPTCP socket (262) is not a TCP one, its subflows are.
 #[inline(always)]
 pub fn protocol(sock: u64) -> u32 {
-    u32::from(read::<u16>(sock, off!(sock_protocol)) & 0xff)
+    u32::from(read::<u16>(sock, off!(sock_protocol)))
 }
 
 /// Writes a record of the current task.

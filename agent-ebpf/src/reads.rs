@@ -65,12 +65,14 @@ pub fn add(program: u32, inode: u64, file: &FileId, watch: &WatchedFile, figure:
     // SAFETY: a map value. Integers are added to atomically where a sum must be right, and stored where the last may win.
     unsafe {
         let now_boot_ns = bpf_ktime_get_boot_ns();
-        (*entry).last_boot_ns = now_boot_ns;
-        if (*entry).header.boot_ns == 0 {
-            (*entry).header.boot_ns = now_boot_ns;
+        if (*entry).bytes_read == 0 && (*entry).bytes_faulted == 0 {
+            // What was written before the first read may have made the file.
             (*entry).size_bytes = read(inode, off!(inode_size));
+        }
+        if (*entry).header.boot_ns == 0 {
             (*entry).watched = *watch;
             task::describe(&raw mut (*entry).header, task);
+            (*entry).header.boot_ns = now_boot_ns;
         }
         let counter = match figure {
             Figure::Read => &raw mut (*entry).bytes_read,
@@ -82,6 +84,7 @@ pub fn add(program: u32, inode: u64, file: &FileId, watch: &WatchedFile, figure:
         if figure != Figure::Written {
             cover((&raw mut (*entry).coverage).cast(), (*entry).size_bytes, range);
         }
+        (*entry).last_boot_ns = now_boot_ns;
         first
     }
 }

@@ -93,7 +93,7 @@ impl Bench {
     /// Watches this directory and no other.
     pub fn watch(&mut self, directory: &Path) -> Outcome {
         let asked = [PathBuf::from(directory)];
-        let enrolment = self.probes.watch(&asked, &self.answers).map_err(|error| error.to_string())?;
+        let enrolment = self.probes.watch(&asked, &self.answers, false).map_err(|error| error.to_string())?;
         match enrolment.failed.first() {
             Some((path, error)) => Err(format!("{}: {error}", path.display())),
             None => Ok(()),

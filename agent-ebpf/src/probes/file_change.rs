@@ -35,7 +35,8 @@ pub fn file_rename_fentry(ctx: FEntryContext) -> i32 {
     let replaced: u64 = read(new, off!(dentry_inode));
     if files::is_regular(moved) {
         tell(Slot::Rename, FILE_NAME, CHANGE_RENAME, moved, 0, new);
-    } else {
+    }
+    if !files::is_regular(moved) || (replaced != 0 && !files::is_regular(replaced)) {
         files::forget_directories();
     }
     if replaced != 0 {

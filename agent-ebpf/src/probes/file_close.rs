@@ -20,7 +20,7 @@ use crate::{
     emit::{self, Lane},
     files,
     kernel::{off, read},
-    task,
+    limit, task,
 };
 
 /// Open descriptors of watched files, by process and number. What falls out, or is closed otherwise (`dup2`, exec,
@@ -80,6 +80,10 @@ fn descriptor(number: u64) -> Descriptor {
 
 #[inline(always)]
 fn tell(id: &FileId) {
+    // What is held back is told at the interval or the exit.
+    if !limit::admits(FILE_CLOSE) {
+        return;
+    }
     emit::record(Lane::Lifecycle, FILE_CLOSE, |record: *mut FileClose| {
         // SAFETY: a ring reservation of this size.
         unsafe {

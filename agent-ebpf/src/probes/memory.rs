@@ -15,7 +15,7 @@ use crate::{
     emit::{self, Lane},
     files,
     kernel::{off, read},
-    reads, task,
+    limit, reads, task,
 };
 
 /// include/linux/ptrace.h: more than a look at what `/proc` shows of it.
@@ -46,6 +46,9 @@ pub fn tell_of_number(pid: u64, how: u32) {
 
 #[inline(always)]
 fn tell(start_boot_ns: u64, pid: u32, how: u32) {
+    if !limit::admits(MEMORY) {
+        return;
+    }
     emit::record(Lane::Events, MEMORY, |record: *mut MemoryAccess| {
         // SAFETY: a ring reservation of this size.
         unsafe {

@@ -102,6 +102,13 @@ fn begin(sock: u64) {
 #[inline(always)]
 fn end(sock: u64) {
     let Some(entry) = CONNECTIONS.get_ptr_mut(&sock) else { return };
+    // A socket whose end was missed leaves its entry to whoever gets its address next.
+    // SAFETY: a map value.
+    let same = unsafe { (*entry).port == u16::from_be(read(sock, off!(sock_dport))) };
+    if !same {
+        let _ = CONNECTIONS.remove(&sock);
+        return;
+    }
     emit::record(Lane::Events, TCP_CONNECT, |record: *mut ConnectEnd| {
         // SAFETY: a ring reservation of this size, and a map value.
         unsafe {

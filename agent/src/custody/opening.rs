@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, LEAST_RETENTION_DAYS},
-    event::{CoverageStatement, Gap, Hook, Start, What},
+    event::{Gap, Hook, Start, What},
     record::{Recorder, redact::Redactor},
 };
 
@@ -108,7 +108,7 @@ pub fn keeping(config: &Config, opened: &Opened, memory: String) -> Vec<(String,
 }
 
 /// What is said before anything else: that nobody watched until now, that somebody does, and with what.
-pub fn starting(recovery: &Recovery, hooks: Vec<Hook>, start: Start, coverage: CoverageStatement) -> Vec<What> {
+pub fn starting(recovery: &Recovery, hooks: Vec<Hook>, start: Start) -> Vec<What> {
     let last: Option<serde_json::Value> =
         recovery.last_record.as_ref().and_then(|record| serde_json::from_slice(record).ok());
     let last = last.unwrap_or_default();
@@ -118,8 +118,7 @@ pub fn starting(recovery: &Recovery, hooks: Vec<Hook>, start: Start, coverage: C
         orderly: recovery.clean_stop,
     };
     let gap = (!recovery.created).then_some(What::Gap(gap));
-    let start = [What::Start(start), What::Coverage(coverage)];
-    gap.into_iter().chain(start).chain(hooks.into_iter().map(What::Hook)).collect()
+    gap.into_iter().chain([What::Start(start)]).chain(hooks.into_iter().map(What::Hook)).collect()
 }
 
 pub fn describe(recovery: &Recovery) -> String {
@@ -168,12 +167,9 @@ mod tests {
     #[track_caller]
     fn check(recovery: &Recovery, expect: Option<Gap>) {
         let start = Start { coverage: Vec::new(), previous: String::new(), keeping: Vec::new() };
-        let (cause, none) = ("start".to_owned(), Vec::new);
-        let coverage = CoverageStatement { cause, hooks: none(), host: none(), blind: none() };
-        let said = starting(recovery, Vec::new(), start.clone(), coverage.clone());
+        let said = starting(recovery, Vec::new(), start.clone());
         let gap = expect.map(What::Gap);
-        let rest = [What::Start(start), What::Coverage(coverage)];
-        assert_eq!(said, gap.into_iter().chain(rest).collect::<Vec<_>>());
+        assert_eq!(said, gap.into_iter().chain([What::Start(start)]).collect::<Vec<_>>());
     }
 
     #[test]

@@ -87,20 +87,17 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
     let store = SharedStore::default();
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
-    let watched = sensor.watch(&policies);
-    sensor.self_test();
 
     let keeping = opening::keeping(&config, &opened, memory);
     let said = opening::starting(
         &opened.recovery,
         sensor.hooks(),
         Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
-        sensor.statement("start".to_owned()),
     );
     let core = Core {
         world: World::default(),
         processes: Procfs::default(),
-        rules: Rules { policies: Arc::clone(&policies), watched: watched.clone() },
+        rules: Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() },
         recorder: opened.recorder,
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
@@ -108,9 +105,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
     };
-    let (rules, new_rules) = watch::channel(Rules { policies, watched });
-    let coverage = sensor.coverage();
+    let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;
+    // With the core at work, so that what this node does meanwhile cannot fill the queue before an answer.
+    sensor.hatch(&config.state_dir);
+    let watched = sensor.watch(&policies);
+    sensor.self_test();
+    rules.send_replace(Rules { policies, watched });
+    say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
+    let coverage = sensor.coverage();
 
     let gpu = config.gpu.enabled.then(|| gpu::spawn(&config.gpu, messages.clone(), stop.clone()));
     let gpu = gpu.transpose().map_err(DaemonError::System)?;
@@ -198,17 +201,12 @@ async fn watch_over(
             Some(finding) = findings.recv() => {
                 let changed = match finding {
                     Ok(finding) => sensor.heard(&finding),
-                    Err(error) => {
-                        tracing::warn!(%error, "the canary could not sing");
-                        None
-                    }
+                    Err(error) => sensor.mute(&error),
                 };
                 if let Some(statement) = changed {
                     sensor.publish_hooks(store);
                     node.send_modify(|node| node.coverage = sensor.coverage());
-                    let what = What::Coverage(statement);
-                    let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
-                    let _ = messages.send(Message::Event(Box::new(event))).await;
+                    say(messages, What::Coverage(statement)).await;
                 }
                 continue;
             }
@@ -222,18 +220,28 @@ async fn watch_over(
             _ = expand.tick() => Arc::clone(&rules.borrow().policies),
         };
         let same_policies = renewed.digest() == rules.borrow().policies.digest();
+        let lost_before = sensor.lost_sight_of.len();
         let watched = sensor.watch(&renewed);
-        if same_policies && watched == rules.borrow().watched {
+        let same_sight = sensor.lost_sight_of.len() == lost_before;
+        if same_policies && same_sight && watched == rules.borrow().watched {
             continue;
         }
         if !same_policies {
             tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
         }
+        say(messages, What::Coverage(sensor.statement("the watched directories".to_owned()))).await;
         let shown = paths(&watched);
         lock(store).set(watched_directories(shown.len()));
         node.send_modify(|node| node.watched = shown);
         rules.send_replace(Rules { policies: renewed, watched });
     }
+}
+
+/// Something that the daemon itself has to say.
+async fn say(messages: &mpsc::Sender<Message>, what: What) {
+    let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+    // The core ends after every sender.
+    let _ = messages.send(Message::Event(Box::new(event))).await;
 }
 
 /// Listened to from the first moment on, so that none ends the daemon without its stop record.

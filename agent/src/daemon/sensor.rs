@@ -17,7 +17,7 @@ use super::DaemonError;
 use crate::{
     config::Config,
     core::{SharedStore, chain, lock},
-    event::{CoverageStatement, Event, Hook},
+    event::{CoverageStatement, Event, Hook, What},
     message::Message,
     probes::{
         HookVerdict, Probes, ProbesError, State,
@@ -42,10 +42,19 @@ pub(super) struct Sensor {
     holes: Arc<Holes>,
     facts: KernelFacts,
     canary: Result<Arc<Canary>, String>,
+    proof: Arc<Proof>,
+    /// Why the canary does not sing.
+    muted: Option<String>,
     /// Programs that the canary missed the last time.
     missed: u32,
-    /// Records were lost since the canary sang last: its own may be among them.
-    lost_lately: bool,
+    /// Programs that told something that is not so the last time.
+    wrong: u32,
+    /// Programs of which records were lost since the canary sang last: its own may be among them.
+    lost_lately: u32,
+    /// Digest of the policies whose directories are watched.
+    policies: Option<String>,
+    /// Directories that are watched by inode only.
+    pub(super) lost_sight_of: Vec<String>,
 }
 
 impl Sensor {
@@ -61,7 +70,7 @@ impl Sensor {
             let drain = sensor::start(&mut probes, messages, &taps, stop)?;
             Ok((probes, drain))
         });
-        let (mut probes, drain) = match started {
+        let (probes, drain) = match started {
             Ok((probes, drain)) => (Ok(probes), Some(drain)),
             Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
                 return Err(DaemonError::Probes(error));
@@ -81,13 +90,6 @@ impl Sensor {
             let probes = probes.err().unwrap_or_else(|| "the kernel took no rung of any hook".to_owned());
             return Err(DaemonError::Useless { probes });
         }
-        let canary = match &mut probes {
-            Ok(probes) => hatch(probes, &answers, &config.state_dir, Arc::clone(&taps.canary)),
-            Err(_) => Err("there is no kernel program to prove".to_owned()),
-        };
-        if let Err(reason) = &canary {
-            tracing::warn!(reason, "the hooks are not proven: no self-test, no canary");
-        }
         Ok(Self {
             probes,
             answers,
@@ -96,10 +98,26 @@ impl Sensor {
             losses: LossAccount::default(),
             holes: taps.holes,
             facts,
-            canary,
+            canary: Err("it has not been made yet".to_owned()),
+            proof: taps.canary,
+            muted: None,
             missed: 0,
-            lost_lately: false,
+            wrong: 0,
+            lost_lately: 0,
+            policies: None,
+            lost_sight_of: Vec::new(),
         })
+    }
+
+    /// Makes the canary. The sensor must be draining, and the core taking what it drains.
+    pub(super) fn hatch(&mut self, directory: &Path) {
+        self.canary = match &mut self.probes {
+            Ok(probes) => hatch(probes, &self.answers, directory, Arc::clone(&self.proof)),
+            Err(_) => Err("there is no kernel program to prove".to_owned()),
+        };
+        if let Err(reason) = &self.canary {
+            tracing::warn!(reason, "the hooks are not proven: no self-test, no canary");
+        }
     }
 
     /// Proves every hook once; one that tells what is not so is taken out. What is silent is given a second chance.
@@ -138,8 +156,20 @@ impl Sensor {
         findings
     }
 
+    /// The canary could not sing: from now on the hooks are not proven, until it sings again.
+    pub(super) fn mute(&mut self, error: &std::io::Error) -> Option<CoverageStatement> {
+        let said = format!("the canary cannot sing: {error}");
+        if self.muted.as_ref() == Some(&said) {
+            return None;
+        }
+        tracing::error!(said, "the hooks are not proven");
+        self.muted = Some(said.clone());
+        Some(self.statement(said))
+    }
+
     /// Takes a finding in; a statement if it changes what is seen.
     pub(super) fn heard(&mut self, finding: &Finding) -> Option<CoverageStatement> {
+        let sings_again = self.muted.take().is_some();
         let missed_twice = finding.silent & std::mem::replace(&mut self.missed, finding.silent);
         let uncertain = std::mem::take(&mut self.lost_lately);
         let Ok(probes) = &mut self.probes else { return None };
@@ -147,7 +177,7 @@ impl Sensor {
         for verdict in &mut probes.verdicts {
             let bit = 1 << verdict.hook.program;
             match verdict.state {
-                State::Attached(rung) if missed_twice & bit != 0 && !uncertain => {
+                State::Attached(rung) if missed_twice & bit != 0 && uncertain & bit == 0 => {
                     verdict.state = State::Silent(rung);
                     changes.push(format!("{} fell silent", verdict.hook.name));
                 }
@@ -158,12 +188,17 @@ impl Sensor {
                 _ => {}
             }
         }
-        for (number, why) in &finding.wrong {
+        let wrong = finding.wrong.keys().fold(0, |bits, number| bits | 1 << number);
+        let wrong_before = std::mem::replace(&mut self.wrong, wrong);
+        for (number, why) in finding.wrong.iter().filter(|(number, _)| wrong_before & 1 << **number != 0) {
             if let Err(error) = probes.disarm(*number, why) {
                 tracing::error!(error = %chain(&error), "a hook that tells what is not so could not be taken out");
             }
             let name = plumbline_ebpf::program::NAMES.get(*number as usize).copied().unwrap_or("unknown");
             changes.push(format!("{name} was taken out: {why}"));
+        }
+        if sings_again {
+            changes.push("the canary sings again".to_owned());
         }
         if changes.is_empty() {
             return None;
@@ -189,11 +224,20 @@ impl Sensor {
         let verdicts = self.probes.as_ref().map(|probes| &probes.verdicts[..]).unwrap_or_default();
         let blind: Vec<(&str, String)> =
             ways::blind(verdicts).map(|way| (way.name, way.otherwise.to_owned())).collect();
+        let watched = self.watched.iter().map(|(_, path)| (path.display().to_string(), "watched".to_owned()));
+        let lost = self
+            .lost_sight_of
+            .iter()
+            .map(|path| (path.clone(), "its name leads elsewhere or nowhere; still watched by inode".to_owned()));
+        let watched = watched.chain(lost).collect();
         let host: Vec<(&str, String)> = self.facts.rows().iter().map(|(name, fact)| (*name, words(fact))).collect();
-        CoverageStatement { cause, hooks, host: own(&host), blind: own(&blind) }
+        CoverageStatement { cause, hooks, host: own(&host), watched, blind: own(&blind) }
     }
 
     fn canary_in_words(&self) -> String {
+        if let Some(muted) = &self.muted {
+            return format!("absent: {muted}");
+        }
         match &self.canary {
             Ok(_) => format!("proves {} hooks every {} s", self.expected().count_ones(), canary::EVERY.as_secs()),
             Err(reason) => format!("absent: {reason}"),
@@ -218,8 +262,12 @@ impl Sensor {
     /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.
     pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
         let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
-        match probes.watch(&verdict::directories(policies), &self.answers) {
+        let keep = self.policies.as_deref() == Some(policies.digest());
+        self.policies = Some(policies.digest().to_owned());
+        match probes.watch(&verdict::directories(policies), &self.answers, keep) {
             Ok(enrolment) => {
+                self.lost_sight_of =
+                    enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
                 for (directory, error) in &enrolment.failed {
                     tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
                 }
@@ -295,7 +343,12 @@ impl Sensor {
             Ok(held_back) => losses.extend(held_back),
             Err(error) => tracing::warn!(error = %chain(&error), "what rates held back could not be read"),
         }
-        self.lost_lately |= !losses.is_empty();
+        // What the rate of a cgroup holds back is another cgroup's, or the flood is in our own.
+        let lost = losses.iter().filter_map(|event| match &event.what {
+            What::Loss(loss) => plumbline_ebpf::program::NAMES.iter().position(|name| *name == loss.what),
+            _ => None,
+        });
+        self.lost_lately |= lost.fold(0, |bits, number| bits | 1 << number);
         losses
     }
 }

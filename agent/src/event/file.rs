@@ -52,6 +52,14 @@ pub struct FileRead {
     pub told: Told,
 }
 
+impl FileRead {
+    /// Nothing was taken from the file; it was only written to.
+    pub fn is_only_written(&self) -> bool {
+        let none = |bytes: Option<u64>| bytes.unwrap_or(0) == 0;
+        none(self.bytes_read) && none(self.bytes_faulted)
+    }
+}
+
 /// Why the figures are told now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {

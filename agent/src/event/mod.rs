@@ -203,6 +203,8 @@ pub struct CoverageStatement {
     pub hooks: Vec<(String, String)>,
     /// What the kernel and the machine are.
     pub host: Vec<(String, String)>,
+    /// Watched directories, and how each is recognised.
+    pub watched: Vec<(String, String)>,
     /// Ways that nothing sees, and what is so instead.
     pub blind: Vec<(String, String)>,
 }

@@ -36,7 +36,7 @@ pub struct Process {
     /// Arguments, each ended by a NUL; `None` where nobody told them.
     pub arguments: Option<Vec<u8>>,
     pub loginuid: Option<u32>,
-    /// What it runs had no name when it began.
+    /// What it runs has no name: removed since, as by an upgrade, or never had one.
     pub exe_deleted: bool,
     pub cgroup: Option<Cgroup>,
     /// The v2 id under which `cgroup` was read: a different id means that the process moved.

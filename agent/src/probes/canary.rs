@@ -2,7 +2,8 @@
 //!
 //! At start it is the self-test: what the programs read of the daemon is compared with what `/proc` and `fstat` say, so that
 //! a wrong offset is found before it makes evidence. Later it finds a program that was detached or fell silent. What the
-//! canary does is swallowed by the sensor and makes no records.
+//! canary opens, reads and connects to is swallowed by the sensor and makes no records; the process that it starts is one like
+//! any other, recorded where the configuration asks for processes.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ use crate::{
     identity::procfs::{Processes as _, Procfs},
 };
 
-/// How often the canary sings. Two misses in a row are a finding, so one takes at most 25 s.
+/// How often the canary sings. Two misses in a row are a finding, so one takes at most 25 s, unless
+/// records of the very program are lost meanwhile.
 pub const EVERY: Duration = Duration::from_secs(10);
 
 /// How long the programs may take to tell; they take milliseconds.
@@ -107,6 +109,7 @@ impl Proof {
                 self.judge(number, compare_task(task));
                 true
             }
+            What::ConnectEnd(end) if own => SocketAddr::new(end.address, end.port) == target.tcp,
             // Other children of the daemon, there are none, would prove as much. Records of processes stay.
             What::Fork(_) if own => {
                 self.mark(program::FORK);
@@ -184,13 +187,9 @@ impl Canary {
         let path = directory.join(FILE_NAME);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(&[0; FILE_BYTES])?;
-        Ok(Self {
-            file,
-            path: fs::canonicalize(path)?,
-            tcp: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-            udp: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-            proof,
-        })
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        tcp.set_nonblocking(true)?;
+        Ok(Self { file, path: fs::canonicalize(path)?, tcp, udp: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, proof })
     }
 
     pub fn path(&self) -> &Path {
@@ -208,6 +207,15 @@ impl Canary {
             honest: rustix::fs::fstatfs(&self.file).is_ok_and(|fs| HONEST.contains(&fs.f_type)),
         };
         *self.proof.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
+        Ok(())
+    }
+
+    /// What `fstat` says now: modes and links may have changed in order.
+    fn refresh(&self) -> io::Result<()> {
+        let mut target = self.proof.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = &mut *target {
+            target.meta = self.file.metadata()?;
+        }
         Ok(())
     }
 
@@ -230,6 +238,11 @@ impl Canary {
 
     fn act(&self, expected: u32) -> io::Result<()> {
         let moved = self.path.with_extension("moved");
+        // A round that ended between its two renames.
+        if moved.exists() && !self.path.exists() {
+            fs::rename(&moved, &self.path)?;
+        }
+        self.refresh()?;
         if expected & 1 << program::FILE_NAME != 0 {
             fs::rename(&self.path, &moved)?;
             fs::rename(&moved, &self.path)?;
@@ -241,8 +254,9 @@ impl Canary {
         touch_first_page(&file);
         drop(file);
 
-        TcpStream::connect(self.tcp.local_addr()?)?;
-        self.tcp.accept()?;
+        TcpStream::connect_timeout(&self.tcp.local_addr()?, PATIENCE)?;
+        // Whoever else connects is let go with ours: nobody can fill the backlog for long.
+        while self.tcp.accept().is_ok() {}
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.connect(self.udp.local_addr()?)?;
 
         // This very program, which ends at once.

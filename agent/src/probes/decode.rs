@@ -132,7 +132,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let arguments = tail.get(..exec.argument_bytes as usize).ok_or_else(short)?;
             What::Exec(Exec {
                 exe: assemble(path),
-                arguments: arguments.to_vec(),
+                arguments: whole_arguments(arguments, exec.argument_total_bytes > exec.argument_bytes).to_vec(),
                 arguments_truncated: exec.argument_total_bytes > exec.argument_bytes,
                 capabilities: exec.capabilities,
                 loginuid: (exec.loginuid != record::NO_LOGIN).then_some(exec.loginuid),
@@ -168,9 +168,11 @@ fn way_around(open: &record::FileOpen, path: &[u8]) -> Option<What> {
         record::VIA_BLOCK_DEVICE => Some(device(WayKind::BlockDevice)),
         record::VIA_BYPASS_DEVICE => Some(device(WayKind::BypassDevice)),
         record::VIA_PROC_MEM => {
-            // `…/PID/mem` or `…/PID/task/TID/mem`, as that `/proc` numbers them.
-            let target_pid =
-                path.split(|&byte| byte == b'/').find_map(|name| std::str::from_utf8(name).ok()?.parse().ok());
+            // `…/PID/mem` or `…/PID/task/TID/mem`, as that `/proc` numbers them, wherever it is mounted.
+            let mut above = path.rsplit(|&byte| byte == b'/').skip(1);
+            let number = |name: Option<&[u8]>| std::str::from_utf8(name?).ok()?.parse::<u32>().ok();
+            let nearest = number(above.next());
+            let target_pid = if above.next() == Some(b"task") { number(above.next()) } else { nearest };
             let how = MemoryHow::ProcMem;
             Some(What::MemoryAccess(MemoryAccess { target_pid: target_pid?, target_start_boot_ns: None, how }))
         }
@@ -237,6 +239,12 @@ fn connect_end(end: &record::ConnectEnd) -> Result<ConnectEnd, DecodeError> {
         bytes_sent: end.bytes_sent,
         bytes_received: end.bytes_received,
     })
+}
+
+/// Of arguments that were cut, those before the cut: of half a secret, no pattern would know the rest.
+fn whole_arguments(arguments: &[u8], cut: bool) -> &[u8] {
+    let end = arguments.iter().rposition(|&byte| byte == 0).map_or(0, |at| at + 1);
+    if cut { &arguments[..end] } else { arguments }
 }
 
 /// NUL-ended components, last first → `/first/…/last`. A name holds neither NUL nor slash, so this loses nothing.

@@ -99,13 +99,13 @@ const fn at_return_raw_tp(blind: &'static str) -> Rung {
 const NOTHING: &str = "nothing known";
 const SYSCALL_COST: &str = "a short program at the return of every system call, shared by the hooks that use it";
 const OPEN_COST: &str = "a look at two tables per open of a regular file";
-const OPEN_BLIND: &str = "a file that is new below a watched directory and was opened first through a hard link outside; files more \
+const OPEN_BLIND: &str = "whether another security module refused it; a file that is new below a watched directory and was opened first through a hard link outside; files more \
                           than 60 directories below a watched one, until they are found by name";
 const OPEN_RETURN_BLIND: &str = "a descriptor that another thread replaces at once; descriptors passed over \
                                  sockets, whose reads are seen; and what fentry does not see";
 const READ_COST: &str = "a look at a table per read and write of a regular file";
-const READ_RETURN_BLIND: &str =
-    "reads by AIO (io_submit), by splice inside io_uring, and by sendfile and splice of 32-bit programs";
+const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces during the call; reads by AIO (io_submit), by splice inside io_uring, and \
+     by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
 const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
 const RARE: &str = "one short program per fork, exec or exit";
@@ -225,7 +225,7 @@ pub const HOOKS: &[Hook] = &[
                     program("file_allocate_fexit", Attach::FExit("vfs_fallocate", 4)),
                 ],
                 "a short program per truncation, reflink, mmap and fallocate",
-                "bytes written through a shared mapping",
+                "bytes written through a shared mapping; whether a truncation or mapping succeeded; mprotect",
             ),
             at_return_tp_btf("truncate(2) by name; bytes written through a shared mapping; 32-bit programs"),
             at_return_raw_tp("truncate(2) by name; bytes written through a shared mapping; 32-bit programs"),
@@ -286,7 +286,7 @@ pub const HOOKS: &[Hook] = &[
                 "fentry",
                 &[program("memory_fentry", Attach::FEntry("security_ptrace_access_check", 2))],
                 "a short program per attempt to trace or inspect a process",
-                "whether the attempt succeeded",
+                "whether the attempt succeeded; PTRACE_TRACEME",
             ),
             at_return_tp_btf("the memory of a process that the caller names in another pid namespace"),
             at_return_raw_tp("the memory of a process that the caller names in another pid namespace"),
@@ -399,7 +399,7 @@ pub const HOOKS: &[Hook] = &[
                 "fentry",
                 &[program("socket_open_fentry", Attach::FEntry("security_socket_create", 4))],
                 "a short program per socket",
-                "what is sent through them",
+                "what is sent through them; whether the attempt succeeded",
             ),
             at_return_tp_btf("what is sent through them; sockets made by io_uring and by 32-bit programs"),
             at_return_raw_tp("what is sent through them; sockets made by io_uring and by 32-bit programs"),

@@ -100,6 +100,7 @@ pub struct Probes {
     pub verdicts: Vec<HookVerdict>,
     btf: aya::Btf,
     files: EnrolledFiles,
+    watched: Vec<watch::Watched>,
     has_canary: bool,
 }
 
@@ -136,8 +137,14 @@ impl Probes {
         #[cfg(feature = "trace")]
         trace::start(&mut ebpf);
         let climbed = Ladder::new(&mut ebpf, &btf, &types, &resolved, forced).climb_all();
-        let mut probes =
-            Self { ebpf, verdicts: climbed.verdicts, btf, files: EnrolledFiles::default(), has_canary: false };
+        let mut probes = Self {
+            ebpf,
+            verdicts: climbed.verdicts,
+            btf,
+            files: EnrolledFiles::default(),
+            watched: Vec::new(),
+            has_canary: false,
+        };
         probes.control(|control| {
             control.at_return = climbed.at_return;
             control.attached = climbed.attached;

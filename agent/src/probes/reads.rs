@@ -17,7 +17,10 @@ use plumbline_ebpf::{
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{Probes, ProbesError, canary::Proof, decode};
-use crate::event::{Coverage, Event, FileKey, FileRead, Told, What};
+use crate::{
+    clock,
+    event::{Coverage, Event, FileKey, FileRead, Told, What},
+};
 
 /// While a process goes on reading, its figures are told this often.
 pub const INTERVAL_NS: u64 = 10_000_000_000;
@@ -40,13 +43,22 @@ type ProcessWords = [u64; size_of::<ProcessKey>() / 8];
 pub struct ReadsTable {
     reads: KernelMap<MapData, KeyWords, ReadsWords>,
     readers: KernelMap<MapData, ProcessWords, u32>,
-    /// `last_boot_ns` of what was told last, and when that was.
-    told: HashMap<KeyWords, (u64, u64)>,
+    /// The figures that were told last, and when that was.
+    told: HashMap<KeyWords, (Figures, u64)>,
     names: HashMap<FileKey, Vec<u8>>,
     counts: Counts,
     /// Processes that had entries and ended lately, and when.
     ended: VecDeque<(u32, u64)>,
     canary: Arc<Proof>,
+    /// Processes with entries, and when that was looked at.
+    readers_seen: (HashSet<u32>, u64),
+}
+
+/// Read, faulted, written, and slices touched: what makes an entry worth telling again.
+type Figures = (u64, u64, u64, Coverage);
+
+fn figures(entry: &Reads) -> Figures {
+    (entry.bytes_read, entry.bytes_faulted, entry.bytes_written, Coverage::of_slices(&entry.coverage))
 }
 
 /// Which figures an attached hook counts.
@@ -70,6 +82,7 @@ impl ReadsTable {
             counts,
             ended: VecDeque::new(),
             canary,
+            readers_seen: (HashSet::new(), 0),
         })
     }
 
@@ -101,10 +114,17 @@ impl ReadsTable {
         self.tell(&key, Told::Close, now_boot_ns)
     }
 
-    /// Whether a process of this number has read watched files, and was alive shortly before.
-    pub fn has_read(&self, pid: u32, boot_ns: u64) -> bool {
-        let lately = |(ended, ended_boot_ns): &(u32, u64)| *ended == pid && *ended_boot_ns >= boot_ns;
-        self.ended.iter().any(lately) || !self.keys(|key| key.pid == pid).is_empty()
+    /// Whether a process of this number had read watched files at that moment. One look at the table answers for all moments
+    /// before it: whoever asks often must not make the drain look each time.
+    pub fn has_read(&mut self, pid: u32, boot_ns: u64) -> bool {
+        let (_, seen_boot_ns) = self.readers_seen;
+        if boot_ns > seen_boot_ns {
+            let now_boot_ns = clock::boot_ns();
+            let keys = self.keys(|_| true).into_iter().filter_map(|key| ReadKey::read_from_bytes(key.as_bytes()).ok());
+            self.readers_seen = (keys.map(|key| key.pid).collect(), now_boot_ns);
+        }
+        let ended_after = |(ended, ended_boot_ns): &(u32, u64)| *ended == pid && *ended_boot_ns >= boot_ns;
+        self.readers_seen.0.contains(&pid) || self.ended.iter().any(ended_after)
     }
 
     /// All that the process has taken; the table forgets it.
@@ -151,7 +171,8 @@ impl ReadsTable {
     /// The entry as an event, if it has changed since it was told last.
     fn tell(&mut self, key: &KeyWords, told: Told, now_boot_ns: u64) -> Option<Event> {
         let entry = self.entry(key)?;
-        if self.told.get(key).is_some_and(|(last_boot_ns, _)| *last_boot_ns == entry.last_boot_ns) {
+        let figures = figures(&entry);
+        if self.told.get(key).is_some_and(|(told, _)| *told == figures) {
             return None;
         }
         let ReadKey { file, pid, .. } = ReadKey::read_from_bytes(key.as_bytes()).ok()?;
@@ -159,7 +180,7 @@ impl ReadsTable {
             self.forget(key);
             return None;
         }
-        self.told.insert(*key, (entry.last_boot_ns, now_boot_ns));
+        self.told.insert(*key, (figures, now_boot_ns));
         let file = FileKey { dev: file.dev, ino: file.ino, generation: entry.watched.generation };
         let counted = |counts: bool, bytes: u64| counts.then_some(bytes);
         let read = FileRead {

@@ -202,14 +202,15 @@ impl Taken {
     }
 
     /// A reach into memory of a process that has read nothing. A number of another pid namespace could be anyone's.
-    fn concerns_nobody(&self, event: &Event) -> bool {
+    fn concerns_nobody(&mut self, event: &Event) -> bool {
         match (&event.what, &event.task) {
             (What::MemoryAccess(access), Some(task)) => {
                 let own = access.target_pid == task.pid || access.target_pid == task.tid;
                 let named_here = task.namespaces.pid == self.pid_namespace;
-                own || (named_here
-                    && access.target_start_boot_ns.is_none()
-                    && !self.reads.has_read(access.target_pid, event.boot_ns))
+                (own && named_here)
+                    || (named_here
+                        && access.target_start_boot_ns.is_none()
+                        && !self.reads.has_read(access.target_pid, event.boot_ns))
             }
             _ => false,
         }

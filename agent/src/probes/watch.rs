@@ -40,6 +40,9 @@ const MAX_DEPTH: usize = 64;
 /// How long the program may take to answer an open; it answers in microseconds or never.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the second answer of an open on an overlay may take after the first.
+const SECOND_ANSWER_TIMEOUT: Duration = Duration::from_millis(5);
+
 /// How long a fault may take to be told; nothing is awaited from kernels without a hook on faults but on overlays.
 const FAULT_ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -87,6 +90,8 @@ pub struct Enrolment {
     /// Files watched by their own inode.
     pub files: usize,
     pub failed: Vec<(PathBuf, EnrolError)>,
+    /// Directories that their names lead to no more; they stay watched by inode.
+    pub lost_sight_of: Vec<PathBuf>,
 }
 
 /// Files that were enrolled, by what `stat` says of them: asked once each.
@@ -99,14 +104,27 @@ type StatKey = (u64, u64, i64, i64);
 impl Probes {
     /// Replaces the watched directories. New keys are in the map before old ones leave it, so nothing that stays is
     /// uncovered meanwhile. `answers` carries what the sensor decodes.
+    ///
+    /// `keep` is for rounds in which nobody has asked for other directories: one that was watched and is found by its name
+    /// no more, because it was renamed or cannot be opened, stays watched by its inode.
     pub fn watch(
         &mut self,
         directories: &[PathBuf],
         answers: &mpsc::Receiver<Enrolled>,
+        keep: bool,
     ) -> Result<Enrolment, ProbesError> {
         while answers.try_recv().is_ok() {}
         let mut enrolment = Enrolment::default();
         self.enrol(directories, answers, &mut enrolment)?;
+        if keep {
+            for before in std::mem::take(&mut self.watched) {
+                if enrolment.watched.len() < MAX_WATCHED && enrolment.watched.iter().all(|now| now.key != before.key) {
+                    enrolment.lost_sight_of.push(before.path.clone());
+                    enrolment.watched.push(before);
+                }
+            }
+        }
+        self.watched.clone_from(&enrolment.watched);
 
         let mut keys: KernelMap<&mut MapData, [u64; 2], u32> = self.map_of("WATCHED")?;
         let error = |error| ProbesError::Map("WATCHED", Box::new(error));
@@ -148,8 +166,13 @@ impl Probes {
                 enrolment.failed.push((directory.clone(), EnrolError::TooMany));
                 continue;
             }
-            let answer = self.answered(|| File::open(directory).map(drop).map_err(EnrolError::Open));
-            let watched = match answer?.and_then(|()| ask(answers)) {
+            let opened = self.answered(|| File::open(directory).map_err(EnrolError::Open))?;
+            let answer = opened.and_then(|open| {
+                let answer = ask(answers)?;
+                settle_overlay(&open, answers);
+                Ok(answer)
+            });
+            let watched = match answer {
                 Ok(answer) => Watched {
                     asked: directory.clone(),
                     key: answer.key,
@@ -202,7 +225,14 @@ impl Probes {
                 match self.enrol_file(&entry.path(), answers)? {
                     Ok(keys) => {
                         for key in keys {
-                            self.watch_file(key, watched)?;
+                            if self.watch_file(key, watched).is_err() {
+                                // The map is full, of files that were opened and are gone: those leave first.
+                                self.forget_vanished_files()?;
+                                if self.watch_file(key, watched).is_err() {
+                                    enrolment.failed.push((entry.path(), EnrolError::TooManyFiles));
+                                    return Ok(());
+                                }
+                            }
                             self.files.0.insert(stat, id(key));
                         }
                     }
@@ -232,11 +262,10 @@ impl Probes {
             Ok(answer) => vec![answer.key],
             Err(error) => return Ok(Err(error)),
         };
-        let on_overlay = rustix::fs::fstatfs(&open).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC);
-        if on_overlay && self.answered(|| touch_first_page(&open))? {
+        if settle_overlay(&open, answers) && self.answered(|| touch_first_page(&open))? {
             // Without a hook on page faults nobody answers, and nobody counts them either.
             while let Ok(answer) = answers.recv_timeout(FAULT_ANSWER_TIMEOUT) {
-                if !keys.contains(&answer.key) {
+                if answer.tid == own_tid() && answer.path.is_empty() && !keys.contains(&answer.key) {
                     keys.push(answer.key);
                     break;
                 }
@@ -285,6 +314,25 @@ impl Probes {
         let value = WatchedFile { watched_ino: watched.ino, watched_dev: watched.dev, generation: file.generation };
         let added = files.insert(reads::words(&id(file)), reads::words::<_, 2>(&value), 0);
         added.map_err(|error| ProbesError::Map("FILES", Box::new(error)))
+    }
+
+    /// Makes room: what the programs added and no walk has found since has no name any more.
+    fn forget_vanished_files(&mut self) -> Result<(), ProbesError> {
+        let known: HashSet<[u64; 2]> = self.files.0.values().map(reads::words).collect();
+        let mut files: KernelMap<&mut MapData, [u64; 2], [u64; 2]> = self.map_of("FILES")?;
+        let gone: Vec<[u64; 2]> = files
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(key, value)| {
+                let WatchedFile { watched_ino, .. } = zerocopy::transmute!(*value);
+                watched_ino != canary::NO_DIRECTORY.ino && !known.contains(key)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in gone {
+            let _ = files.remove(&key);
+        }
+        Ok(())
     }
 
     /// Files whose directory is watched no more are watched no more.
@@ -340,9 +388,23 @@ pub(super) fn touch_first_page(file: &File) -> bool {
     true
 }
 
+fn own_tid() -> u32 {
+    u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0)
+}
+
+/// Whether the file lies on an overlay. There an open is two, of the overlay's file and of the layer's, and where both are
+/// answered the second must not be taken for the answer to the next.
+fn settle_overlay(open: &File, answers: &mpsc::Receiver<Enrolled>) -> bool {
+    let on_overlay = rustix::fs::fstatfs(open).is_ok_and(|fs| fs.f_type == OVERLAYFS_SUPER_MAGIC);
+    if on_overlay {
+        while answers.recv_timeout(SECOND_ANSWER_TIMEOUT).is_ok() {}
+    }
+    on_overlay
+}
+
 /// Waits for the program's answer to this thread.
 fn ask(answers: &mpsc::Receiver<Enrolled>) -> Result<Enrolled, EnrolError> {
-    let tid = u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0);
+    let tid = own_tid();
     let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -144,7 +144,36 @@ pub const WAYS: &[Way] = &[
         &[any("file_change")],
         "a copy that shares blocks is made without a read; the opens of both files are seen",
     ),
-    read("GPUDirect Storage", &[], "transfers pass no read; the opens of the file and of /dev/nvidia-fs* are seen"),
+    read(
+        "read through a descriptor that another thread replaces before the call returns",
+        &[fentry("file_read")],
+        NO_READS,
+    ),
+    read(
+        "read by io_uring without a completion (IOSQE_CQE_SKIP_SUCCESS)",
+        &[fentry("file_read")],
+        "no completion is told; an open by system call is",
+    ),
+    read(
+        "read the memory of a process that got the weights by fork, or mapped them before the daemon began",
+        &[],
+        "only processes that the daemon saw reading count as readers",
+    ),
+    read("attach before the process has read", &[], "what a debugger reads later is not seen"),
+    read("have a child that asks to be traced (PTRACE_TRACEME)", &[], "not seen"),
+    read(
+        "what was mapped before the daemon began",
+        &[],
+        "pages that were mapped then fault no more; the first fault after it is seen",
+    ),
+    read("read through a loop device over a watched file", OPENS, "not seen; with it, the reads are the kernel's"),
+    read("read a snapshot of the file system", &[], "a snapshot is another device; watch its directory too"),
+    read("open the disk below btrfs, overlay or zfs, or by /dev/sg*, /dev/bsg/*, /dev/ng*", &[], "not seen"),
+    read(
+        "GPUDirect Storage",
+        &[],
+        "transfers pass no read; the opens of the file, and of /dev/nvidia-fs* by that name, are seen",
+    ),
     read("a file on DAX, mapped", &[], "there is no page cache to tell of; the open is seen"),
     read("by the kernel's NFS server", &[fentry("file_open")], "the server opens files without a system call"),
     change("write", READS, "a write is not seen; the open for writing is"),
@@ -153,6 +182,8 @@ pub const WAYS: &[Way] = &[
         &[],
         "the bytes are not seen; that it was mapped writable is, by `file_change`",
     ),
+    change("map shared, then make it writable (mprotect)", &[], "not seen; the open for writing is"),
+    change("rename or remove a watched directory", &[], "it stays watched by inode, and the next statement says so"),
     change("map shared and writable", &[any("file_change")], "not seen; the open for writing is"),
     change("truncate by descriptor", &[any("file_change")], "not seen; the open for writing is"),
     change("truncate by name", &[fentry("file_change")], "not seen"),
@@ -184,8 +215,11 @@ pub const WAYS: &[Way] = &[
     out("make an SCTP socket", &[any("socket_open")], "not seen"),
     out("make a vsock socket", &[any("socket_open")], "not seen"),
     out("make a raw socket by io_uring", &[fentry("socket_open")], "not seen"),
+    out("send over a UDP socket that another process connected", &[], "charged to the process that connected it"),
+    out("sendfile or splice into a passed connection, before 6.5", &[], "charged to the process that began it"),
+    out("UDP-Lite, DCCP, L2TP, /dev/net/tun", &[], "not seen"),
     out("connect to a local proxy (AF_UNIX)", &[], "the proxy's own connections are seen, charged to the proxy"),
-    out("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* are seen"),
+    out("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* by their names are seen"),
     out("connections that were there before the daemon", &[], "their begin is in no log; their end is not told"),
 ];
 
@@ -193,8 +227,8 @@ pub const WAYS: &[Way] = &[
 pub fn markdown() -> String {
     let mut page = String::from(
         "# Coverage\n\nGenerated from the tables in `agent/src/probes/ways.rs` and `hooks.rs`; `UPDATE_EXPECT=1 cargo test -p plumbline \
-         probes::ways` writes it anew.\n\nThe suite in `tests/src/bypass/` goes these ways, on every rung, natively and on Debian's kernels \
-         5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened. `plumbline doctor` and the \
+         probes::ways` writes it anew.\n\nThe suite in `tests/src/bypass/` goes the ways that a test can go, on every rung, natively and on Debian's kernels \
+         5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened; it lists the others as not run. `plumbline doctor` and the \
          coverage statement in the log say which of them are seen on a given node.\n",
     );
     for subject in Subject::ALL {

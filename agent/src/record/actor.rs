@@ -69,6 +69,8 @@ pub fn command_line(arguments: &[u8], most: usize) -> String {
     let line: Vec<u8> = body.iter().map(|&byte| if byte == 0 { b' ' } else { byte }).collect();
     let mut shown = shown(&line);
     if let Some((at, _)) = shown.char_indices().nth(most) {
+        // Whole words only: of a secret that is cut in two, no pattern would know the rest.
+        let at = shown[..at].rfind(' ').unwrap_or(0);
         shown.truncate(at);
         shown.push('…');
     }

@@ -22,12 +22,13 @@ pub fn coverage(statement: &CoverageStatement) -> Body {
     let table = |rows: &[(String, String)]| {
         Value::Object(rows.iter().map(|(name, words)| (name.clone(), Value::from(words.as_str()))).collect())
     };
-    let CoverageStatement { cause, hooks, host, blind } = statement;
+    let CoverageStatement { cause, hooks, host, watched, blind } = statement;
     let message = format!("{} hooks, {} ways that nothing sees: {cause}", hooks.len(), blind.len());
     let own = Map::from_iter([
         ("cause".to_owned(), Value::from(cause.as_str())),
         ("hooks".to_owned(), table(hooks)),
         ("host".to_owned(), table(host)),
+        ("watched".to_owned(), table(watched)),
         ("blind".to_owned(), table(blind)),
     ]);
     body(message, own)

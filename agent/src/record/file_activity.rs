@@ -42,7 +42,8 @@ pub fn open(open: &FileOpen, who: &str, identity: Option<&Identity>, exact: &mut
 }
 
 pub fn read(read: &FileRead, who: &str, identity: Option<&Identity>, exact: &mut Exact) -> Body {
-    let mut body = about(READ, read.path.as_deref(), read.key, read.watched, identity, exact);
+    let activity = if read.is_only_written() { UPDATE } else { READ };
+    let mut body = about(activity, read.path.as_deref(), read.key, read.watched, identity, exact);
     set_size(&mut body, read.size_bytes);
     for (name, bytes) in
         [("bytes_read", read.bytes_read), ("bytes_faulted", read.bytes_faulted), ("bytes_written", read.bytes_written)]
@@ -65,7 +66,11 @@ pub fn read(read: &FileRead, who: &str, identity: Option<&Identity>, exact: &mut
     body.own.insert("told".into(), read.told.as_str().into());
     let percent = f64::from(read.coverage.touched()) * 100.0 / 512.0;
     let name = name_or_inode(read.path.as_deref(), read.key);
-    body.message = format!("{who} has touched {percent:.1} % of {name}");
+    body.message = if read.is_only_written() {
+        format!("{who} has written {} bytes to {name}", read.bytes_written.unwrap_or(0))
+    } else {
+        format!("{who} has touched {percent:.1} % of {name}")
+    };
     body
 }
 

@@ -59,7 +59,7 @@ pub fn end(end: &ConnectEnd, who: &str) -> Body {
 pub fn socket(socket: SocketOpen, who: &str) -> Body {
     let (family, kind) = (socket.family_name(), socket.kind_name());
     let message =
-        format!("{who} made a socket whose traffic is not seen: {family}, {kind}, protocol {}", socket.protocol);
+        format!("{who} asked for a socket whose traffic is not seen: {family}, {kind}, protocol {}", socket.protocol);
     // OCSF wants an endpoint; of the other side nothing is known but the family.
     let fields = Map::from_iter([("dst_endpoint".to_owned(), json!({ "svc_name": family }))]);
     let body = body(OTHER, message, fields);

@@ -23,6 +23,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("private_key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----|PRIVATE\+KEY\+[^\s,;]+"),
     ("url_password", r"(?P<keep>://[^/\s:@]{1,64}:)[^/\s@]{1,256}@"),
     ("bearer", r"(?i)(?P<keep>\bbearer\s+)[A-Za-z0-9._~+/=-]{16,}"),
+    // As arguments are joined: the value is a word of its own.
+    ("secret_argument", r"(?i)(?P<keep>(?:^|\s)--?[a-z0-9_-]*(?:key|token|secret|passwd|password)\s+)[^\s-]\S{5,}"),
     (
         "named_secret",
         r#"(?i)(?P<keep>\b(?:api[_-]?key|access[_-]?key|auth[_-]?token|token|secret|passwd|password)[=:]\s?)[^\s&"']{6,}"#,

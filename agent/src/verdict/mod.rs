@@ -30,7 +30,7 @@ pub fn judge(
             watched: directory(watched, open.watched),
         },
         What::FileRead(read) => Object::File {
-            access: Access::Read,
+            access: if read.is_only_written() { Access::Change } else { Access::Read },
             path: read.path.as_deref().unwrap_or_default(),
             path_truncated: read.path.is_none(),
             watched: directory(watched, read.watched),

@@ -60,12 +60,11 @@ pub fn of(way: &str) -> Option<Expected> {
         | "open in another mount namespace"
         | "open by io_uring"
         | "open by a 32-bit system call"
-        | "take its descriptor by pidfd_getfd"
         | "open on an overlay" => Expected::Open,
         "open a new file through a bind mount of a directory below the watched one"
         | "open in the layer below an overlay" => Expected::OpenElsewhere,
         "open a copy that was put in its place by rename" => Expected::OpenOfAnother,
-        "receive its descriptor over a socket" => Expected::Received,
+        "receive its descriptor over a socket" | "take its descriptor by pidfd_getfd" => Expected::Received,
         "read through a descriptor that was received over a socket"
         | "read through an inherited descriptor after exec"
         | "read after it was removed while open"
@@ -158,7 +157,10 @@ impl Expected {
                 read.key.ino == ino && read.bytes_faulted.is_some_and(|bytes| bytes > 0) && is_whole(read)
             }
             (Self::Changed(how), What::FileChange(change)) => change.key.ino == ino && change.how == how,
-            (Self::Memory(how), What::MemoryAccess(access)) => access.how == how || access.how == MemoryHow::Attach,
+            // Where the kernel asks its security modules, it does not say for which call.
+            (Self::Memory(how), What::MemoryAccess(access)) => {
+                access.how == how || (access.how == MemoryHow::Attach && how != MemoryHow::ProcMem)
+            }
             (Self::WayAround(kind), What::WayAround(way)) => way.kind == kind,
             _ => false,
         }

@@ -165,6 +165,7 @@ fn examples() -> Vec<What> {
             cause: "start".into(),
             hooks: words.clone(),
             host: words.clone(),
+            watched: words.clone(),
             blind: words.clone(),
         }),
         What::Disk(disk(DiskState::Enough)),
