@@ -114,3 +114,16 @@ fn container(cgroup: &Cgroup) -> Option<Value> {
     }
     Some(object.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_cut_between_words() {
+        assert_eq!(command_line(b"a\0bc\0", 99), "a bc");
+        assert_eq!(command_line(b"serve\0--token=hf_abc\0", 10), "serve…");
+        assert_eq!(command_line(b"\xff\x1b\0", 99), "\u{fffd}\u{fffd}");
+        assert_eq!(command_line(b"", 9), "");
+    }
+}

@@ -129,6 +129,12 @@ mod tests {
             "curl -H 'Authorization: Bearer [redacted:bearer]' x",
         );
         check("--token=hf_abcdefghijklmnopqrstuvwxyz0123", "--token=[redacted:named_secret]");
+        // As the arguments of a process are joined.
+        check(
+            "vllm serve m --api-key s3cret-value --port 1",
+            "vllm serve m --api-key [redacted:secret_argument] --port 1",
+        );
+        check("x --hf-token abcdef12 -v", "x --hf-token [redacted:secret_argument] -v");
         check("hf_abcdefghijklmnopqrstuvwxyz0123 b", "[redacted:huggingface_token] b");
         check("OPENAI sk-proj-abcdefghijklmnopqrst", "OPENAI [redacted:openai_key]");
         check("AKIAIOSFODNN7EXAMPLE", "[redacted:aws_access_key]");
@@ -145,6 +151,7 @@ mod tests {
             "/usr/bin/ask-something-really-long-here-please",
             "meta-llama/Llama-3.1-8B opened by vllm (pid 17)",
             "http://10.0.0.1:8000/v1",
+            "llama-server --keep-token --port 8080",
         ] {
             check(text, text);
         }

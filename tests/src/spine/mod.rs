@@ -64,6 +64,10 @@ const CHECKS: &[Check] = &[
     ),
     ("a witness signs what continues, and shows a rollback", ship::a_witness_shows_a_rollback),
     ("the log says from the start what is seen and what is not", sight::the_start_says_what_is_seen),
+    (
+        "a watched directory that is renamed stays watched, and the log says so",
+        sight::a_renamed_directory_stays_watched,
+    ),
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),

@@ -1,12 +1,15 @@
 //! What the daemon says that it sees: at the start, and when somebody takes a program away.
 #![expect(unsafe_code, reason = "bpf(2) has no safe library for taking other people's links away")]
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use serde_json::Value;
 
 use super::{QUIET, Spine, ensure, not_ok, skipped};
-use crate::{checks::Ended, daemon::Tools};
+use crate::{
+    checks::Ended,
+    daemon::{Tools, run},
+};
 
 /// A statement of this cause.
 fn statement(spine: &Spine, cause: &str) -> Result<Value, Ended> {
@@ -35,6 +38,21 @@ pub(super) fn the_start_says_what_is_seen(tools: &Tools, scratch: &Path) -> Resu
         .filter_map(|(name, state)| state.as_str().filter(|state| state.contains("SILENT")).map(|_| name.as_str()))
         .collect();
     ensure(silent.is_empty(), || format!("silent from the start: {silent:?}"))
+}
+
+pub(super) fn a_renamed_directory_stays_watched(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let spine = Spine::start_with(tools, scratch, QUIET)?;
+    let (before, after) = (spine.models.clone(), scratch.join("elsewhere"));
+    fs::rename(&before, &after).map_err(not_ok)?;
+    let statement = statement(&spine, "the watched directories")?;
+    let watched = statement["unmapped"]["plumbline"]["watched"].to_string();
+    ensure(watched.contains("still watched by inode"), || watched.clone())?;
+    // Not even a file that was not there before.
+    let file = after.join("new.safetensors");
+    fs::write(&file, b"weights").map_err(not_ok)?;
+    run(Command::new("cat").arg(&file)).map_err(not_ok)?;
+    let open = spine.open_of(&file).map_err(not_ok)?;
+    ensure(open["is_alert"] == true, || open.to_string())
 }
 
 pub(super) fn a_detached_program_is_noticed(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
