@@ -224,6 +224,7 @@ impl Sensor {
         let verdicts = self.probes.as_ref().map(|probes| &probes.verdicts[..]).unwrap_or_default();
         let blind: Vec<(&str, String)> =
             ways::blind(verdicts).map(|way| (way.name, way.otherwise.to_owned())).collect();
+        // A directory that was lost sight of is among those that are watched: the later row replaces the first.
         let watched = self.watched.iter().map(|(_, path)| (path.display().to_string(), "watched".to_owned()));
         let lost = self
             .lost_sight_of
@@ -300,7 +301,7 @@ impl Sensor {
         })
     }
 
-    /// The same, as events.
+    /// Hooks, and how each fared, as events.
     pub(super) fn hooks(&self) -> Vec<Hook> {
         let Ok(probes) = &self.probes else { return Vec::new() };
         let hook = |verdict: &HookVerdict| Hook {

@@ -228,12 +228,6 @@ impl Probes {
         })
     }
 
-    /// Bits `1 << program` of the hooks that are attached.
-    pub fn attached_bits(&self) -> u32 {
-        let attached = self.verdicts.iter().filter(|verdict| verdict.attached().is_some());
-        attached.fold(0, |bits, verdict| bits | 1 << verdict.hook.program)
-    }
-
     /// Changes what the programs are told.
     fn control(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), ProbesError> {
         const NAME: &str = "CONTROL";

@@ -119,7 +119,7 @@ impl Probes {
         if keep {
             for before in std::mem::take(&mut self.watched) {
                 if enrolment.watched.len() < MAX_WATCHED && enrolment.watched.iter().all(|now| now.key != before.key) {
-                    enrolment.lost_sight_of.push(before.path.clone());
+                    enrolment.lost_sight_of.push(before.asked.clone());
                     enrolment.watched.push(before);
                 }
             }

@@ -22,7 +22,7 @@ use plumbline::{
     probes::{
         HookVerdict,
         hooks::HOOKS,
-        ways::{Subject, WAYS},
+        ways::{Subject, WAYS, Way},
     },
 };
 
@@ -50,7 +50,7 @@ impl Site {
     }
 }
 
-/// The two ends of the ladders. The file hooks are forced together: they share the program at the return of calls.
+/// The rungs of the ladders, by their ends and the middle. The file hooks are forced together: they share the program at the return of calls.
 const ENDS: [(&str, Option<&str>); 3] =
     [("upper end", None), ("tp_btf", Some("tp_btf")), ("lower end", Some("raw_tp"))];
 
@@ -93,7 +93,7 @@ impl Suite {
             let name = format!("{} ({end})", way.name);
             let seen_by = way.seen(self.bench.verdicts());
             let Some(expected) = expect::of(way.name) else {
-                told(&name, Ended::NotRun(format!("declared: {}", way.otherwise)));
+                told(&name, Ended::NotRun(not_gone(way, seen_by.is_some())));
                 continue;
             };
             let went = match way.subject {
@@ -173,6 +173,12 @@ fn child(way: &str, one: &str, other: &str) -> Result<(), Result<Went, String>> 
     } else {
         Err(Err(format!("the child: {}: {said}", child.status)))
     }
+}
+
+/// What the table says of a way that no test goes; nobody has proven it.
+fn not_gone(way: &Way, is_seen: bool) -> String {
+    let says = if is_seen { "it is seen" } else { way.otherwise };
+    format!("no test goes this way; the table says: {says}")
 }
 
 /// An overlay in the place of the watched directory, its lower layer outside.
