@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::facts::{Facts, Object};
+use crate::facts::{Facts, Object, Taken};
 use crate::pattern::Globs;
-use crate::policy::{Effect, Exception, Policy, Rule, Severity, When, within_any};
+use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When, within_any};
 
 /// What the policies say of one event. Only deciding makes one, so holding a verdict proves that policies were asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,24 +70,37 @@ impl Verdict {
 
 impl Rule {
     fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.when.covers(&facts.object) && !self.except.iter().any(|exception| exception.excuses(facts))
+        self.when.covers(facts) && !self.except.iter().any(|exception| exception.excuses(facts))
     }
 }
 
 impl When {
-    fn covers(&self, object: &Object<'_>) -> bool {
-        match (self, object) {
-            (Self::File { covered, accesses, .. }, Object::File { access, path, path_truncated, watched }) => {
+    fn covers(&self, facts: &Facts<'_>) -> bool {
+        match (self, &facts.object) {
+            (
+                Self::File { watched: Watched { covered, .. }, accesses },
+                Object::File { access, path, path_truncated, watched },
+            ) => {
                 let by_inode = watched.is_some_and(|watched| covered.matches(watched));
                 // Of a truncated path nobody can say that it lies elsewhere.
                 let unknown = *path_truncated && watched.is_none();
                 accesses.contains(access) && (by_inode || unknown || (!path_truncated && covered.matches(path)))
             }
-            (Self::Connect { not_to, protocols }, Object::Connect { protocol, address, .. }) => {
-                protocols.contains(protocol) && !within_any(*address, not_to)
+            (Self::Connect { not_to, protocols, after_reading }, Object::Connect { protocol, address, .. }) => {
+                let has_read = |watched: &Watched| facts.subject.has_read.iter().any(|taken| watched.covers(taken));
+                protocols.contains(protocol)
+                    && !within_any(*address, not_to)
+                    && after_reading.as_ref().is_none_or(has_read)
             }
             _ => false,
         }
+    }
+}
+
+impl Watched {
+    /// A file whose name nobody told lies where its watched directory is.
+    fn covers(&self, taken: &Taken<'_>) -> bool {
+        [taken.watched, taken.path].into_iter().flatten().any(|path| self.covered.matches(path))
     }
 }
 

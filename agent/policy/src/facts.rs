@@ -30,6 +30,17 @@ pub struct Subject<'a> {
     pub container: Option<&'a str>,
     /// The Kubernetes pod's uid.
     pub pod_uid: Option<&'a str>,
+    /// Watched files that its tree of processes has read.
+    pub has_read: &'a [Taken<'a>],
+}
+
+/// A watched file that the process, or another of its tree, has read.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// The name below the watched directory, where one was told.
+    pub path: Option<&'a [u8]>,
+    /// The watched directory above the file, as in [`Object::File`].
+    pub watched: Option<&'a [u8]>,
 }
 
 /// A process above the one that acted.

@@ -31,7 +31,7 @@ mod yaml;
 
 pub use check::{CheckReport, TestFailure, check};
 pub use decide::{Matched, Verdict};
-pub use facts::{Access, Ancestor, Facts, Object, Protocol, Subject};
+pub use facts::{Access, Ancestor, Facts, Object, Protocol, Subject, Taken};
 pub use pattern::WatchPath;
 pub use policy::{Effect, Policy, Severity};
 pub use problem::{InvalidPolicy, Problem};

@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use crate::facts::{Access, Protocol};
 use crate::fields::{Fields, Problems, each, integer, list, one_or_many, text, word};
 use crate::pattern::{Globs, WatchPath};
-use crate::policy::{Effect, Exception, Policy, Rule, Severity, When};
+use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When};
 use crate::problem::{InvalidPolicy, Problem, did_you_mean, one_of, quoted};
-use crate::template::Template;
+use crate::template::{Kind, Template};
 use crate::test_case::{OwnedFacts, OwnedObject, OwnedSubject, TestCase};
 use crate::yaml::{self, Node, Value};
 
@@ -122,12 +122,16 @@ fn rule(node: &Node, problems: &mut Problems) -> (Option<Rule>, Option<Named>) {
         fields.required("severity", problems).and_then(|node| word(node, "a severity", Severity::WORDS, problems));
     let effect = fields.required("effect", problems).and_then(|node| word(node, "an effect", Effect::WORDS, problems));
     let when = fields.required("match", problems).and_then(|node| when(node, problems));
-    let connections = matches!(when, Some(When::Connect { .. }));
+    let placeholders = match &when {
+        Some(When::Connect { after_reading: Some(_), .. }) => Kind::ConnectAfterReading,
+        Some(When::Connect { .. }) => Kind::Connect,
+        _ => Kind::File,
+    };
     let message = fields.required("message", problems).and_then(|node| {
         let text = text(node, "a message", problems)?;
         // Which placeholders are right depends on the kind of event.
         when.as_ref()?;
-        Template::parse(text, &node.at, connections).map_err(|problem| problems.push(problem)).ok()
+        Template::parse(text, &node.at, placeholders).map_err(|problem| problems.push(problem)).ok()
     });
     let except = match fields.get("except") {
         Some(node) => list(node, "`except`", problems)
@@ -152,34 +156,40 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
                 })?,
                 None => vec![Access::Open],
             };
-            let node = fields.required("watch", problems)?;
-            let items = list(node, "`watch`", problems)?;
-            let watch = each(items, problems, |item, problems| {
-                let text = text(item, "a watched directory", problems)?;
-                WatchPath::parse(text, &item.at).map_err(|problem| problems.push(problem)).ok()
-            })?
-            .concat();
-            match Globs::covered_by(&watch) {
-                Ok(covered) => Some(When::File { watch, covered, accesses }),
-                Err(error) => {
-                    problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
-                    None
-                }
-            }
+            let watched = watched(fields.required("watch", problems)?, "`watch`", problems)?;
+            Some(When::File { watched, accesses })
         }
         (_, node) => {
-            let fields = Fields::of(node, "`connect`", &["notTo", "protocol"], problems)?;
+            let fields = Fields::of(node, "`connect`", &["notTo", "protocol", "afterReading"], problems)?;
             let protocols = match fields.get("protocol") {
                 Some(node) => each(one_or_many(node, "`protocol`", problems)?, problems, |item, problems| {
                     word(item, "a protocol", Protocol::WORDS, problems)
                 }),
                 None => Some(vec![Protocol::Tcp, Protocol::Udp]),
             };
+            let after_reading = match fields.get("afterReading") {
+                Some(node) => Some(watched(node, "`afterReading`", problems)?),
+                None => None,
+            };
             let items = list(fields.required("notTo", problems)?, "`notTo`", problems)?;
             let not_to = each(items, problems, network)?;
-            Some(When::Connect { not_to, protocols: protocols? })
+            Some(When::Connect { not_to, protocols: protocols?, after_reading })
         }
     }
+}
+
+/// Directories to watch.
+fn watched(node: &Node, what: &str, problems: &mut Problems) -> Option<Watched> {
+    let items = list(node, what, problems)?;
+    let watch = each(items, problems, |item, problems| {
+        let text = text(item, "a watched directory", problems)?;
+        WatchPath::parse(text, &item.at).map_err(|problem| problems.push(problem)).ok()
+    })?
+    .concat();
+    let covered = Globs::covered_by(&watch).map_err(|error| {
+        problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
+    });
+    Some(Watched { watch, covered: covered.ok()? })
 }
 
 /// A network in CIDR notation, or one address.
@@ -373,7 +383,7 @@ fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
 }
 
 fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
-    let known = &["pid", "uid", "comm", "exe", "ancestors", "cgroup", "container", "pod"];
+    let known = &["pid", "uid", "comm", "exe", "ancestors", "cgroup", "container", "pod", "hasRead"];
     let fields = Fields::of(node, "a process", known, problems)?;
     let mut number = |name: &str| match fields.get(name) {
         Some(node) => integer(node, &format!("`{name}`"), "0 to 4294967295", problems),
@@ -387,6 +397,12 @@ fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
         }),
         None => Some(Vec::new()),
     };
+    let has_read = match fields.get("hasRead") {
+        Some(node) => each(list(node, "`hasRead`", problems)?, problems, |item, problems| {
+            Some(text(item, "a path", problems)?.to_owned())
+        }),
+        None => Some(Vec::new()),
+    };
     Some(OwnedSubject {
         pid: pid?,
         uid: uid?,
@@ -396,6 +412,7 @@ fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
         cgroup: optional_text(&fields, "cgroup", problems),
         container: optional_text(&fields, "container", problems),
         pod_uid: optional_text(&fields, "pod", problems),
+        has_read: has_read?,
     })
 }
 

@@ -103,9 +103,16 @@ impl Effect {
 #[derive(Debug)]
 pub(crate) enum When {
     /// One of these things was done to a file at or below one of these directories.
-    File { watch: Vec<WatchPath>, covered: Globs, accesses: Vec<Access> },
+    File { watched: Watched, accesses: Vec<Access> },
     /// A connection to an address outside all of these networks.
-    Connect { not_to: Vec<IpNet>, protocols: Vec<Protocol> },
+    Connect { not_to: Vec<IpNet>, protocols: Vec<Protocol>, after_reading: Option<Watched> },
+}
+
+/// Directories, and the names at or below them.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) watch: Vec<WatchPath>,
+    pub(crate) covered: Globs,
 }
 
 /// One entry of the allow-list: every field that is given must hold; of several values in a field, any may.

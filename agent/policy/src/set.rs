@@ -18,9 +18,10 @@ use crate::yaml::{self, MAX_DOCUMENT_BYTES};
 pub const MAX_POLICIES: usize = 4096;
 
 /// The policies the daemon starts with where no directory is configured.
-pub const EMBEDDED: [(&str, &str); 2] = [
+pub const EMBEDDED: [(&str, &str); 3] = [
     ("egress.yaml", include_str!("../../../policies/egress.yaml")),
     ("model-weights.yaml", include_str!("../../../policies/model-weights.yaml")),
+    ("weights-then-egress.yaml", include_str!("../../../policies/weights-then-egress.yaml")),
 ];
 
 /// Policies that were read and checked together.
@@ -122,8 +123,8 @@ impl PolicySet {
         let rules = self.policies.iter().flat_map(|policy| &policy.rules);
         let mut paths: Vec<WatchPath> = rules
             .filter_map(|rule| match &rule.when {
-                When::File { watch, .. } => Some(watch.iter().cloned()),
-                When::Connect { .. } => None,
+                When::File { watched, .. } => Some(watched.watch.iter().cloned()),
+                When::Connect { after_reading, .. } => after_reading.as_ref().map(|read| read.watch.iter().cloned()),
             })
             .flatten()
             .collect();

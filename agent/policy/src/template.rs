@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::facts::{Facts, Object};
+use crate::facts::{Facts, Object, Taken};
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
 
 /// The longest value that is filled in, in bytes.
@@ -24,6 +24,7 @@ pub(crate) enum Placeholder {
     Address,
     Port,
     Protocol,
+    Read,
 }
 
 impl Placeholder {
@@ -39,17 +40,26 @@ impl Placeholder {
         ("address", Self::Address),
         ("port", Self::Port),
         ("protocol", Self::Protocol),
+        ("read", Self::Read),
     ];
 
-    /// Whether a rule on file opens can fill it.
-    fn of_files(self) -> bool {
-        !matches!(self, Self::Address | Self::Port | Self::Protocol)
+    /// Whether a rule of this kind can fill it.
+    fn fits(self, kind: Kind) -> bool {
+        match self {
+            Self::Path => kind == Kind::File,
+            Self::Address | Self::Port | Self::Protocol => kind != Kind::File,
+            Self::Read => kind == Kind::ConnectAfterReading,
+            _ => true,
+        }
     }
+}
 
-    /// Whether a rule on connections can fill it.
-    fn of_connections(self) -> bool {
-        self != Self::Path
-    }
+/// What a rule speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Connect,
+    ConnectAfterReading,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +72,8 @@ enum Piece {
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// Reads a message; `connections` says of which kind of event the rule speaks.
-    pub(crate) fn parse(text: &str, at: &std::ops::Range<usize>, connections: bool) -> Result<Self, Problem> {
+    /// Reads a message; `kind` says of what the rule speaks.
+    pub(crate) fn parse(text: &str, at: &std::ops::Range<usize>, kind: Kind) -> Result<Self, Problem> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -81,7 +91,7 @@ impl Template {
             };
             let word = &after[..close];
             pieces.push(Piece::Text(std::mem::take(&mut plain)));
-            pieces.push(Piece::Value(placeholder(word, at, connections)?));
+            pieces.push(Piece::Value(placeholder(word, at, kind)?));
             rest = &after[close + 1..];
         }
         plain.push_str(rest);
@@ -102,11 +112,8 @@ impl Template {
     }
 }
 
-fn placeholder(word: &str, at: &std::ops::Range<usize>, connections: bool) -> Result<Placeholder, Problem> {
-    let fits = |placeholder: Placeholder| match connections {
-        true => placeholder.of_connections(),
-        false => placeholder.of_files(),
-    };
+fn placeholder(word: &str, at: &std::ops::Range<usize>, kind: Kind) -> Result<Placeholder, Problem> {
+    let fits = |placeholder: Placeholder| placeholder.fits(kind);
     let known = || Placeholder::WORDS.iter().filter(|&&(_, placeholder)| fits(placeholder)).map(|&(word, _)| word);
     if let Some(&(_, found)) = Placeholder::WORDS.iter().find(|&&(name, value)| name == word && fits(value)) {
         return Ok(found);
@@ -138,8 +145,17 @@ fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
         (Placeholder::Address, Object::Connect { address, .. }) => number(out, address.to_canonical()),
         (Placeholder::Port, Object::Connect { port, .. }) => number(out, port),
         (Placeholder::Protocol, Object::Connect { protocol, .. }) => out.push_str(protocol.as_str()),
+        (Placeholder::Read, _) => read(out, subject.has_read),
         // `placeholder` let in only what the rule's events have.
         (Placeholder::Path | Placeholder::Address | Placeholder::Port | Placeholder::Protocol, _) => bytes(out, None),
+    }
+}
+
+/// The first file, and how many more.
+fn read(out: &mut String, files: &[Taken<'_>]) {
+    bytes(out, files.first().and_then(|taken| taken.path.or(taken.watched)));
+    if let Some(more @ 1..) = files.len().checked_sub(1) {
+        let _ = write!(out, " and {more} more");
     }
 }
 

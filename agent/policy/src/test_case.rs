@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::decide::Verdict;
-use crate::facts::{Access, Ancestor, Facts, Object, Protocol, Subject};
+use crate::facts::{Access, Ancestor, Facts, Object, Protocol, Subject, Taken};
 use crate::policy::Effect;
 
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub(crate) struct OwnedSubject {
     pub(crate) cgroup: Option<String>,
     pub(crate) container: Option<String>,
     pub(crate) pod_uid: Option<String>,
+    /// Watched files that its tree has read.
+    pub(crate) has_read: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,8 @@ impl OwnedFacts {
         let subject = &self.subject;
         let ancestors: Vec<Ancestor<'_>> =
             subject.ancestors.iter().map(|exe| Ancestor { exe: Some(exe.as_bytes()), comm: b"" }).collect();
+        let has_read: Vec<Taken<'_>> =
+            subject.has_read.iter().map(|path| Taken { path: Some(path.as_bytes()), watched: None }).collect();
         look(&Facts {
             subject: Subject {
                 pid: subject.pid,
@@ -87,6 +91,7 @@ impl OwnedFacts {
                 cgroup: subject.cgroup.as_deref().map(str::as_bytes),
                 container: subject.container.as_deref(),
                 pod_uid: subject.pod_uid.as_deref(),
+                has_read: &has_read,
             },
             object: match &self.object {
                 OwnedObject::File { access, path, watched } => Object::File {

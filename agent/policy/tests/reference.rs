@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject};
+use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Taken};
 use proptest::prelude::*;
 
 /// A rule as plain data.
@@ -16,7 +16,7 @@ struct Rule {
 #[derive(Debug, Clone)]
 enum When {
     File { watch: Vec<String> },
-    Connect { not_to: Vec<(IpAddr, u8)>, udp: bool },
+    Connect { not_to: Vec<(IpAddr, u8)>, udp: bool, after_reading: Option<String> },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,6 +50,8 @@ struct Event {
     port: u16,
     udp: bool,
     is_file: bool,
+    /// Names and watched directories of files that were read.
+    has_read: Vec<(Option<String>, Option<String>)>,
 }
 
 // The reference.
@@ -144,8 +146,14 @@ fn matches(rule: &Rule, event: &Event) -> bool {
                 (watched, truncated) => watched.as_deref().is_some_and(below) || (!truncated && below(&event.path)),
             }
         }
-        When::Connect { not_to, udp } if !event.is_file => {
-            (*udp || !event.udp) && !not_to.iter().any(|&network| inside(event.address, network))
+        When::Connect { not_to, udp, after_reading } if !event.is_file => {
+            let read_below = |pattern: &String| {
+                let below = |path: &Option<String>| path.as_deref().is_some_and(|path| at_or_below(pattern, path));
+                event.has_read.iter().any(|(path, watched)| below(path) || below(watched))
+            };
+            (*udp || !event.udp)
+                && !not_to.iter().any(|&network| inside(event.address, network))
+                && after_reading.as_ref().is_none_or(read_below)
         }
         _ => false,
     };
@@ -160,11 +168,13 @@ fn yaml(rules: &[Rule]) -> String {
         out += &format!("    - {{name: r{index}, severity: low, effect: audit, message: '{{pid}}', match: ");
         out += &match &rule.when {
             When::File { watch } => format!("{{file: {{watch: {watch:?}}}}}"),
-            When::Connect { not_to, udp } => {
+            When::Connect { not_to, udp, after_reading } => {
                 let networks: Vec<String> =
                     not_to.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
                 let protocols = if *udp { "[tcp, udp]" } else { "tcp" };
-                format!("{{connect: {{notTo: {networks:?}, protocol: {protocols}}}}}")
+                let after =
+                    after_reading.iter().map(|watch| format!(", afterReading: [{watch:?}]")).collect::<String>();
+                format!("{{connect: {{notTo: {networks:?}, protocol: {protocols}{after}}}}}")
             }
         };
         let except: Vec<String> = rule.except.iter().map(exception_yaml).filter(|one| one != "{}").collect();
@@ -280,9 +290,16 @@ fn exception(file: bool) -> impl Strategy<Value = Exception> {
 fn rule() -> impl Strategy<Value = Rule> {
     let file = (prop::collection::vec(directory_glob(), 1..3), prop::collection::vec(exception(true), 0..4))
         .prop_map(|(watch, except)| Rule { when: When::File { watch }, except });
-    let connect =
-        (prop::collection::vec(network(), 1..4), any::<bool>(), prop::collection::vec(exception(false), 0..4))
-            .prop_map(|(not_to, udp, except)| Rule { when: When::Connect { not_to, udp }, except });
+    let connect = (
+        prop::collection::vec(network(), 1..4),
+        any::<bool>(),
+        prop::option::of(directory_glob()),
+        prop::collection::vec(exception(false), 0..4),
+    )
+        .prop_map(|(not_to, udp, after_reading, except)| Rule {
+            when: When::Connect { not_to, udp, after_reading },
+            except,
+        });
     prop_oneof![file, connect]
 }
 
@@ -296,8 +313,13 @@ fn event() -> impl Strategy<Value = Event> {
         prop::collection::vec(prop::option::of(path()), 0..3),
     );
     let object = (path(), rarely(Just(())), prop::option::of(path()), address(), 0..4u16, any::<bool>(), any::<bool>());
-    (subject, object).prop_map(
-        |((exe, comm, uid, cgroup, container, ancestors), (path, truncated, watched, address, port, udp, is_file))| {
+    let has_read = prop::collection::vec((prop::option::of(path()), prop::option::of(path())), 0..3);
+    (subject, object, has_read).prop_map(
+        |(
+            (exe, comm, uid, cgroup, container, ancestors),
+            (path, truncated, watched, address, port, udp, is_file),
+            has_read,
+        )| {
             Event {
                 exe,
                 comm,
@@ -312,6 +334,7 @@ fn event() -> impl Strategy<Value = Event> {
                 port,
                 udp,
                 is_file,
+                has_read,
             }
         },
     )
@@ -331,6 +354,14 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
         Object::Connect { protocol, address: event.address, port: event.port }
     };
+    let has_read: Vec<Taken<'_>> = event
+        .has_read
+        .iter()
+        .map(|(path, watched)| Taken {
+            path: path.as_deref().map(str::as_bytes),
+            watched: watched.as_deref().map(str::as_bytes),
+        })
+        .collect();
     let subject = Subject {
         pid: 1,
         uid: event.uid,
@@ -340,6 +371,7 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         cgroup: event.cgroup.as_deref().map(str::as_bytes),
         container: event.container.as_deref(),
         pod_uid: None,
+        has_read: &has_read,
     };
     set.decide(&Facts { subject, object }).matched().iter().map(|matched| matched.rule.to_string()).collect()
 }

@@ -21,6 +21,16 @@ pub struct FileOpen {
     pub received: bool,
 }
 
+impl FileOpen {
+    /// It may be read through this descriptor: `O_RDONLY` (0) or `O_RDWR` (2), and not `O_PATH`.
+    pub fn can_read(&self) -> bool {
+        const O_ACCMODE: u32 = 3;
+        const O_WRONLY: u32 = 1;
+        const O_PATH: u32 = 0o10_000_000;
+        self.flags & O_ACCMODE != O_WRONLY && self.flags & O_PATH == 0
+    }
+}
+
 /// An inode as the kernel names it. `dev` is the kernel's own encoding (`major << 20 | minor`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {

@@ -6,6 +6,7 @@
 pub mod artefact;
 pub mod cgroup;
 pub mod procfs;
+pub mod tree;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,6 +14,7 @@ use self::{
     artefact::Artefact,
     cgroup::Cgroup,
     procfs::{Processes, Seen},
+    tree::{Reader, Root, Taken, Trees},
 };
 use crate::event::{Event, Task, What};
 
@@ -41,6 +43,8 @@ pub struct Process {
     pub cgroup: Option<Cgroup>,
     /// The v2 id under which `cgroup` was read: a different id means that the process moved.
     pub cgroup_id: u64,
+    /// The tree that it belongs to; `None` for a parent that did nothing itself yet.
+    pub tree: Option<Root>,
 }
 
 /// What an event's task turned out to be.
@@ -51,6 +55,8 @@ pub struct Identity {
     pub ancestors: Vec<Process>,
     /// The artefact that an opened file claims to be.
     pub artefact: Option<Artefact>,
+    /// Watched files that its tree has read, the latest first; asked for connections only.
+    pub has_read: Vec<Taken>,
 }
 
 /// The node's processes.
@@ -58,6 +64,7 @@ pub struct Identity {
 pub struct World {
     processes: HashMap<u32, Process>,
     dead: VecDeque<(u64, u32, u64)>,
+    trees: Trees,
 }
 
 impl World {
@@ -88,6 +95,11 @@ impl World {
                         pid: fork.child_pid,
                         start_boot_ns: fork.child_start_boot_ns,
                         ppid: task.pid,
+                        // What pid 1 starts are trees of their own.
+                        tree: parent
+                            .tree
+                            .filter(|_| parent.pid > 1)
+                            .or(Some(Root::new(fork.child_pid, fork.child_start_boot_ns))),
                         ..parent.clone()
                     };
                     self.insert(child);
@@ -103,7 +115,8 @@ impl World {
                     process.ppid = task.ppid;
                     // A runtime moves a process into its cgroup before it executes the container's program.
                     if let Some(cgroup) = proc.look(task.pid, task.start_boot_ns).and_then(|seen| seen.cgroup) {
-                        process.cgroup = Some(cgroup);
+                        let before = process.cgroup.replace(cgroup);
+                        self.moved(task, before.as_ref());
                     }
                 }
             }
@@ -117,7 +130,15 @@ impl World {
             What::FileChange(change) => change.known_as.as_deref().and_then(Artefact::of_path),
             _ => None,
         };
-        Some(Identity { ancestors: self.ancestors(&process), process, artefact })
+        if let (Some(root), Some(taken)) = (process.tree, Taken::of(&event.what, reader(&process), event.boot_ns)) {
+            let processes = &self.processes;
+            self.trees.took(root, taken, |root| processes.values().any(|process| process.tree == Some(root)));
+        }
+        let has_read = match (&event.what, process.tree) {
+            (What::Connect(_) | What::ConnectEnd(_), Some(root)) => self.trees.has_read(root).to_vec(),
+            _ => Vec::new(),
+        };
+        Some(Identity { ancestors: self.ancestors(&process), process, artefact, has_read })
     }
 
     /// Brings the table's entry of this task up to date.
@@ -138,6 +159,7 @@ impl World {
             .cgroup
             .or_else(|| known.and_then(|process| process.cgroup.clone()))
             .or_else(|| proc.cgroup(task.cgroup_id));
+        let cgroup_before = before.as_ref().map(|before| before.cgroup.clone());
         let before = before.unwrap_or_default();
         self.insert(Process {
             pid: task.pid,
@@ -150,8 +172,47 @@ impl World {
             exe_deleted: before.exe_deleted || seen.exe_deleted,
             cgroup,
             cgroup_id: task.cgroup_id,
+            tree: before.tree,
         });
         self.know_parents(task.ppid, proc);
+        if let Some(cgroup_before) = cgroup_before {
+            self.moved(task, cgroup_before.as_ref());
+        }
+        let root = before.tree.is_none().then(|| self.root_above(task));
+        if let (Some(root), Some(process)) = (root, self.processes.get_mut(&task.pid)) {
+            process.tree = Some(root);
+        }
+    }
+
+    /// The process may have left the cgroup of its tree: then it begins one of its own.
+    fn moved(&mut self, task: &Task, before: Option<&Cgroup>) {
+        let Some(process) = self.processes.get_mut(&task.pid) else { return };
+        let path = |cgroup: Option<&Cgroup>| cgroup.map(|cgroup| cgroup.path.clone());
+        if before.is_none() || path(process.cgroup.as_ref()) == path(before) {
+            return;
+        }
+        let own = Root::new(task.pid, task.start_boot_ns);
+        if let Some(tree) = process.tree.replace(own) {
+            let processes = &self.processes;
+            self.trees.branch(tree, own, |root| processes.values().any(|process| process.tree == Some(root)));
+        }
+    }
+
+    /// The tree of a process that nobody saw forked: that of the parents in its cgroup.
+    fn root_above(&self, task: &Task) -> Root {
+        let mut top = Root::new(task.pid, task.start_boot_ns);
+        let Some(process) = self.processes.get(&task.pid) else { return top };
+        let path = |process: &Process| process.cgroup.as_ref().map(|cgroup| cgroup.path.clone());
+        for parent in self.ancestors(process) {
+            if parent.pid <= 1 || path(&parent) != path(process) {
+                break;
+            }
+            if let Some(tree) = parent.tree {
+                return tree;
+            }
+            top = Root::new(parent.pid, parent.start_boot_ns);
+        }
+        top
     }
 
     /// Ancestors that nobody told us of: from `/proc`, upwards, until a known one.
@@ -173,6 +234,7 @@ impl World {
                 exe_deleted,
                 cgroup,
                 cgroup_id: 0,
+                tree: None,
             });
             pid = ppid;
         }
@@ -228,6 +290,15 @@ impl World {
             self.processes.remove(&pid);
         }
         same
+    }
+}
+
+fn reader(process: &Process) -> Reader {
+    Reader {
+        pid: process.pid,
+        start_boot_ns: process.start_boot_ns,
+        comm: process.comm.clone(),
+        exe: process.exe.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lineage and cgroups, told as short histories.
 
 use super::*;
-use crate::event::{Exec, Exit, Fork};
+use crate::event::{Connect, ConnectHow, Exec, Exit, FileKey, FileOpen, Fork, Protocol};
 
 /// A `/proc` that knows what it is told.
 #[derive(Default)]
@@ -103,4 +103,126 @@ fn the_table_has_a_size() {
         world.identify(&event(u64::from(pid), task(pid, 0, u64::from(pid)), exec("/x")), &proc);
     }
     assert_eq!(world.len(), MAX_PROCESSES);
+}
+
+/// Who has read what, as a connection of `by` would tell it.
+fn has_read(world: &mut World, proc: &Told, by: Task) -> Vec<String> {
+    let connect = Connect {
+        protocol: Protocol::Tcp,
+        address: std::net::IpAddr::from([203, 0, 113, 7]),
+        port: 443,
+        how: ConnectHow::Begin,
+    };
+    let identity = world.identify(&event(1_000, by, What::Connect(connect)), proc).unwrap();
+    let told = |taken: &Taken| {
+        let path = String::from_utf8_lossy(taken.path.as_deref().unwrap_or(b"?")).into_owned();
+        format!("{path} by {}", taken.reader.pid)
+    };
+    identity.has_read.iter().map(told).collect()
+}
+
+fn open(path: &str, flags: u32) -> What {
+    What::FileOpen(FileOpen {
+        path: path.as_bytes().to_vec(),
+        path_truncated: false,
+        known_as: None,
+        key: FileKey { dev: 1, ino: 2, generation: 3 },
+        watched: FileKey { dev: 1, ino: 1, generation: 0 },
+        flags,
+        inode_mode: 0o100_644,
+        size_bytes: 10,
+        links: 1,
+        received: false,
+    })
+}
+
+fn fork(pid: u32, start_boot_ns: u64) -> What {
+    What::Fork(Fork { child_pid: pid, child_start_boot_ns: start_boot_ns })
+}
+
+/// A shell (2) below pid 1, started by it, and its children 3 and 4; all times are whole ticks.
+fn shell_with_two_children() -> (World, Told) {
+    let (mut world, proc) = (World::default(), Told::default());
+    let tick = 10_000_000;
+    world.identify(&event(1, task(1, 0, 0), exec("/sbin/init")), &proc);
+    world.identify(&event(2, task(1, 0, 0), fork(2, tick)), &proc);
+    world.identify(&event(3, task(2, 1, tick), fork(3, 2 * tick)), &proc);
+    world.identify(&event(4, task(2, 1, tick), fork(4, 3 * tick)), &proc);
+    (world, proc)
+}
+
+#[test]
+fn what_one_process_reads_its_whole_tree_has_read() {
+    let (mut world, proc) = shell_with_two_children();
+    world.identify(&event(5, task(3, 2, 20_000_000), open("/models/m", 0)), &proc);
+    // The other end of a pipe, although it was forked before the read.
+    assert_eq!(has_read(&mut world, &proc, task(4, 2, 30_000_000)), ["/models/m by 3"]);
+    assert_eq!(has_read(&mut world, &proc, task(2, 1, 10_000_000)), ["/models/m by 3"]);
+}
+
+#[test]
+fn a_reader_that_is_gone_and_a_parent_that_is_gone_change_nothing() {
+    let (mut world, proc) = shell_with_two_children();
+    world.identify(&event(5, task(3, 2, 20_000_000), open("/models/m", 0)), &proc);
+    world.identify(&event(6, task(3, 2, 20_000_000), What::Exit(Exit { code: 0 })), &proc);
+    world.identify(&event(7, task(2, 1, 10_000_000), What::Exit(Exit { code: 0 })), &proc);
+    // An orphan is a child of pid 1 now.
+    assert_eq!(has_read(&mut world, &proc, task(4, 1, 30_000_000)), ["/models/m by 3"]);
+}
+
+#[test]
+fn another_tree_has_read_nothing() {
+    let (mut world, proc) = shell_with_two_children();
+    world.identify(&event(5, task(3, 2, 20_000_000), open("/models/m", 0)), &proc);
+    world.identify(&event(6, task(1, 0, 0), fork(9, 40_000_000)), &proc);
+    assert!(has_read(&mut world, &proc, task(9, 1, 40_000_000)).is_empty());
+    assert!(has_read(&mut world, &proc, task(1, 0, 0)).is_empty());
+}
+
+#[test]
+fn who_only_writes_has_read_nothing() {
+    let (mut world, proc) = shell_with_two_children();
+    world.identify(&event(5, task(3, 2, 20_000_000), open("/models/m", 1)), &proc);
+    assert!(has_read(&mut world, &proc, task(3, 2, 20_000_000)).is_empty());
+}
+
+#[test]
+fn who_moves_to_another_cgroup_takes_along_what_it_has_read_and_tells_nobody_there() {
+    let (mut world, mut proc) = shell_with_two_children();
+    let inside = |path: &str| Some(Cgroup { path: path.as_bytes().to_vec(), ..Cgroup::default() });
+    for (pid, start_boot_ns, path) in [(3, 20_000_000, "/a"), (4, 30_000_000, "/b")] {
+        proc.0.insert(pid, Seen { ppid: 2, start_boot_ns, cgroup: inside(path), ..Seen::default() });
+    }
+    let in_cgroup = |pid, start_boot_ns, cgroup_id| Task { cgroup_id, ..task(pid, 2, start_boot_ns) };
+    for (pid, start_boot_ns) in [(3, 20_000_000), (4, 30_000_000)] {
+        proc.0.insert(2, Seen { start_boot_ns: 10_000_000, cgroup: inside("/"), ..Seen::default() });
+        // Known by the kernel's word that it has a cgroup; then in its own.
+        world.processes.get_mut(&pid).unwrap().cgroup = inside("/");
+        world.identify(&event(5, in_cgroup(pid, start_boot_ns, u64::from(pid)), exec("/bin/x")), &proc);
+    }
+    world.identify(&event(6, in_cgroup(3, 20_000_000, 3), open("/models/m", 0)), &proc);
+    assert_eq!(has_read(&mut world, &proc, in_cgroup(3, 20_000_000, 3)), ["/models/m by 3"]);
+    assert!(has_read(&mut world, &proc, in_cgroup(4, 30_000_000, 4)).is_empty());
+    // And once more: what it has read goes with it.
+    proc.0.insert(3, Seen { ppid: 2, start_boot_ns: 20_000_000, cgroup: inside("/c"), ..Seen::default() });
+    assert_eq!(has_read(&mut world, &proc, in_cgroup(3, 20_000_000, 5)), ["/models/m by 3"]);
+}
+
+#[test]
+fn trees_and_their_files_are_bounded() {
+    let mut trees = Trees::default();
+    let taken = |ino, last_boot_ns| {
+        let mut taken = Taken::of(&open("/models/m", 0), Reader::default(), last_boot_ns).unwrap();
+        taken.key.ino = ino;
+        taken
+    };
+    for number in 0..u32::try_from(tree::MAX_TREES).unwrap() + 10 {
+        trees.took(Root::new(number, 0), taken(1, u64::from(number)), |_| true);
+    }
+    assert!(trees.has_read(Root::new(9, 0)).is_empty() && !trees.has_read(Root::new(10, 0)).is_empty());
+    for ino in 0..40 {
+        trees.took(Root::new(10, 0), taken(ino, ino), |_| true);
+    }
+    let files = trees.has_read(Root::new(10, 0));
+    assert_eq!((files.len(), files[0].key.ino), (tree::MAX_FILES, 39));
 }

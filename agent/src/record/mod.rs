@@ -116,8 +116,8 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::FileChange(change) => file_activity::change(change, who, identity, exact),
         What::WayAround(way) => file_activity::way_around(way, who, exact),
         What::MemoryAccess(access) => process_activity::memory(access, who),
-        What::Connect(connect) => network_activity::connect(connect, who),
-        What::ConnectEnd(end) => network_activity::end(end, who),
+        What::Connect(connect) => network_activity::connect(connect, who, identity),
+        What::ConnectEnd(end) => network_activity::end(end, who, identity),
         What::SocketOpen(socket) => network_activity::socket(*socket, who),
         What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
         What::Fork(_) => return None,
@@ -333,7 +333,12 @@ mod tests {
     fn names_of_four_kib_everywhere_still_make_a_record_that_says_what_it_left_out() {
         let long = vec![0xff; 4095];
         let process = |pid| Process { pid, exe: Some(long.clone()), comm: vec![0xff; 15], ..Process::default() };
-        let identity = Identity { process: process(1), ancestors: (2..18).map(process).collect(), artefact: None };
+        let identity = Identity {
+            process: process(1),
+            ancestors: (2..18).map(process).collect(),
+            artefact: None,
+            ..Identity::default()
+        };
         let key = FileKey { dev: 1, ino: 1, generation: 0 };
         let open = FileOpen {
             path: [b"/".to_vec(), long.clone()].concat(),

@@ -4,8 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, INFORMATIONAL, Keep};
-use crate::event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen};
+use super::{Body, INFORMATIONAL, Keep, actor, text};
+use crate::{
+    event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen},
+    identity::Identity,
+};
 
 const CLASS_UID: u64 = 4001;
 const OPEN: (u64, &str) = (1, "Open");
@@ -19,7 +22,7 @@ const LOW: u64 = 2;
 const DIRECTION_OUTBOUND: u8 = 2;
 const DIRECTION_LOCAL: u8 = 4;
 
-pub fn connect(connect: &Connect, who: &str) -> Body {
+pub fn connect(connect: &Connect, who: &str, identity: Option<&Identity>) -> Body {
     let (activity, verb) = match connect.how {
         ConnectHow::Begin => (OPEN, "set out to connect to"),
         ConnectHow::Datagram => (TRAFFIC, "sent a datagram to"),
@@ -29,10 +32,11 @@ pub fn connect(connect: &Connect, who: &str) -> Body {
     let message = format!("{who} {verb} {to} ({})", name(connect.protocol).0);
     let mut body = body(activity, message, endpoint(connect.protocol, connect.address, connect.port));
     body.own.insert("how".into(), connect.how.as_str().into());
+    body.own.extend(has_read(identity));
     body
 }
 
-pub fn end(end: &ConnectEnd, who: &str) -> Body {
+pub fn end(end: &ConnectEnd, who: &str, identity: Option<&Identity>) -> Body {
     let activity = match end.outcome {
         Outcome::Closed | Outcome::Broken(_) => CLOSE,
         Outcome::Refused => REFUSE,
@@ -50,6 +54,7 @@ pub fn end(end: &ConnectEnd, who: &str) -> Body {
     let mut body = body(activity, message, fields);
     body.own.insert("outcome".into(), outcome.into());
     body.own.insert("duration_ns".into(), end.duration_ns.into());
+    body.own.extend(has_read(identity));
     if let Outcome::Broken(errno) | Outcome::Failed(errno) = end.outcome {
         body.own.insert("errno".into(), errno.into());
     }
@@ -69,6 +74,32 @@ pub fn socket(socket: SocketOpen, who: &str) -> Body {
         ("protocol".to_owned(), socket.protocol.into()),
     ]);
     Body { severity_id: LOW, keep: Keep::Always, own, ..body }
+}
+
+/// The other half of "read weights, then connected": what the tree of processes has read, the latest first.
+fn has_read(identity: Option<&Identity>) -> Option<(String, Value)> {
+    let taken = identity.map(|identity| &identity.has_read).filter(|taken| !taken.is_empty())?;
+    let files: Vec<Value> = taken
+        .iter()
+        .map(|taken| {
+            let reader = &taken.reader;
+            json!({
+                "path": taken.path.as_deref().map(text::shown),
+                "inode": { "dev": taken.key.dev, "ino": taken.key.ino },
+                "bytes_read": taken.bytes_read,
+                "bytes_faulted": taken.bytes_faulted,
+                "first_boot_ns": taken.first_boot_ns,
+                "last_boot_ns": taken.last_boot_ns,
+                "process": {
+                    "pid": reader.pid,
+                    "uid": actor::process_uid(reader.pid, reader.start_boot_ns),
+                    "name": text::shown(&reader.comm),
+                    "path": reader.exe.as_deref().map(text::shown),
+                },
+            })
+        })
+        .collect();
+    Some(("has_read".to_owned(), files.into()))
 }
 
 fn name(protocol: Protocol) -> (&'static str, u8) {

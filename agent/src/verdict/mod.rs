@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Verdict, WatchPath};
+use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Taken, Verdict, WatchPath};
 
 use crate::{
     event::{self, Event, FileKey, What},
@@ -52,6 +52,11 @@ pub fn judge(
         .iter()
         .map(|ancestor| Ancestor { exe: ancestor.exe.as_deref(), comm: &ancestor.comm })
         .collect();
+    let has_read = identity.map(|identity| &identity.has_read[..]).unwrap_or_default();
+    let has_read: Vec<Taken<'_>> = has_read
+        .iter()
+        .map(|taken| Taken { path: taken.path.as_deref(), watched: directory(watched, taken.watched) })
+        .collect();
     let process = identity.map(|identity| &identity.process);
     let cgroup = process.and_then(|process| process.cgroup.as_ref());
     let subject = Subject {
@@ -63,6 +68,7 @@ pub fn judge(
         cgroup: cgroup.map(|cgroup| &cgroup.path[..]),
         container: cgroup.and_then(|cgroup| cgroup.container.as_ref()).map(|container| &container.id[..]),
         pod_uid: cgroup.and_then(|cgroup| cgroup.pod_uid.as_deref()),
+        has_read: &has_read,
     };
     Some(policies.decide(&Facts { subject, object }))
 }

@@ -102,7 +102,12 @@ fn event() -> (Event, Identity) {
         comm: b"python3".to_vec(),
         ..Process::default()
     };
-    let identity = Identity { process: process(4907), ancestors: (2..7).map(process).collect(), artefact: None };
+    let identity = Identity {
+        process: process(4907),
+        ancestors: (2..7).map(process).collect(),
+        artefact: None,
+        ..Identity::default()
+    };
     let task = Task { pid: 4907, tid: 4907, comm: b"python3".to_vec(), ..Task::default() };
     let origin = Some(Origin { program: 0, cpu: 1, sequence: 12 });
     (Event { boot_ns: 4_343_265_006_944, origin, task: Some(task), what: What::FileOpen(open) }, identity)

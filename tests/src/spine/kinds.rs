@@ -17,7 +17,10 @@ use plumbline::{
         Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Outcome,
         Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
     },
-    identity::{Identity, Process},
+    identity::{
+        Identity, Process,
+        tree::{MAX_FILES, Reader, Taken},
+    },
     record::{Moment, Recorder},
 };
 use plumbline_audit::{Log, Options, SigningKey, Statement, statement};
@@ -197,7 +200,22 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         Options { keeper: Arc::new(keeper), segment_bytes: 1, ..Options::new(SigningKey::generate("plumbline/n")?) };
     let moment = Moment::now("d", 1, "unknown");
     let ancestors = (2..9).map(|pid| Process { pid, exe: Some(b"/bin/\xff".to_vec()), ..Process::default() });
-    let identity = Identity { process: Process::default(), ancestors: ancestors.collect(), artefact: None };
+    let taken = Taken {
+        path: Some(b"/m/\xff\n\x1b[31m".to_vec()),
+        key: FileKey { dev: 1, ino: 2, generation: 3 },
+        watched: FileKey { dev: 1, ino: 1, generation: 0 },
+        reader: Reader { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Reader::default() },
+        first_boot_ns: 1,
+        last_boot_ns: 2,
+        bytes_read: Some(u64::MAX),
+        bytes_faulted: None,
+    };
+    let identity = Identity {
+        process: Process::default(),
+        ancestors: ancestors.collect(),
+        artefact: None,
+        has_read: vec![taken; MAX_FILES],
+    };
     let (mut log, _) = Log::open(dir, options.clone())?;
     let mut written = 0;
     for what in examples() {
