@@ -39,6 +39,7 @@ pub struct Config {
     pub policies: Option<PathBuf>,
     pub audit: AuditConfig,
     pub probes: ProbesConfig,
+    pub kubelet: KubeletConfig,
     pub gpu: GpuConfig,
     pub engines: Engines,
     /// What compute costs; without it nothing is priced.
@@ -182,6 +183,20 @@ impl Default for DiskConfig {
 /// The six months that the EU's AI Act asks for.
 pub const LEAST_RETENTION_DAYS: u64 = 183;
 
+/// Where a kubelet tells what pods are called.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubeletConfig {
+    /// The host's `/var/log`, which has `pods` and `containers`.
+    pub log_dir: PathBuf,
+}
+
+impl Default for KubeletConfig {
+    fn default() -> Self {
+        Self { log_dir: PathBuf::from("/var/log") }
+    }
+}
+
 /// How GPUs are read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -218,6 +233,7 @@ impl Default for Config {
             policies: None,
             audit: AuditConfig::default(),
             probes: ProbesConfig::default(),
+            kubelet: KubeletConfig::default(),
             gpu: GpuConfig::default(),
             engines: Engines::default(),
             prices: None,

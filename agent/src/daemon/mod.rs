@@ -96,7 +96,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     );
     let core = Core {
         world: World::default(),
-        processes: Procfs::default(),
+        processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
         rules: Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() },
         recorder: opened.recorder,
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),

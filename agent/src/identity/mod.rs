@@ -5,6 +5,7 @@
 
 pub mod artefact;
 pub mod cgroup;
+pub mod pod;
 pub mod procfs;
 pub mod tree;
 
@@ -13,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use self::{
     artefact::Artefact,
     cgroup::Cgroup,
+    pod::{Pod, Pods},
     procfs::{Processes, Seen},
     tree::{Reader, Root, Taken, Trees},
 };
@@ -55,6 +57,8 @@ pub struct Identity {
     pub ancestors: Vec<Process>,
     /// The artefact that an opened file claims to be.
     pub artefact: Option<Artefact>,
+    /// What its pod is called, where a kubelet tells.
+    pub pod: Option<Pod>,
     /// Watched files that its tree has read, the latest first; asked for connections only.
     pub has_read: Vec<Taken>,
 }
@@ -65,6 +69,7 @@ pub struct World {
     processes: HashMap<u32, Process>,
     dead: VecDeque<(u64, u32, u64)>,
     trees: Trees,
+    pods: Pods,
 }
 
 impl World {
@@ -138,7 +143,15 @@ impl World {
             (What::Connect(_) | What::ConnectEnd(_), Some(root)) => self.trees.has_read(root).to_vec(),
             _ => Vec::new(),
         };
-        Some(Identity { ancestors: self.ancestors(&process), process, artefact, has_read })
+        let pod = self.pod_of(&process, event.boot_ns, proc);
+        Some(Identity { ancestors: self.ancestors(&process), process, artefact, pod, has_read })
+    }
+
+    fn pod_of(&mut self, process: &Process, now_boot_ns: u64, proc: &dyn Processes) -> Option<Pod> {
+        let cgroup = process.cgroup.as_ref()?;
+        let container = cgroup.container.as_ref().map(|container| &*container.id);
+        let uid = cgroup.pod_uid.as_deref()?;
+        self.pods.of(uid, container, now_boot_ns, || proc.pod(uid, container))
     }
 
     /// Brings the table's entry of this task up to date.

@@ -12,7 +12,7 @@ use std::{
 
 use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
-use super::cgroup::Cgroup;
+use super::{cgroup::Cgroup, pod::Pod};
 
 /// The questions that identity asks of the sensor.
 pub trait Processes {
@@ -21,6 +21,9 @@ pub trait Processes {
 
     /// The cgroup of this v2 id, which outlives the processes that were in it.
     fn cgroup(&self, id: u64) -> Option<Cgroup>;
+
+    /// What the pod of this uid is called, and its container of this id.
+    fn pod(&self, uid: &str, container_id: Option<&str>) -> Option<Pod>;
 }
 
 /// What was found.
@@ -42,18 +45,35 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 pub struct Procfs {
     root: PathBuf,
+    /// Where the kubelet keeps logs.
+    logs: PathBuf,
     tick_ns: u64,
 }
 
 impl Default for Procfs {
     fn default() -> Self {
-        Self { root: PathBuf::from("/proc"), tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1) }
+        Self {
+            root: PathBuf::from("/proc"),
+            logs: PathBuf::from("/var/log"),
+            tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+        }
+    }
+}
+
+impl Procfs {
+    /// With the kubelet's directories of logs below `logs`.
+    pub fn with_logs(logs: PathBuf) -> Self {
+        Self { logs, ..Self::default() }
     }
 }
 
 impl Processes for Procfs {
     fn cgroup(&self, id: u64) -> Option<Cgroup> {
         find_cgroup(&crate::probes::kernel::cgroup2_root().ok()?, id)
+    }
+
+    fn pod(&self, uid: &str, container_id: Option<&str>) -> Option<Pod> {
+        Pod::find(&self.logs, uid, container_id)
     }
 
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {

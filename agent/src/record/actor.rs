@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::text::{show, shown};
 use crate::{
     event::Task,
-    identity::{Identity, Process, cgroup::Cgroup},
+    identity::{Identity, Process, cgroup::Cgroup, pod::Pod},
 };
 
 /// The OCSF `file.type_id` of a regular file.
@@ -40,7 +40,9 @@ pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, V
         if let Some(arguments) = &identity.process.arguments {
             process.insert("cmd_line".into(), command_line(arguments, MAX_COMMAND_LINE).into());
         }
-        if let Some(container) = identity.process.cgroup.as_ref().and_then(container) {
+        if let Some(container) =
+            identity.process.cgroup.as_ref().and_then(|cgroup| container(cgroup, identity.pod.as_ref()))
+        {
             process.insert("container".into(), container);
         }
         let mut ancestors = identity.ancestors.iter();
@@ -103,11 +105,14 @@ pub fn executable(path: &str) -> Value {
     json!({ "name": name, "path": path, "type_id": TYPE_REGULAR })
 }
 
-fn container(cgroup: &Cgroup) -> Option<Value> {
+fn container(cgroup: &Cgroup, pod: Option<&Pod>) -> Option<Value> {
     let container = cgroup.container.as_ref()?;
     let mut object = Map::new();
     object.insert("uid".into(), container.id.clone().into());
     object.insert("runtime".into(), container.runtime.into());
+    if let Some(name) = pod.and_then(|pod| pod.container.as_ref()) {
+        object.insert("name".into(), name.clone().into());
+    }
     if let Some(pod_uid) = &cgroup.pod_uid {
         object.insert("pod_uuid".into(), pod_uid.clone().into());
         object.insert("orchestrator".into(), "kubernetes".into());

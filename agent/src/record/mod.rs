@@ -218,6 +218,9 @@ impl Recorder {
         if let Some(cgroup) = identity.and_then(|identity| identity.process.cgroup.as_ref()) {
             own.insert("cgroup".into(), text::shown(&cgroup.path).into());
         }
+        if let Some(pod) = identity.and_then(|identity| identity.pod.as_ref()) {
+            own.insert("pod".into(), json!({ "namespace": pod.namespace, "name": pod.name }));
+        }
         if let Some(verdict) = verdict {
             let rules: Vec<Value> = verdict
                 .matched()

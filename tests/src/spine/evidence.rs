@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{Spine, ensure, equal, not_ok, skipped, verdict};
+use super::{QUIET, Spine, ensure, equal, not_ok, skipped, verdict};
 use crate::{
     checks::Ended,
     daemon::{Tools, run},
@@ -84,7 +84,12 @@ pub(super) fn a_container_is_named(tools: &Tools, scratch: &Path) -> Result<(), 
     let cgroup = slice.join(format!("cri-containerd-{id}.scope"));
     fs::create_dir_all(&cgroup).map_err(not_ok)?;
     let outcome = (|| {
-        let spine = Spine::start(tools, scratch)?;
+        let logs = scratch.join("log");
+        fs::create_dir_all(logs.join(format!("pods/serving_vllm-0_{pod}"))).map_err(not_ok)?;
+        fs::create_dir_all(logs.join("containers")).map_err(not_ok)?;
+        fs::write(logs.join(format!("containers/vllm-0_serving_engine-{id}.log")), "").map_err(not_ok)?;
+        let config = format!("{QUIET}kubelet: {{log_dir: {}}}\n", logs.display());
+        let spine = Spine::start_with(tools, scratch, &config)?;
         let path = spine.models.join("x.gguf");
         fs::write(&path, b"weights").map_err(not_ok)?;
         let script = format!("echo $$ > {}/cgroup.procs && exec cat {}", cgroup.display(), path.display());
@@ -96,7 +101,10 @@ pub(super) fn a_container_is_named(tools: &Tools, scratch: &Path) -> Result<(), 
             })
             .map_err(not_ok)?;
         equal("runtime", &record["actor"]["process"]["container"]["runtime"], "containerd")?;
-        equal("pod", &record["actor"]["process"]["container"]["pod_uuid"], pod)
+        equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
+        equal("pod", &record["actor"]["process"]["container"]["pod_uuid"], pod)?;
+        let named = &record["unmapped"]["plumbline"]["pod"];
+        equal("the pod's name", named, serde_json::json!({ "namespace": "serving", "name": "vllm-0" }))
     })();
     let _ = fs::remove_dir(&cgroup);
     let _ = fs::remove_dir(&slice);

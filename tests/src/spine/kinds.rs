@@ -19,6 +19,7 @@ use plumbline::{
     },
     identity::{
         Identity, Process,
+        pod::Pod,
         tree::{MAX_FILES, Reader, Taken},
     },
     record::{Moment, Recorder},
@@ -214,6 +215,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         process: Process::default(),
         ancestors: ancestors.collect(),
         artefact: None,
+        pod: Some(Pod { namespace: "n".into(), name: "p".into(), container: Some("c".into()) }),
         has_read: vec![taken; MAX_FILES],
     };
     let (mut log, _) = Log::open(dir, options.clone())?;

@@ -1,0 +1,160 @@
+//! A pod's uid → its namespace, its name, and the names of its containers, from the directories that the kubelet makes
+//! for logs: `/var/log/pods/<namespace>_<name>_<uid>/` before a pod's first container starts, and
+//! `/var/log/containers/<name>_<namespace>_<container>-<container id>.log` as each starts (kubernetes,
+//! `pkg/kubelet/kuberuntime/helpers.go` `BuildPodLogsDirectory` and `legacy.go` `legacyLogSymlink`).
+//!
+//! They are there on every node with a kubelet, whatever its runtime, need neither network nor credentials, and a workload
+//! cannot write them. Labels are not in them.
+
+use std::{collections::HashMap, fs, path::Path};
+
+/// What a pod is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    /// The container that the process is in, where the kubelet has told yet.
+    pub container: Option<String>,
+}
+
+/// Entries of a directory that one search looks at.
+const MAX_ENTRIES: usize = 65_536;
+
+impl Pod {
+    /// Looks for the pod of this uid and the container of this id below `logs`.
+    pub fn find(logs: &Path, uid: &str, container_id: Option<&str>) -> Option<Self> {
+        let (namespace, name) = names(&logs.join("pods")).find_map(|entry| {
+            let (namespace, name) = entry.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
+            (is_label(namespace) && is_name(name)).then(|| (namespace.to_owned(), name.to_owned()))
+        })?;
+        let container = container_id.and_then(|id| container(&logs.join("containers"), &namespace, &name, id));
+        Some(Self { namespace, name, container })
+    }
+}
+
+fn container(directory: &Path, namespace: &str, pod: &str, id: &str) -> Option<String> {
+    names(directory).find_map(|entry| {
+        let of_pod = entry.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?;
+        let name = of_pod.strip_prefix(pod)?.strip_prefix('_')?.strip_prefix(namespace)?.strip_prefix('_')?;
+        is_label(name).then(|| name.to_owned())
+    })
+}
+
+fn names(directory: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// RFC 1123, as Kubernetes has it: a label of namespaces and containers, …
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// … and a subdomain of pods.
+fn is_name(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+}
+
+/// Containers that are remembered; when there are more, all are asked for anew.
+const MAX_REMEMBERED: usize = 4096;
+
+/// What is not known completely is asked for again after this long.
+const ASK_AGAIN_NS: u64 = 5_000_000_000;
+
+/// Answers that were given, by pod uid and container id.
+#[derive(Debug, Default)]
+pub struct Pods(HashMap<(String, Option<String>), (u64, Option<Pod>)>);
+
+impl Pods {
+    /// The answer, asked for at most once in [`ASK_AGAIN_NS`] and never again once it is complete.
+    pub fn of(
+        &mut self,
+        uid: &str,
+        container_id: Option<&str>,
+        now_boot_ns: u64,
+        ask: impl FnOnce() -> Option<Pod>,
+    ) -> Option<Pod> {
+        let key = (uid.to_owned(), container_id.map(str::to_owned));
+        if let Some((asked_boot_ns, pod)) = self.0.get(&key) {
+            let complete = pod.as_ref().is_some_and(|pod| container_id.is_none() || pod.container.is_some());
+            if complete || now_boot_ns.saturating_sub(*asked_boot_ns) < ASK_AGAIN_NS {
+                return pod.clone();
+            }
+        }
+        if self.0.len() >= MAX_REMEMBERED {
+            self.0.clear();
+        }
+        let before = self.0.remove(&key).and_then(|(_, pod)| pod);
+        // The directories of a pod that is gone are removed, and its last events come later.
+        let pod = ask().or(before);
+        self.0.insert(key, (now_boot_ns, pod.clone()));
+        pod
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const UID: &str = "3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60";
+    const ID: &str = "8f3b0a52c1d94e6f7a8b9c0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f60718293a4b";
+
+    /// The kubelet's directories, with these pods and containers.
+    fn logs(pods: &[&str], containers: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        for pod in pods {
+            fs::create_dir_all(root.path().join("pods").join(pod.replace("UID", UID))).unwrap();
+        }
+        fs::create_dir_all(root.path().join("containers")).unwrap();
+        for container in containers {
+            fs::write(root.path().join("containers").join(container.replace("ID", ID)), "").unwrap();
+        }
+        let path = root.path().to_owned();
+        (root, path)
+    }
+
+    #[track_caller]
+    fn check(pods: &[&str], containers: &[&str], expect: Option<(&str, &str, Option<&str>)>) {
+        let (_root, logs) = logs(pods, containers);
+        let found = Pod::find(&logs, UID, Some(ID));
+        let found = found.as_ref().map(|pod| (&*pod.namespace, &*pod.name, pod.container.as_deref()));
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn a_pod_is_named_by_the_directory_of_its_logs() {
+        check(&["kube-system_dns-1_other", "serving_vllm-0.a_UID"], &[], Some(("serving", "vllm-0.a", None)));
+    }
+
+    #[test]
+    fn a_container_is_named_by_the_link_to_its_log() {
+        let links = ["vllm-0_serving_sidecar-0000.log", "vllm-0_serving_engine-ID.log"];
+        check(&["serving_vllm-0_UID"], &links, Some(("serving", "vllm-0", Some("engine"))));
+        // A link of another pod's name says nothing of this one.
+        check(&["serving_vllm-0_UID"], &["vllm-1_serving_engine-ID.log"], Some(("serving", "vllm-0", None)));
+    }
+
+    #[test]
+    fn what_no_kubelet_would_write_names_nothing() {
+        check(&["serving_\u{1b}[31m_UID"], &[], None);
+        check(&["_UID", "a_UID", "a_b_cUID", "A_b_UID"], &[], None);
+        check(&[], &[], None);
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_until_it_is_complete_and_kept_when_the_pod_is_gone() {
+        let mut pods = Pods::default();
+        let (namespace, name) = ("a".to_owned(), "b".to_owned());
+        let pod = Pod { namespace, name, container: None };
+        let complete = Pod { container: Some("c".into()), ..pod.clone() };
+        let never = || panic!("asked too early");
+        assert_eq!(pods.of("u", Some("i"), 0, || None), None);
+        assert_eq!(pods.of("u", Some("i"), 1, never), None);
+        assert_eq!(pods.of("u", Some("i"), ASK_AGAIN_NS, || Some(pod.clone())), Some(pod.clone()));
+        assert_eq!(pods.of("u", Some("i"), 2 * ASK_AGAIN_NS, || None), Some(pod));
+        assert_eq!(pods.of("u", Some("i"), 3 * ASK_AGAIN_NS, || Some(complete.clone())), Some(complete.clone()));
+        assert_eq!(pods.of("u", Some("i"), u64::MAX, never), Some(complete));
+    }
+}
