@@ -12,6 +12,7 @@ mod end_to_end;
 mod engine;
 mod error;
 mod lint;
+mod mkfs;
 mod portable;
 mod privilege;
 mod promtool;

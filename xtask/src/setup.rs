@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cache::Cache;
 use crate::error::Result;
+use crate::mkfs;
 use crate::promtool;
 use crate::python::Python;
 use crate::toolchain::BpfToolchain;
@@ -19,6 +20,8 @@ enum Part {
     Python,
     /// Prometheus' checker of metric pages.
     Promtool,
+    /// Makers of file systems.
+    Mkfs,
 }
 
 /// Fetch or build what is missing, into one cache directory.
@@ -55,6 +58,9 @@ impl Setup {
         }
         if wanted(Part::Promtool) {
             promtool::set_up(cache)?;
+        }
+        if wanted(Part::Mkfs) {
+            mkfs::set_up(cache)?;
         }
         println!("setup: ready in {}", cache.path("").display());
         Ok(())

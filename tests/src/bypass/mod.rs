@@ -5,6 +5,7 @@
 
 mod act;
 mod expect;
+mod filesystems;
 mod io_uring;
 mod out;
 mod tools;
@@ -66,10 +67,11 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
                     Ended::Skipped("fentry is refused here".into()),
                 );
             }
-            Ok(mut suite) => suite.run(end, told),
+            Ok(mut suite) => suite.run(end, |_| true, told),
             Err(why) => told(&format!("the programs load ({end})"), Ended::NotOk(why)),
         }
     }
+    filesystems::run(&scratch.join("filesystems"), told);
 }
 
 struct Suite {
@@ -88,8 +90,9 @@ impl Suite {
         rungs.into_iter().any(|rung| rung.name == "fentry")
     }
 
-    fn run(&mut self, end: &str, told: &mut dyn FnMut(&str, Ended)) {
-        for (number, way) in WAYS.iter().enumerate() {
+    /// Goes every way that is `wanted`.
+    fn run(&mut self, end: &str, wanted: impl Fn(&Way) -> bool, told: &mut dyn FnMut(&str, Ended)) {
+        for (number, way) in WAYS.iter().enumerate().filter(|(_, way)| wanted(way)) {
             let name = format!("{} ({end})", way.name);
             let seen_by = way.seen(self.bench.verdicts());
             let Some(expected) = expect::of(way.name) else {

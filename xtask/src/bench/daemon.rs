@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,25 +18,31 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Daemon {
     child: Child,
+    address: SocketAddr,
+    state: PathBuf,
     /// Hooks and their rungs, such as `hook="open",rung="fentry"`.
     pub(super) attached: Vec<String>,
 }
 
 impl Daemon {
     /// Returns when its page says what is attached.
-    pub(super) fn start(binary: &Path, dir: &Path) -> Result<Self> {
+    /// Only the kernel programs are measured: of `config` the rest is left out.
+    pub(super) fn start(binary: &Path, dir: &Path, config: &str) -> Result<Self> {
+        let (said, state) = (config, dir.join("state"));
+        // The log of a daemon before would be counted as this one's.
+        let _ = fs::remove_dir_all(&state);
         fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
         let config = dir.join("config.yaml");
-        // Only the kernel programs are measured here.
-        fs::write(&config, "gpu: { enabled: false }\n").map_err(Error::file("write", &config))?;
+        let text = format!("gpu: {{ enabled: false }}\nengines: {{ discover: false }}\n{said}");
+        fs::write(&config, text).map_err(Error::file("write", &config))?;
         let log_path = dir.join("daemon.log");
         let log = File::create(&log_path).map_err(Error::file("create", &log_path))?;
         let address = free_address()?;
         let mut command = Command::new(binary);
-        command.arg("run").arg("--config").arg(&config).arg("--state-dir").arg(dir.join("state"));
+        command.arg("run").arg("--config").arg(&config).arg("--state-dir").arg(&state);
         command.arg("--listen").arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(|source| Error::Start { program: binary.display().to_string(), source })?;
-        let mut daemon = Self { child, attached: Vec::new() };
+        let mut daemon = Self { child, address, state, attached: Vec::new() };
         let deadline = Instant::now() + START_LIMIT;
         while daemon.attached.is_empty() {
             if daemon.child.try_wait().is_ok_and(|status| status.is_some()) || Instant::now() > deadline {
@@ -48,6 +54,22 @@ impl Daemon {
         }
         Ok(daemon)
     }
+
+    /// The sum of a series over all lines that begin like this; `None` where the page cannot be read.
+    pub(super) fn sum(&self, beginning: &str) -> Option<f64> {
+        page(self.address).ok().map(|page| sum_in(&page, beginning))
+    }
+
+    /// Bytes of its log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let files = fs::read_dir(self.state.join("log")).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).filter(fs::Metadata::is_file).map(|meta| meta.len()).sum()
+    }
+}
+
+fn sum_in(page: &str, beginning: &str) -> f64 {
+    let values = page.lines().filter(|line| line.starts_with(beginning)).filter_map(|line| line.rsplit_once(' '));
+    values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
 }
 
 impl Drop for Daemon {
@@ -94,6 +116,13 @@ fn attached_in(page: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_series_is_summed_over_its_labels() {
+        let page = "# HELP a b\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3.5\na_total_else 9\n";
+        assert!((sum_in(page, "a_total{") - 5.5).abs() < 1e-9);
+        assert!(sum_in(page, "b").abs() < 1e-9);
+    }
 
     #[test]
     fn hooks_count_as_attached_only_with_the_value_one() {

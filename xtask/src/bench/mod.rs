@@ -4,6 +4,7 @@
 
 mod audit;
 mod daemon;
+mod flood;
 mod open;
 
 use clap::Args;
@@ -19,11 +20,16 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 2] = [
+const ALL: [Benchmark; 3] = [
     Benchmark {
         name: "open",
-        about: "open and close of a file that nobody watches, with the daemon and without",
+        about: "calls that concern nobody, bare, with one watched directory and with a thousand",
         run: open::run,
+    },
+    Benchmark {
+        name: "flood",
+        about: "opens of a watched file at growing rates, until some are lost; the account of every one",
+        run: flood::run,
     },
     Benchmark {
         name: "audit",
