@@ -15,7 +15,7 @@ use crate::{
     clock,
     cost::Ledger,
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
-    event::{Event, Policies, What},
+    event::{Event, Loss, Policies, What},
     identity::{Identity, World, procfs::Processes},
     message::Message,
     probes::ntp,
@@ -157,6 +157,13 @@ impl<P: Processes> Core<P> {
         }
         if let Some(what) = self.custody.tick(Duration::from_nanos(now_boot_ns), clock::unix_ns() / 1_000_000) {
             self.say(what);
+        }
+        match self.world.take_forgotten() {
+            0 => {}
+            count => {
+                let what = "what a tree of processes has read".to_owned();
+                self.say(What::Loss(Loss { place: "table", what, cpu: None, cgroup_id: None, count }));
+            }
         }
         self.declare(false);
         self.settle(false);

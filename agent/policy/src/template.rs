@@ -151,11 +151,11 @@ fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
     }
 }
 
-/// The first file, and how many more.
+/// The first file, and whether there are others.
 fn read(out: &mut String, files: &[Taken<'_>]) {
     bytes(out, files.first().and_then(|taken| taken.path.or(taken.watched)));
-    if let Some(more @ 1..) = files.len().checked_sub(1) {
-        let _ = write!(out, " and {more} more");
+    if files.len() > 1 {
+        out.push_str(" and others");
     }
 }
 

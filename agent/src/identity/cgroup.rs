@@ -63,7 +63,10 @@ impl Cgroup {
             let mut parents = components().rev().skip(above + 1);
             container(name, parents.next())
         });
-        Self { path: path.to_vec(), container, pod_uid: components().rev().find_map(pod_uid) }
+        // The outermost pod is the kubelet's word: below it, and below a user's session, others name their cgroups.
+        let is_users = components().next() == Some("user.slice");
+        let pod_uid = components().filter(|_| !is_users).find_map(pod_uid);
+        Self { path: path.to_vec(), container, pod_uid }
     }
 }
 
@@ -158,6 +161,23 @@ mod tests {
             "0::/system.slice/kubepods-besteffort-pod1.slice:cri-containerd:ID\n",
             expect![
                 "/system.slice/kubepods-besteffort-pod1.slice:cri-containerd:ID container=containerd 8f3b pod=none"
+            ],
+        );
+    }
+
+    #[test]
+    fn who_may_name_cgroups_of_its_own_cannot_pass_for_another_pod() {
+        let pod = "pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60";
+        check(
+            &format!("0::/user.slice/user-1000.slice/user@1000.service/{pod}/x\n"),
+            expect![
+                "/user.slice/user-1000.slice/user@1000.service/pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60/x container=none pod=none"
+            ],
+        );
+        check(
+            &format!("0::/kubepods/pod00000000-5b6c-7d8e-9f0a-1b2c3d4e5f60/ID/{pod}\n"),
+            expect![
+                "/kubepods/pod00000000-5b6c-7d8e-9f0a-1b2c3d4e5f60/ID/pod3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60 container=unknown 8f3b pod=00000000-5b6c-7d8e-9f0a-1b2c3d4e5f60"
             ],
         );
     }

@@ -16,7 +16,7 @@ use self::{
     cgroup::Cgroup,
     pod::{Pod, Pods},
     procfs::{Processes, Seen},
-    tree::{Reader, Root, Taken, Trees},
+    tree::{HasRead, Reader, Readings, Taken, Tree},
 };
 use crate::event::{Event, Task, What};
 
@@ -46,7 +46,7 @@ pub struct Process {
     /// The v2 id under which `cgroup` was read: a different id means that the process moved.
     pub cgroup_id: u64,
     /// The tree that it belongs to; `None` for a parent that did nothing itself yet.
-    pub tree: Option<Root>,
+    pub tree: Option<Tree>,
 }
 
 /// What an event's task turned out to be.
@@ -59,8 +59,8 @@ pub struct Identity {
     pub artefact: Option<Artefact>,
     /// What its pod is called, where a kubelet tells.
     pub pod: Option<Pod>,
-    /// Watched files that its tree has read, the latest first; asked for connections only.
-    pub has_read: Vec<Taken>,
+    /// Watched files that its tree has read; asked for connections only.
+    pub has_read: HasRead,
 }
 
 /// The node's processes.
@@ -68,7 +68,7 @@ pub struct Identity {
 pub struct World {
     processes: HashMap<u32, Process>,
     dead: VecDeque<(u64, u32, u64)>,
-    trees: Trees,
+    readings: Readings,
     pods: Pods,
 }
 
@@ -88,6 +88,11 @@ impl World {
         self.processes.is_empty()
     }
 
+    /// Living trees of processes whose readings were forgotten since this was asked last.
+    pub fn take_forgotten(&mut self) -> u64 {
+        self.readings.take_forgotten()
+    }
+
     /// Learns from the event, and says who did it.
     pub fn identify(&mut self, event: &Event, proc: &dyn Processes) -> Option<Identity> {
         self.forget_dead(event.boot_ns);
@@ -103,8 +108,9 @@ impl World {
                         // What pid 1 starts are trees of their own.
                         tree: parent
                             .tree
+                            .clone()
                             .filter(|_| parent.pid > 1)
-                            .or(Some(Root::new(fork.child_pid, fork.child_start_boot_ns))),
+                            .or_else(|| Some(Tree::of(fork.child_pid, fork.child_start_boot_ns))),
                         ..parent.clone()
                     };
                     self.insert(child);
@@ -135,13 +141,13 @@ impl World {
             What::FileChange(change) => change.known_as.as_deref().and_then(Artefact::of_path),
             _ => None,
         };
-        if let (Some(root), Some(taken)) = (process.tree, Taken::of(&event.what, reader(&process), event.boot_ns)) {
+        if let (Some(tree), Some(taken)) = (&process.tree, Taken::of(&event.what, reader(&process), event.boot_ns)) {
             let processes = &self.processes;
-            self.trees.took(root, taken, |root| processes.values().any(|process| process.tree == Some(root)));
+            self.readings.took(tree, taken, || processes.values().filter_map(|process| process.tree.as_ref()));
         }
-        let has_read = match (&event.what, process.tree) {
-            (What::Connect(_) | What::ConnectEnd(_), Some(root)) => self.trees.has_read(root).to_vec(),
-            _ => Vec::new(),
+        let has_read = match (&event.what, &process.tree) {
+            (What::Connect(_) | What::ConnectEnd(_), Some(tree)) => self.readings.of(tree),
+            _ => HasRead::default(),
         };
         let pod = self.pod_of(&process, event.boot_ns, proc);
         Some(Identity { ancestors: self.ancestors(&process), process, artefact, pod, has_read })
@@ -172,6 +178,7 @@ impl World {
             .cgroup
             .or_else(|| known.and_then(|process| process.cgroup.clone()))
             .or_else(|| proc.cgroup(task.cgroup_id));
+        let is_new = before.as_ref().is_none_or(|before| before.tree.is_none());
         let cgroup_before = before.as_ref().map(|before| before.cgroup.clone());
         let before = before.unwrap_or_default();
         self.insert(Process {
@@ -191,9 +198,9 @@ impl World {
         if let Some(cgroup_before) = cgroup_before {
             self.moved(task, cgroup_before.as_ref());
         }
-        let root = before.tree.is_none().then(|| self.root_above(task));
-        if let (Some(root), Some(process)) = (root, self.processes.get_mut(&task.pid)) {
-            process.tree = Some(root);
+        let tree = is_new.then(|| self.tree_above(task));
+        if let (Some(tree), Some(process)) = (tree, self.processes.get_mut(&task.pid)) {
+            process.tree = Some(tree);
         }
     }
 
@@ -204,16 +211,12 @@ impl World {
         if before.is_none() || path(process.cgroup.as_ref()) == path(before) {
             return;
         }
-        let own = Root::new(task.pid, task.start_boot_ns);
-        if let Some(tree) = process.tree.replace(own) {
-            let processes = &self.processes;
-            self.trees.branch(tree, own, |root| processes.values().any(|process| process.tree == Some(root)));
-        }
+        process.tree = process.tree.take().map(|tree| tree.branch(task.pid, task.start_boot_ns));
     }
 
     /// The tree of a process that nobody saw forked: that of the parents in its cgroup.
-    fn root_above(&self, task: &Task) -> Root {
-        let mut top = Root::new(task.pid, task.start_boot_ns);
+    fn tree_above(&self, task: &Task) -> Tree {
+        let mut top = Tree::of(task.pid, task.start_boot_ns);
         let Some(process) = self.processes.get(&task.pid) else { return top };
         let path = |process: &Process| process.cgroup.as_ref().map(|cgroup| cgroup.path.clone());
         for parent in self.ancestors(process) {
@@ -223,7 +226,7 @@ impl World {
             if let Some(tree) = parent.tree {
                 return tree;
             }
-            top = Root::new(parent.pid, parent.start_boot_ns);
+            top = Tree::of(parent.pid, parent.start_boot_ns);
         }
         top
     }

@@ -123,7 +123,7 @@ fn has_read(world: &mut World, proc: &Told, by: Task) -> Vec<String> {
         let path = String::from_utf8_lossy(taken.path.as_deref().unwrap_or(b"?")).into_owned();
         format!("{path} by {}", taken.reader.pid)
     };
-    identity.has_read.iter().map(told).collect()
+    identity.has_read.files.iter().map(told).collect()
 }
 
 fn open(path: &str, flags: u32) -> What {
@@ -214,20 +214,74 @@ fn who_moves_to_another_cgroup_takes_along_what_it_has_read_and_tells_nobody_the
 }
 
 #[test]
-fn trees_and_their_files_are_bounded() {
-    let mut trees = Trees::default();
-    let taken = |ino, last_boot_ns| {
-        let mut taken = Taken::of(&open("/models/m", 0), Reader::default(), last_boot_ns).unwrap();
-        taken.key.ino = ino;
-        taken
+fn who_has_moved_still_knows_what_is_read_where_it_came_from_and_not_the_other_way() {
+    let shell = Tree::of(2, 0);
+    let moved = shell.branch(3, 0);
+    let mut readings = Readings::default();
+    readings.took(&moved, taken(1, 1), std::iter::empty);
+    assert_eq!(readings.of(&shell).files.len(), 0);
+    readings.took(&shell, taken(2, 2), std::iter::empty);
+    let seen: Vec<u64> = readings.of(&moved).files.iter().map(|taken| taken.key.ino).collect();
+    assert_eq!(seen, [2, 1]);
+    // Moving about for ever makes no longer chain, and does not shake anything off.
+    let far = (10..100).fold(moved, |tree, pid| tree.branch(pid, 0));
+    assert_eq!(readings.of(&far).files.len(), 2);
+}
+
+fn taken(ino: u64, last_boot_ns: u64) -> Taken {
+    let mut taken = Taken::of(&open("/models/m", 0), Reader::default(), last_boot_ns).unwrap();
+    taken.key.ino = ino;
+    taken
+}
+
+#[test]
+fn a_second_reader_does_not_hide_the_one_that_took_all() {
+    let mut readings = Readings::default();
+    let tree = Tree::of(2, 0);
+    let by = |pid, bytes_read, last_boot_ns| Taken {
+        reader: Reader { pid, ..Reader::default() },
+        bytes_read,
+        ..taken(1, last_boot_ns)
     };
-    for number in 0..u32::try_from(tree::MAX_TREES).unwrap() + 10 {
-        trees.took(Root::new(number, 0), taken(1, u64::from(number)), |_| true);
+    readings.took(&tree, by(7, None, 1), std::iter::empty);
+    readings.took(&tree, by(7, Some(1_000_000), 2), std::iter::empty);
+    readings.took(&tree, by(8, None, 3), std::iter::empty);
+    readings.took(&tree, by(8, Some(10), 4), std::iter::empty);
+    let has_read = readings.of(&tree);
+    let [kept] = &has_read.files[..] else { panic!("{has_read:?}") };
+    assert_eq!((kept.reader.pid, kept.bytes_read, kept.last_boot_ns), (7, Some(1_000_000), 4));
+}
+
+#[test]
+fn a_path_without_its_front_is_no_path() {
+    let What::FileOpen(open) = open("tail/m", 0) else { unreachable!() };
+    let cut = What::FileOpen(FileOpen { path_truncated: true, ..open });
+    assert_eq!(Taken::of(&cut, Reader::default(), 1).unwrap().path, None);
+}
+
+#[test]
+fn trees_and_their_files_are_bounded_and_what_is_forgotten_is_counted() {
+    let mut readings = Readings::default();
+    let trees: Vec<Tree> = (0..=u32::try_from(tree::MAX_TREES).unwrap()).map(|pid| Tree::of(pid, 0)).collect();
+    for (number, tree) in (0..).zip(&trees) {
+        // The first is dead when room is made, the others live: the dead one suffices.
+        readings.took(tree, taken(1, number), || trees[1..].iter());
     }
-    assert!(trees.has_read(Root::new(9, 0)).is_empty() && !trees.has_read(Root::new(10, 0)).is_empty());
-    for ino in 0..40 {
-        trees.took(Root::new(10, 0), taken(ino, ino), |_| true);
-    }
-    let files = trees.has_read(Root::new(10, 0));
-    assert_eq!((files.len(), files[0].key.ino), (tree::MAX_FILES, 39));
+    assert_eq!((readings.of(&trees[0]).files.len(), readings.take_forgotten()), (0, 0));
+    readings.took(&Tree::of(9_999, 0), taken(1, 9_999), || trees[1..].iter());
+    assert_eq!(readings.take_forgotten(), 64);
+    assert_eq!((readings.of(&trees[64]).files.len(), readings.of(&trees[65]).files.len()), (0, 1));
+
+    // A stream of files from one directory does not push out the only one of another.
+    let tree = Tree::of(1, 0);
+    let mut readings = Readings::default();
+    readings.took(
+        &tree,
+        Taken { watched: FileKey { dev: 9, ino: 9, generation: 0 }, ..taken(99, 0) },
+        std::iter::empty,
+    );
+    (1..40).for_each(|ino| readings.took(&tree, taken(ino, ino), std::iter::empty));
+    let has_read = readings.of(&tree);
+    assert_eq!((has_read.files.len(), has_read.left_out), (tree::MAX_FILES, 24));
+    assert!(has_read.files.iter().any(|taken| taken.key.ino == 99));
 }

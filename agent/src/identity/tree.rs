@@ -1,19 +1,26 @@
 //! Trees of processes, and the watched files that each has read: the first half of "read weights, then connected".
 //!
-//! A tree is a process with all that descends from it, for as long as they stay in one cgroup. Whoever moves into
-//! another cgroup, as a container's first process does, begins a tree of its own and takes along what it knows. pid 1
-//! is nobody's parent here, and a parent's death changes nothing: a tree is inherited at fork.
+//! A tree is a process with all that descends from it, for as long as they stay in one cgroup. It is inherited at fork, so a
+//! parent's death changes nothing, and pid 1 is nobody's parent here. Whoever moves into another cgroup, as a container's
+//! first process does, begins a tree of its own, which still knows what the tree it came from reads; that one learns nothing
+//! from it.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::event::{FileKey, What};
 
-/// Trees that have read and are remembered; beyond it the ones without a living process leave first, then the one that
-/// has read least lately.
-pub const MAX_TREES: usize = 1024;
+/// Trees that have read and are remembered; beyond it those without a living process leave first, then those that have
+/// read least lately, which is told as a loss.
+pub const MAX_TREES: usize = 512;
 
-/// Files remembered per tree; beyond it the one least lately read leaves.
+/// Files remembered per tree; beyond it the least lately read leave first, the last one of a watched directory last.
 pub const MAX_FILES: usize = 16;
+
+/// Trees that come from one another; a process that moves once more stays in the tree that it is in.
+const MAX_DEPTH: u32 = 16;
 
 /// One unit of `/proc/PID/stat`'s start time (USER_HZ is 100), so that a start read there and the kernel's exact one name
 /// the same tree.
@@ -21,14 +28,41 @@ const TICK_NS: u64 = 10_000_000;
 
 /// The process that a tree begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Root {
+struct Root {
     pid: u32,
     start_ticks: u64,
 }
 
-impl Root {
-    pub fn new(pid: u32, start_boot_ns: u64) -> Self {
-        Self { pid, start_ticks: start_boot_ns / TICK_NS }
+/// The tree of a process, and those that it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree(Arc<Node>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Node {
+    root: Root,
+    origin: Option<Tree>,
+    depth: u32,
+}
+
+impl Tree {
+    /// The tree that begins with this process.
+    pub fn of(pid: u32, start_boot_ns: u64) -> Self {
+        let root = Root { pid, start_ticks: start_boot_ns / TICK_NS };
+        Self(Arc::new(Node { root, origin: None, depth: 0 }))
+    }
+
+    /// The tree that begins with this process, which leaves `self`.
+    pub fn branch(&self, pid: u32, start_boot_ns: u64) -> Self {
+        let root = Root { pid, start_ticks: start_boot_ns / TICK_NS };
+        if root == self.0.root || self.0.depth >= MAX_DEPTH {
+            return self.clone();
+        }
+        Self(Arc::new(Node { root, origin: Some(self.clone()), depth: self.0.depth + 1 }))
+    }
+
+    /// Its own root, and those of the trees that it came from.
+    fn roots(&self) -> impl Iterator<Item = Root> {
+        std::iter::successors(Some(self), |tree| tree.0.origin.as_ref()).map(|tree| tree.0.root)
     }
 }
 
@@ -61,7 +95,8 @@ impl Taken {
     pub fn of(what: &What, reader: Reader, boot_ns: u64) -> Option<Self> {
         match what {
             What::FileOpen(open) if open.can_read() => Some(Self {
-                path: Some(open.known_as.as_ref().unwrap_or(&open.path).clone()).filter(|path| !path.is_empty()),
+                // Of a path without its front nobody can say where it lies.
+                path: open.known_as.clone().or_else(|| (!open.path_truncated).then(|| open.path.clone())),
                 key: open.key,
                 watched: open.watched,
                 reader,
@@ -84,71 +119,102 @@ impl Taken {
         }
     }
 
-    /// Figures are cumulative, so the later ones hold.
+    /// What is known of the same file later. Figures of one reader are cumulative, so the later ones hold; of several
+    /// readers, the one that has taken most is kept.
     fn update(&mut self, later: Self) {
+        let amount = |taken: &Self| taken.bytes_read.unwrap_or(0).max(taken.bytes_faulted.unwrap_or(0));
+        let of = |taken: &Self| (taken.reader.pid, taken.reader.start_boot_ns);
+        if of(self) == of(&later) {
+            self.bytes_read = later.bytes_read.or(self.bytes_read);
+            self.bytes_faulted = later.bytes_faulted.or(self.bytes_faulted);
+            self.reader = later.reader;
+        } else if amount(&later) >= amount(self) {
+            self.bytes_read = later.bytes_read;
+            self.bytes_faulted = later.bytes_faulted;
+            self.reader = later.reader;
+        }
         self.first_boot_ns = self.first_boot_ns.min(later.first_boot_ns);
         self.last_boot_ns = self.last_boot_ns.max(later.last_boot_ns);
-        self.bytes_read = later.bytes_read.or(self.bytes_read);
-        self.bytes_faulted = later.bytes_faulted.or(self.bytes_faulted);
         self.path = later.path.or(self.path.take());
-        self.reader = later.reader;
+    }
+}
+
+/// What one tree has read, as far as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HasRead {
+    /// The most lately read first.
+    pub files: Vec<Taken>,
+    /// How often a file was forgotten because there were too many.
+    pub left_out: u64,
+}
+
+impl HasRead {
+    fn add(&mut self, taken: Taken) {
+        match self.files.iter_mut().find(|other| other.key == taken.key) {
+            Some(before) => before.update(taken),
+            None => self.files.push(taken),
+        }
+        self.sort();
+        while self.files.len() > MAX_FILES {
+            let of_one_directory =
+                |taken: &Taken| self.files.iter().filter(|other| other.watched == taken.watched).count() > 1;
+            let least = self.files.iter().rposition(of_one_directory).unwrap_or(self.files.len() - 1);
+            self.files.remove(least);
+            self.left_out += 1;
+        }
+    }
+
+    fn sort(&mut self) {
+        self.files.sort_by_key(|taken| std::cmp::Reverse(taken.last_boot_ns));
     }
 }
 
 /// What every tree has read.
 #[derive(Debug, Default)]
-pub struct Trees {
-    taken: HashMap<Root, Vec<Taken>>,
+pub struct Readings {
+    trees: HashMap<Root, HasRead>,
+    forgotten: u64,
 }
 
-impl Trees {
-    /// The files, the most lately read first.
-    pub fn has_read(&self, root: Root) -> &[Taken] {
-        self.taken.get(&root).map_or(&[], Vec::as_slice)
-    }
-
-    /// Adds to what the tree has read; `lives` says which trees still have a process.
-    pub fn took(&mut self, root: Root, taken: Taken, lives: impl Fn(Root) -> bool) {
-        self.make_room(root, lives);
-        let files = self.taken.entry(root).or_default();
-        let same = |other: &Taken| {
-            (other.key, other.reader.pid, other.reader.start_boot_ns)
-                == (taken.key, taken.reader.pid, taken.reader.start_boot_ns)
-        };
-        match files.iter_mut().find(|other| same(other)) {
-            Some(before) => before.update(taken),
-            None => files.push(taken),
+impl Readings {
+    /// What the tree, and those that it came from, have read.
+    pub fn of(&self, tree: &Tree) -> HasRead {
+        let mut all = HasRead::default();
+        for read in tree.roots().filter_map(|root| self.trees.get(&root)) {
+            all.files.extend(read.files.iter().cloned());
+            all.left_out += read.left_out;
         }
-        files.sort_by_key(|taken| std::cmp::Reverse(taken.last_boot_ns));
-        files.truncate(MAX_FILES);
+        all.sort();
+        all
     }
 
-    /// A tree begins within another: it takes along what that has read.
-    pub fn branch(&mut self, from: Root, to: Root, lives: impl Fn(Root) -> bool) {
-        if from != to
-            && let Some(taken) = self.taken.get(&from).cloned()
-        {
-            self.make_room(to, lives);
-            self.taken.entry(to).or_insert(taken);
+    /// Adds to what the tree has read; `living` is asked for the trees that have a process, when there are too many.
+    pub fn took<'a, L: Iterator<Item = &'a Tree>>(&mut self, tree: &Tree, taken: Taken, living: impl FnOnce() -> L) {
+        let root = tree.0.root;
+        if self.trees.len() >= MAX_TREES && !self.trees.contains_key(&root) {
+            let living: HashSet<Root> = living().flat_map(Tree::roots).collect();
+            self.trees.retain(|root, _| living.contains(root));
+            self.forget_oldest();
         }
+        self.trees.entry(root).or_default().add(taken);
     }
 
-    fn make_room(&mut self, root: Root, lives: impl Fn(Root) -> bool) {
-        if self.taken.len() < MAX_TREES || self.taken.contains_key(&root) {
+    /// Makes room for many at once, so that it is not done for each.
+    fn forget_oldest(&mut self) {
+        if self.trees.len() < MAX_TREES {
             return;
         }
-        self.taken.retain(|root, _| lives(*root));
-        if self.taken.len() >= MAX_TREES {
-            let last =
-                |(root, files): (&Root, &Vec<Taken>)| (files.first().map_or(0, |taken| taken.last_boot_ns), *root);
-            let oldest = self.taken.iter().map(last).min_by_key(|(last_boot_ns, _)| *last_boot_ns);
-            if let Some((_, oldest)) = oldest {
-                tracing::warn!(
-                    limit = MAX_TREES,
-                    "too many trees of processes have read watched files; the oldest is forgotten"
-                );
-                self.taken.remove(&oldest);
-            }
+        let last = |read: &HasRead| read.files.first().map_or(0, |taken| taken.last_boot_ns);
+        let mut oldest: Vec<(u64, Root)> = self.trees.iter().map(|(root, read)| (last(read), *root)).collect();
+        oldest.sort_by_key(|(last_boot_ns, _)| *last_boot_ns);
+        for (_, root) in oldest.into_iter().take(MAX_TREES / 8) {
+            self.trees.remove(&root);
+            self.forgotten += 1;
         }
+    }
+
+    /// Living trees whose readings were forgotten since this was asked last.
+    pub fn take_forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.forgotten)
     }
 }

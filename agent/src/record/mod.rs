@@ -326,10 +326,18 @@ fn severity_id(severity: Severity) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use plumbline_policy::PolicySet;
+
     use super::*;
     use crate::{
-        event::{FileKey, FileOpen, Task},
-        identity::Process,
+        event::{Connect, ConnectHow, FileKey, FileOpen, Protocol, Task},
+        identity::{
+            Process,
+            tree::{HasRead, MAX_FILES, Reader, Taken},
+        },
+        verdict,
     };
 
     #[test]
@@ -355,7 +363,18 @@ mod tests {
             links: 1,
             received: false,
         };
-        let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what: What::FileOpen(open) };
+        let taken = Taken {
+            path: Some(long.clone()),
+            reader: Reader { exe: Some(long.clone()), ..Reader::default() },
+            ..Taken::of(&What::FileOpen(open.clone()), Reader::default(), 1).unwrap()
+        };
+        let identity = Identity { has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 0 }, ..identity };
+        let connect = Connect {
+            protocol: Protocol::Tcp,
+            address: IpAddr::from([203, 0, 113, 7]),
+            port: 443,
+            how: ConnectHow::Begin,
+        };
         let recorder = Recorder {
             hostname: "h".into(),
             boot_id: "b".into(),
@@ -364,9 +383,18 @@ mod tests {
             processes: false,
         };
         let moment = Moment { unix_minus_boot_ns: 0, clock_sync: "unknown", policy_digest: "d", policy_generation: 1 };
-        let drafted = recorder.draft(&event, Some(&identity), None, &moment).unwrap().unwrap();
-        let bytes = drafted.draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
-        let record: Value = serde_json::from_slice(&bytes).unwrap();
+        let policies = PolicySet::embedded();
+        let sealed = |what| {
+            let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what };
+            let verdict = verdict::judge(&policies, &Vec::new(), &event, Some(&identity));
+            let drafted = recorder.draft(&event, Some(&identity), verdict.as_ref(), &moment).unwrap().unwrap();
+            let bytes = drafted.draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
+            serde_json::from_slice::<Value>(&bytes).unwrap()
+        };
+        let connection = sealed(What::Connect(connect));
+        let own = &connection["unmapped"]["plumbline"];
+        assert_eq!((own["has_read"].as_array().map(Vec::len), &own["has_read_left_out"]), (Some(1), &json!(15)));
+        let record = sealed(What::FileOpen(open));
         assert_eq!(record["metadata"]["is_truncated"], true);
         assert!(record["actor"]["process"].get("ancestry").is_none());
         assert!(record["unmapped"]["plumbline"]["path_b64"].is_string());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Body, INFORMATIONAL, Keep, actor, text};
 use crate::{
     event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen},
-    identity::Identity,
+    identity::{Identity, tree::Taken},
 };
 
 const CLASS_UID: u64 = 4001;
@@ -76,30 +76,49 @@ pub fn socket(socket: SocketOpen, who: &str) -> Body {
     Body { severity_id: LOW, keep: Keep::Always, own, ..body }
 }
 
-/// The other half of "read weights, then connected": what the tree of processes has read, the latest first.
-fn has_read(identity: Option<&Identity>) -> Option<(String, Value)> {
-    let taken = identity.map(|identity| &identity.has_read).filter(|taken| !taken.is_empty())?;
-    let files: Vec<Value> = taken
-        .iter()
-        .map(|taken| {
-            let reader = &taken.reader;
-            json!({
-                "path": taken.path.as_deref().map(text::shown),
-                "inode": { "dev": taken.key.dev, "ino": taken.key.ino },
-                "bytes_read": taken.bytes_read,
-                "bytes_faulted": taken.bytes_faulted,
-                "first_boot_ns": taken.first_boot_ns,
-                "last_boot_ns": taken.last_boot_ns,
-                "process": {
-                    "pid": reader.pid,
-                    "uid": actor::process_uid(reader.pid, reader.start_boot_ns),
-                    "name": text::shown(&reader.comm),
-                    "path": reader.exe.as_deref().map(text::shown),
-                },
-            })
-        })
-        .collect();
-    Some(("has_read".to_owned(), files.into()))
+/// Bytes of what was read that one record tells of, beyond the first file: names may be 4 KiB each.
+const MAX_READ_BYTES: usize = 8192;
+
+/// The other half of "read weights, then connected": what the tree of processes has read, the latest first, and how much of
+/// it is left out.
+fn has_read(identity: Option<&Identity>) -> Map<String, Value> {
+    let mut own = Map::new();
+    let Some(has_read) = identity.map(|identity| &identity.has_read).filter(|read| !read.files.is_empty()) else {
+        return own;
+    };
+    let (mut files, mut bytes, mut left_out) = (Vec::new(), 0, has_read.left_out);
+    for taken in &has_read.files {
+        let half = half(taken);
+        bytes += half.to_string().len();
+        if files.is_empty() || bytes <= MAX_READ_BYTES {
+            files.push(half);
+        } else {
+            left_out += 1;
+        }
+    }
+    own.insert("has_read".into(), files.into());
+    if left_out > 0 {
+        own.insert("has_read_left_out".into(), left_out.into());
+    }
+    own
+}
+
+fn half(taken: &Taken) -> Value {
+    let reader = &taken.reader;
+    json!({
+        "path": taken.path.as_deref().map(text::shown),
+        "inode": { "dev": taken.key.dev, "ino": taken.key.ino },
+        "bytes_read": taken.bytes_read,
+        "bytes_faulted": taken.bytes_faulted,
+        "first_boot_ns": taken.first_boot_ns,
+        "last_boot_ns": taken.last_boot_ns,
+        "process": {
+            "pid": reader.pid,
+            "uid": actor::process_uid(reader.pid, reader.start_boot_ns),
+            "name": text::shown(&reader.comm),
+            "path": reader.exe.as_deref().map(text::shown),
+        },
+    })
 }
 
 fn name(protocol: Protocol) -> (&'static str, u8) {

@@ -52,7 +52,7 @@ pub fn judge(
         .iter()
         .map(|ancestor| Ancestor { exe: ancestor.exe.as_deref(), comm: &ancestor.comm })
         .collect();
-    let has_read = identity.map(|identity| &identity.has_read[..]).unwrap_or_default();
+    let has_read = identity.map(|identity| &identity.has_read.files[..]).unwrap_or_default();
     let has_read: Vec<Taken<'_>> = has_read
         .iter()
         .map(|taken| Taken { path: taken.path.as_deref(), watched: directory(watched, taken.watched) })

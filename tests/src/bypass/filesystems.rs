@@ -25,13 +25,25 @@ const TOOLS: &str = "PLUMBLINE_MKFS";
 pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     for (kind, options) in KINDS {
         match Mounted::new(kind, options, &scratch.join(kind)) {
-            Err(why) => told(&format!("every way to a file is seen or declared ({kind})"), Ended::NotRun(why)),
+            Err(why) => {
+                // Where all is there that it needs, that it cannot be made is a failure.
+                let ended = if is_possible(kind) { Ended::NotOk(why) } else { Ended::NotRun(why) };
+                told(&format!("every way to a file is seen or declared ({kind})"), ended);
+            }
             Ok(mounted) => match Suite::start(&[], &mounted.at) {
                 Ok(mut suite) => suite.run(kind, is_gone_to_a_file, told),
                 Err(why) => told(&format!("the programs load ({kind})"), Ended::NotOk(why)),
             },
         }
     }
+}
+
+/// The kernel knows the kind, there are loop devices, and the tools were fetched.
+fn is_possible(kind: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.split_whitespace().any(|word| word == kind)
+        && Path::new("/dev/loop-control").exists()
+        && std::env::var_os(TOOLS).is_some()
 }
 
 /// What no test goes is listed once, with the first pass.

@@ -20,7 +20,7 @@ use plumbline::{
     identity::{
         Identity, Process,
         pod::Pod,
-        tree::{MAX_FILES, Reader, Taken},
+        tree::{HasRead, MAX_FILES, Reader, Taken},
     },
     record::{Moment, Recorder},
 };
@@ -216,7 +216,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         ancestors: ancestors.collect(),
         artefact: None,
         pod: Some(Pod { namespace: "n".into(), name: "p".into(), container: Some("c".into()) }),
-        has_read: vec![taken; MAX_FILES],
+        has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 1 },
     };
     let (mut log, _) = Log::open(dir, options.clone())?;
     let mut written = 0;

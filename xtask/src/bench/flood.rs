@@ -29,7 +29,7 @@ pub(super) fn run(build: &Build) -> Result<()> {
         let step = flood(&daemon, &file, rate, STEP)?;
         println!("{step}");
         step.balance()?;
-        if step.lost > 0.0 || step.reached() < f64::from(rate) * 0.95 {
+        if step.lost + step.shed > 0.0 || step.reached() < f64::from(rate) * 0.95 {
             break;
         }
         kept = Some(rate);
@@ -67,6 +67,8 @@ struct Step {
     generated: f64,
     events: f64,
     lost: f64,
+    /// Of the events, those that the log had no room for.
+    shed: f64,
     log_bytes: u64,
 }
 
@@ -105,7 +107,7 @@ impl std::fmt::Display for Step {
         let per_event = self.log_bytes as f64 / self.events.max(1.0);
         write!(
             f,
-            "{:6} opens/s asked, {:6.0} made; {} opens and {:.0} of the daemon's own = {:.0} generated; {:.0} events + {:.0} lost; \
+            "{:6} opens/s asked, {:6.0} made; {} opens and {:.0} of the daemon's own = {:.0} generated; {:.0} events + {:.0} lost; {:.0} not logged; \
              {per_event:.0} bytes of log per event",
             self.rate,
             self.reached(),
@@ -113,18 +115,21 @@ impl std::fmt::Display for Step {
             self.own(),
             self.generated,
             self.events,
-            self.lost
+            self.lost,
+            self.shed
         )
     }
 }
 
 /// Opens the file at this rate, and waits until all of it is accounted for.
 fn flood(daemon: &Daemon, file: &Path, rate: u32, time: Duration) -> Result<Step> {
-    let counted = || -> Option<[f64; 3]> {
+    let counted = || -> Option<[f64; 4]> {
         Some([
             daemon.sum("plumbline_kernel_records_total{program=\"file_open\"}")?,
             daemon.sum("plumbline_events_total{kind=\"file_open\"}")?,
             daemon.sum("plumbline_lost_total{place=\"ring\",what=\"file_open\"}")?,
+            // Events that had no room in the log.
+            daemon.sum("plumbline_lost_total{place=\"log\"")?,
         ])
     };
     let unread = || Error::said("the daemon's page cannot be read");
@@ -155,6 +160,6 @@ fn flood(daemon: &Daemon, file: &Path, rate: u32, time: Duration) -> Result<Step
             break;
         }
     }
-    let [generated, events, lost] = [0, 1, 2].map(|at| last[at] - before[at]);
-    Ok(Step { rate, opens, seconds, generated, events, lost, log_bytes: daemon.log_bytes() - log_before })
+    let [generated, events, lost, shed] = [0, 1, 2, 3].map(|at| last[at] - before[at]);
+    Ok(Step { rate, opens, seconds, generated, events, lost, shed, log_bytes: daemon.log_bytes() - log_before })
 }
