@@ -9,7 +9,7 @@ use std::{
 };
 
 use plumbline_audit::LogError;
-use plumbline_policy::{PolicySet, Verdict};
+use plumbline_policy::PolicySet;
 
 use crate::{
     clock,
@@ -21,7 +21,7 @@ use crate::{
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
-    verdict::{self, WatchedPaths},
+    verdict::{self, Judgement, WatchedPaths},
 };
 
 /// The store that the core fills and the HTTP side reads.
@@ -68,19 +68,19 @@ impl<P: Processes> Core<P> {
 
     fn event(&mut self, event: &Event) {
         let identity = self.world.identify(event, &self.processes);
-        let verdict = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
-        self.count(event, verdict.as_ref());
-        self.record(event, identity.as_ref(), verdict.as_ref());
+        let judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
+        self.count(event, judgement.as_ref());
+        self.record(event, identity.as_ref(), judgement.as_ref());
     }
 
-    fn count(&self, event: &Event, verdict: Option<&Verdict>) {
+    fn count(&self, event: &Event, judgement: Option<&Judgement>) {
         let mut store = lock(&self.store);
         store.add(&agent::EVENTS, &[event.what.kind()], 1.0);
         if let What::Loss(loss) = &event.what {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
-        let matched = verdict.filter(|_| !event.what.is_sequel()).map(Verdict::matched);
+        let matched = judgement.filter(|one| !one.is_repeated).map(|one| one.verdict.matched());
         for one in matched.unwrap_or_default() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
@@ -88,7 +88,7 @@ impl<P: Processes> Core<P> {
     }
 
     /// Hands the event's record to the log.
-    fn record(&mut self, event: &Event, identity: Option<&Identity>, verdict: Option<&Verdict>) {
+    fn record(&mut self, event: &Event, identity: Option<&Identity>, judgement: Option<&Judgement>) {
         let policies = &self.rules.policies;
         let moment = Moment::now(policies.digest(), policies.generation(), ntp::clock_sync());
         // What the daemon says of itself and of the evidence is never shed.
@@ -97,7 +97,7 @@ impl<P: Processes> Core<P> {
             (_, None) => Worth::Log,
             (_, Some(_)) => Worth::Event,
         };
-        let taken = match self.recorder.draft(event, identity, verdict, &moment) {
+        let taken = match self.recorder.draft(event, identity, judgement, &moment) {
             None => true,
             Some(Ok(drafted)) => self.custody.take(&drafted, worth),
             Some(Err(error)) => {

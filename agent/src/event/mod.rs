@@ -84,11 +84,6 @@ pub enum What {
 }
 
 impl What {
-    /// It continues what policies have judged already: told when they spoke of it, and not a match of its own.
-    pub fn is_sequel(&self) -> bool {
-        matches!(self, What::ConnectEnd(_))
-    }
-
     /// The kind in one word: the label of series, and `unmapped.plumbline.kind` of records.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -26,6 +26,7 @@ use crate::{
     clock,
     event::{Event, What},
     identity::Identity,
+    verdict::Judgement,
 };
 
 /// The version of the schema that every record follows.
@@ -141,10 +142,10 @@ impl Recorder {
         &self,
         event: &Event,
         identity: Option<&Identity>,
-        verdict: Option<&Verdict>,
+        judgement: Option<&Judgement>,
         moment: &Moment<'_>,
     ) -> Option<Result<Drafted, DraftError>> {
-        let record = self.event(event, identity, verdict, moment)?;
+        let record = self.event(event, identity, judgement, moment)?;
         let severity_id = record.get("severity_id").and_then(Value::as_u64).unwrap_or(INFORMATIONAL);
         Some(Draft::new(record).map(|draft| Drafted { draft, severity_id }))
     }
@@ -154,7 +155,7 @@ impl Recorder {
         &self,
         event: &Event,
         identity: Option<&Identity>,
-        verdict: Option<&Verdict>,
+        judgement: Option<&Judgement>,
         moment: &Moment<'_>,
     ) -> Option<Map<String, Value>> {
         let mut exact = Map::new();
@@ -165,10 +166,10 @@ impl Recorder {
         let body = body(event, &who, identity, &mut exact)?;
         let is_kept = match body.keep {
             Keep::Always => true,
-            Keep::IfMatched => verdict.is_some_and(|verdict| !verdict.is_none()),
+            Keep::IfMatched => judgement.is_some_and(|one| !one.verdict.is_none()),
             Keep::IfAsked => self.processes,
         };
-        is_kept.then(|| self.around(body, event, identity, verdict, moment, exact))
+        is_kept.then(|| self.around(body, event, identity, judgement, moment, exact))
     }
 
     /// What every record says, around what its class says.
@@ -177,13 +178,14 @@ impl Recorder {
         body: Body,
         event: &Event,
         identity: Option<&Identity>,
-        verdict: Option<&Verdict>,
+        judgement: Option<&Judgement>,
         moment: &Moment<'_>,
         exact: Map<String, Value>,
     ) -> Map<String, Value> {
         let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
+        let verdict = judgement.map(|one| &one.verdict);
         let matched = verdict.and_then(|verdict| verdict.matched().first());
-        let is_sequel = event.what.is_sequel();
+        let is_repeated = judgement.is_some_and(|one| one.is_repeated);
         let mut profiles = vec!["host", "security_control"];
         if actor::has_container(identity) {
             profiles.push("container");
@@ -240,10 +242,10 @@ impl Recorder {
         record.insert("activity_id".into(), body.activity_id.into());
         record.insert("activity_name".into(), body.activity_name.into());
         record.insert("type_uid".into(), (body.class_uid * 100 + body.activity_id).into());
-        let severity = matched.filter(|_| !is_sequel).map_or(body.severity_id, |one| severity_id(one.severity));
+        let severity = matched.filter(|_| !is_repeated).map_or(body.severity_id, |one| severity_id(one.severity));
         record.insert("severity_id".into(), severity.into());
         record.insert("time".into(), u64::try_from(unix_ns / 1_000_000).unwrap_or(0).into());
-        let message = matched.filter(|_| !is_sequel).map_or(body.message, |one| one.message.clone());
+        let message = matched.filter(|_| !is_repeated).map_or(body.message, |one| one.message.clone());
         record.insert("message".into(), message.into());
         record.insert(
             "metadata".into(),
@@ -260,7 +262,7 @@ impl Recorder {
             record.insert("actor".into(), actor::actor(task, identity, &mut exact));
             own.extend(exact);
         }
-        let alert = !is_sequel && verdict.and_then(Verdict::effect) == Some(Effect::Alert);
+        let alert = !is_repeated && verdict.and_then(Verdict::effect) == Some(Effect::Alert);
         record.insert("disposition_id".into(), if alert { ALERT } else { LOGGED }.into());
         if let Some(matched) = matched {
             record.insert("is_alert".into(), alert.into());
@@ -386,8 +388,8 @@ mod tests {
         let policies = PolicySet::embedded();
         let sealed = |what| {
             let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what };
-            let verdict = verdict::judge(&policies, &Vec::new(), &event, Some(&identity));
-            let drafted = recorder.draft(&event, Some(&identity), verdict.as_ref(), &moment).unwrap().unwrap();
+            let judgement = verdict::judge(&policies, &Vec::new(), &event, Some(&identity));
+            let drafted = recorder.draft(&event, Some(&identity), judgement.as_ref(), &moment).unwrap().unwrap();
             let bytes = drafted.draft.seal("o", 0, &plumbline_audit::merkle::Hash::ZERO).unwrap();
             serde_json::from_slice::<Value>(&bytes).unwrap()
         };

@@ -14,13 +14,21 @@ use crate::{
 /// Directories under watch, as enrolled: inode and the path that a policy named.
 pub type WatchedPaths = Vec<(FileKey, PathBuf)>;
 
+/// What the policies say of an event, and whether they have said it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    /// The event continues another of which every rule that matches spoke: told with it, and not a match of its own.
+    pub is_repeated: bool,
+}
+
 /// What the policies say of this event, or `None` when it is of a kind that policies do not speak about.
 pub fn judge(
     policies: &PolicySet,
     watched: &WatchedPaths,
     event: &Event,
     identity: Option<&Identity>,
-) -> Option<Verdict> {
+) -> Option<Judgement> {
     let task = event.task.as_ref()?;
     let object = match &event.what {
         What::FileOpen(open) => Object::File {
@@ -53,10 +61,6 @@ pub fn judge(
         .map(|ancestor| Ancestor { exe: ancestor.exe.as_deref(), comm: &ancestor.comm })
         .collect();
     let has_read = identity.map(|identity| &identity.has_read.files[..]).unwrap_or_default();
-    let has_read: Vec<Taken<'_>> = has_read
-        .iter()
-        .map(|taken| Taken { path: taken.path.as_deref(), watched: directory(watched, taken.watched) })
-        .collect();
     let process = identity.map(|identity| &identity.process);
     let cgroup = process.and_then(|process| process.cgroup.as_ref());
     let subject = Subject {
@@ -68,9 +72,23 @@ pub fn judge(
         cgroup: cgroup.map(|cgroup| &cgroup.path[..]),
         container: cgroup.and_then(|cgroup| cgroup.container.as_ref()).map(|container| &container.id[..]),
         pod_uid: cgroup.and_then(|cgroup| cgroup.pod_uid.as_deref()),
-        has_read: &has_read,
+        has_read: &[],
     };
-    Some(policies.decide(&Facts { subject, object }))
+    let decide = |by_boot_ns: u64| {
+        let has_read: Vec<Taken<'_>> = has_read
+            .iter()
+            .filter(|taken| taken.first_boot_ns <= by_boot_ns)
+            .map(|taken| Taken { path: taken.path.as_deref(), watched: directory(watched, taken.watched) })
+            .collect();
+        policies.decide(&Facts { subject: Subject { has_read: &has_read, ..subject }, object })
+    };
+    let verdict = decide(u64::MAX);
+    let is_repeated = match &event.what {
+        // More was read since the connection began, so that more rules may match, never fewer.
+        What::ConnectEnd(end) => decide(event.boot_ns.saturating_sub(end.duration_ns)) == verdict,
+        _ => false,
+    };
+    Some(Judgement { verdict, is_repeated })
 }
 
 fn connection(protocol: event::Protocol, address: IpAddr, port: u16) -> Object<'static> {
@@ -94,3 +112,6 @@ pub fn directories(policies: &PolicySet) -> Vec<PathBuf> {
     directories.dedup();
     directories
 }
+
+#[cfg(test)]
+mod tests;
