@@ -1,4 +1,5 @@
-//! `mkfs.xfs` and `mkfs.btrfs` out of Debian's packages: the checks make file systems on loop devices.
+//! Makers of file systems out of Debian's packages, as far as the machine lacks them: the checks make file systems on loop
+//! devices.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use expect_test::{Expect, expect};
 use plumbline_policy::{
-    Access, Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, WatchPath, check,
+    Access, Effect, Facts, LoadError, Object, PolicySet, Protocol, Severity, Subject, Taken, WatchPath, check,
 };
 
 fn policy(name: &str, rules: &[(&str, &str, &str)]) -> String {
@@ -48,6 +48,23 @@ fn the_shipped_policies_pass_their_own_tests() {
 fn the_embedded_set_is_the_shipped_one() {
     assert_eq!(PolicySet::embedded().digest(), PolicySet::load(shipped()).unwrap().digest());
     assert_eq!(fs::read_dir(shipped()).unwrap().count(), PolicySet::embedded().policies().len());
+}
+
+#[test]
+fn a_message_names_the_file_that_was_read_last_and_says_whether_there_are_others() {
+    let text = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  rules:\n    - name: r\n      severity: low\n      \
+                effect: audit\n      message: '{read}'\n      match: {connect: {notTo: [10.0.0.0/8], afterReading: [/m]}}\n";
+    let set = PolicySet::from_documents([("p.yaml", text)]).unwrap();
+    let says = |has_read: &[Taken<'_>]| {
+        let facts = connect("203.0.113.7");
+        let verdict = set.decide(&Facts { subject: Subject { has_read, ..facts.subject }, ..facts });
+        verdict.matched().first().map(|matched| matched.message.clone())
+    };
+    let named = Taken { path: Some(b"/m/\x1b"), watched: None };
+    let unnamed = Taken { path: None, watched: Some(b"/m") };
+    assert_eq!(says(&[]), None);
+    assert_eq!(says(&[named]).as_deref(), Some("/m/\\u{1b}"));
+    assert_eq!(says(&[unnamed, named]).as_deref(), Some("/m and others"));
 }
 
 #[test]

@@ -33,6 +33,12 @@ struct Root {
     start_ticks: u64,
 }
 
+impl Root {
+    fn of(pid: u32, start_boot_ns: u64) -> Self {
+        Self { pid, start_ticks: start_boot_ns / TICK_NS }
+    }
+}
+
 /// The tree of a process, and those that it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree(Arc<Node>);
@@ -47,13 +53,12 @@ struct Node {
 impl Tree {
     /// The tree that begins with this process.
     pub fn of(pid: u32, start_boot_ns: u64) -> Self {
-        let root = Root { pid, start_ticks: start_boot_ns / TICK_NS };
-        Self(Arc::new(Node { root, origin: None, depth: 0 }))
+        Self(Arc::new(Node { root: Root::of(pid, start_boot_ns), origin: None, depth: 0 }))
     }
 
     /// The tree that begins with this process, which leaves `self`.
     pub fn branch(&self, pid: u32, start_boot_ns: u64) -> Self {
-        let root = Root { pid, start_ticks: start_boot_ns / TICK_NS };
+        let root = Root::of(pid, start_boot_ns);
         if root == self.0.root || self.0.depth >= MAX_DEPTH {
             return self.clone();
         }

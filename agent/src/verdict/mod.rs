@@ -1,4 +1,5 @@
-//! Events meet policies: what a policy sees of an event, and which directories the policies want watched.
+//! Events meet policies: what a policy sees of an event, whether that was said before, and which directories the policies
+//! want watched.
 //!
 //! The language and its semantics are `plumbline_policy`; this is only the bridge.
 

@@ -25,8 +25,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Returns when its page says what is attached.
-    /// Only the kernel programs are measured: of `config` the rest is left out.
+    /// Returns when its page says what is attached. Only the kernel programs are measured; `config` may add to that.
     pub(super) fn start(binary: &Path, dir: &Path, config: &str) -> Result<Self> {
         let (said, state) = (config, dir.join("state"));
         // The log of a daemon before would be counted as this one's.
@@ -87,6 +86,20 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes one policy that records each open below the directories of this pattern; returns the directory that it is in.
+pub(super) fn watch_policy(dir: &Path, pattern: &Path) -> Result<PathBuf> {
+    let policies = dir.join("policies");
+    fs::create_dir_all(&policies).map_err(Error::file("create", &policies))?;
+    let path = policies.join("bench.yaml");
+    let text = format!(
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: bench}}\nspec:\n  rules:\n    - name: open\n      severity: low\n      \
+         effect: audit\n      message: '{{path}}'\n      match: {{file: {{watch: [{:?}]}}}}\n",
+        pattern.display()
+    );
+    fs::write(&path, text).map_err(Error::file("write", &path))?;
+    Ok(policies)
 }
 
 /// A port that was free a moment ago.

@@ -4,11 +4,11 @@
 //! kept for a minute. The account must be exact in every step: opens made = events + losses told.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, watch_policy};
 use crate::build::Build;
 use crate::error::{Error, Result};
 use crate::workspace;
@@ -21,7 +21,11 @@ const SETTLED: Duration = Duration::from_secs(15);
 
 pub(super) fn run(build: &Build) -> Result<()> {
     let dir = workspace::target().join("bench");
-    let (policies, file) = policy(&dir)?;
+    let models = dir.join("flood/models");
+    fs::create_dir_all(&models).map_err(Error::file("create", &models))?;
+    let file = models.join("model.safetensors");
+    fs::write(&file, "weights").map_err(Error::file("write", &file))?;
+    let policies = watch_policy(&dir.join("flood"), &models)?;
     let config = format!("policies: {}\nprobes: {{ records_per_second: 0 }}\n", policies.display());
     let daemon = Daemon::start(&build.binary(), &dir, &config)?;
     let mut kept = None;
@@ -40,22 +44,6 @@ pub(super) fn run(build: &Build) -> Result<()> {
         minute.balance()?;
     }
     Ok(())
-}
-
-fn policy(dir: &Path) -> Result<(PathBuf, PathBuf)> {
-    let (models, policies) = (dir.join("flood/models"), dir.join("flood/policies"));
-    for path in [&models, &policies] {
-        fs::create_dir_all(path).map_err(Error::file("create", path))?;
-    }
-    let (file, path) = (models.join("model.safetensors"), policies.join("bench.yaml"));
-    fs::write(&file, "weights").map_err(Error::file("write", &file))?;
-    let text = format!(
-        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: bench}}\nspec:\n  rules:\n    - name: open\n      severity: low\n      \
-         effect: audit\n      message: '{{path}}'\n      match: {{file: {{watch: [{:?}]}}}}\n",
-        models.display()
-    );
-    fs::write(&path, text).map_err(Error::file("write", &path))?;
-    Ok((policies, file))
 }
 
 /// What one flood came to.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::Spread;
-use super::daemon::Daemon;
+use super::daemon::{Daemon, watch_policy};
 use crate::build::Build;
 use crate::error::{Error, Result};
 use crate::workspace;
@@ -56,22 +56,14 @@ pub(super) fn run(build: &Build) -> Result<()> {
     Ok(())
 }
 
-/// A directory of policies that watch so many directories, which are made.
+/// Makes so many directories, and a policy that watches them.
 fn policy(dir: &Path, name: &str, directories: usize) -> Result<PathBuf> {
-    let (models, policies) = (dir.join(name).join("models"), dir.join(name).join("policies"));
+    let dir = dir.join(name);
     for number in 0..directories {
-        let path = models.join(number.to_string());
+        let path = dir.join("models").join(number.to_string());
         fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
     }
-    fs::create_dir_all(&policies).map_err(Error::file("create", &policies))?;
-    let path = policies.join("bench.yaml");
-    let text = format!(
-        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: bench}}\nspec:\n  rules:\n    - name: open\n      severity: low\n      \
-         effect: audit\n      message: '{{path}}'\n      match: {{file: {{watch: [\"{}/*\"]}}}}\n",
-        models.display()
-    );
-    fs::write(&path, text).map_err(Error::file("write", &path))?;
-    Ok(policies)
+    watch_policy(&dir, &dir.join("models/*"))
 }
 
 /// Returns when so many directories are watched.

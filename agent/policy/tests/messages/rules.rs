@@ -358,6 +358,43 @@ fn a_match_without_an_object_and_one_with_two_are_refused() {
 }
 
 #[test]
+fn what_was_read_can_only_be_told_by_a_rule_that_asks_for_it() {
+    let text = with_rule("      match: {connect: {notTo: [10.0.0.0/8]}}\n");
+    check(
+        &text.replace("message: m", "message: 'a {read}'"),
+        &expect![[r#"
+        policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has an unknown placeholder `{read}`
+          × the message has an unknown placeholder `{read}`
+            ╭─[policy.yaml:9:16]
+          8 │       effect: alert
+          9 │       message: 'a {read}'
+            ·                ─────┬────
+            ·                     ╰── here
+         10 │       match: {connect: {notTo: [10.0.0.0/8]}}
+            ╰────
+          help: in braces write `pid`, `uid`, `comm`, `exe`, `cgroup`, `container`, `pod`, `address`, `port` or
+                `protocol`
+
+    "#]],
+    );
+    check(
+        &with_rule("      match: {connect: {notTo: [10.0.0.0/8], afterReading: /m}}\n"),
+        &expect![[r#"
+        policy file `policy.yaml` has 1 mistake; line 10, column 60: `afterReading` is a list, not text
+          × `afterReading` is a list, not text
+            ╭─[policy.yaml:10:60]
+          9 │       message: m
+         10 │       match: {connect: {notTo: [10.0.0.0/8], afterReading: /m}}
+            ·                                                            ─┬
+            ·                                                             ╰── here
+            ╰────
+          help: begin each entry with `- `
+
+    "#]],
+    );
+}
+
+#[test]
 fn unknown_placeholders_are_named_with_what_was_probably_meant() {
     let text = with_rule("      match: {file: {watch: [/m]}}\n");
     check(
