@@ -168,10 +168,8 @@ impl<'a> Table<'a> {
                 }
                 let value = match (field.series.kind, subtrahend.flatten()) {
                     (Kind::Histogram, _) => cell.histogram().map(Value::Histogram),
-                    (_, None) => Some(Value::Number(cell.value.value)),
-                    (_, Some(other)) => {
-                        Some(cell.value.value - other.value.value).filter(|number| *number >= 0.0).map(Value::Number)
-                    }
+                    (_, None) => possible(cell.value.value).map(Value::Number),
+                    (_, Some(other)) => possible(cell.value.value - other.value.value).map(Value::Number),
                 };
                 match value {
                     Some(value) => {
@@ -254,7 +252,8 @@ impl Cell {
             Part::Bucket => {
                 // As a number: `1`, `1.0` and `1e+00` are one bound.
                 let bound = sample.labels.get("le").and_then(|text| text.unescape().parse::<f64>().ok());
-                let Some(bound) = bound.filter(|bound| !bound.is_nan()) else { return false };
+                // Nor are `0` and `-0` two: adding zero takes the sign away.
+                let Some(bound) = bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0) else { return false };
                 let index = match self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound)) {
                     Ok(index) => index,
                     Err(_) if self.buckets.len() >= MAX_BUCKETS => return false,
@@ -282,17 +281,27 @@ impl Cell {
             buckets.push((*bound, count));
         }
         let count = whole(self.count.value)?;
+        let is_whole = self.sum.samples == self.count.samples
+            && match buckets.last() {
+                Some((f64::INFINITY, all)) => *all == count,
+                Some((_, below)) => *below <= count,
+                None => true,
+            };
         if buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
             buckets.push((f64::INFINITY, count));
         }
-        let is_whole = self.sum.samples == self.count.samples && buckets.last().is_some_and(|last| last.1 == count);
-        is_whole.then_some(Histogram { buckets, sum: self.sum.value, count })
+        Some(Histogram { buckets, sum: possible(self.sum.value)?, count }).filter(|_| is_whole)
     }
 }
 
 /// Nothing here can be negative or not a number; a ratio may be above one by rounding only.
 fn is_possible(series: &Series, value: f64) -> bool {
     value.is_finite() && value >= 0.0 && (series.unit != Unit::Ratio || value <= 1.0 + 1e-6)
+}
+
+/// What ranks make together, which can be infinite where each of them is not.
+fn possible(number: f64) -> Option<f64> {
+    (number.is_finite() && number >= 0.0).then_some(number)
 }
 
 fn whole(number: f64) -> Option<u64> {

@@ -194,6 +194,17 @@ fn impossible_values_make_the_series_absent_and_are_counted() {
 }
 
 #[test]
+fn numbers_that_are_infinite_only_together_are_no_number() {
+    check(
+        "vllm:num_requests_running{engine=\"0\"} 1e308\nvllm:num_requests_running{engine=\"1\"} 1e308\n",
+        expect![[r#"
+            vllm
+            1 unusable, first: num_requests_running contradicts itself
+        "#]],
+    );
+}
+
+#[test]
 fn bounds_of_buckets_are_numbers_and_counts_are_cumulative() {
     let histogram = |buckets: &str| {
         format!(
@@ -209,6 +220,21 @@ fn bounds_of_buckets_are_numbers_and_counts_are_cumulative() {
         time_to_first_token_seconds ["e", ""] 3 buckets to Some((inf, 3)), 1.5 s, 3
     "#]],
     );
+    for contradiction in [
+        // Without `+Inf`, more below a bound than there are at all.
+        bucket("1", "1") + &bucket("2.5", "7"),
+        // One bound, written twice.
+        bucket("0", "1") + &bucket("-0", "1") + &bucket("+Inf", "3"),
+    ] {
+        check(
+            &histogram(&contradiction),
+            expect![[r#"
+                vllm
+                requests_running ["e", ""] 0
+                1 unusable, first: time_to_first_token_seconds contradicts itself
+            "#]],
+        );
+    }
     check(
         &histogram(&bucket("1", "1")),
         expect![[r#"
