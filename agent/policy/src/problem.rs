@@ -26,21 +26,21 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn new(at: &Range<usize>, message: impl Into<String>) -> Self {
-        Self { at: at.clone(), message: message.into(), label: "here".to_owned(), help: None, other: None }
+        Self { at: at.clone(), message: one_line(&message.into()), label: "here".to_owned(), help: None, other: None }
     }
 
     pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
+        self.label = one_line(&label.into());
         self
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(one_line(&help.into()));
         self
     }
 
     pub(crate) fn other(mut self, at: &Range<usize>, label: impl Into<String>) -> Self {
-        self.other = Some(Box::new((at.clone(), label.into())));
+        self.other = Some(Box::new((at.clone(), one_line(&label.into()))));
         self
     }
 }
@@ -245,11 +245,16 @@ pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     if quoted.is_empty() { last } else { format!("{} or {last}", quoted.join(", ")) }
 }
 
-/// Text of the user's, quoted back: short, and without control characters.
+/// Words that may hold text of the user's: without control characters.
+fn one_line(words: &str) -> String {
+    printable(words).replace(['\n', '\t'], " ")
+}
+
+/// Text of the user's, quoted back: short.
 pub(crate) fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(60).collect();
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("`{}`", printable(&short).replace(['\n', '\t'], " "))
+    format!("`{short}`")
 }

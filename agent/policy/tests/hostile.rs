@@ -126,3 +126,8 @@ fn mistakes_around_the_cut_of_a_long_line_are_shown() {
         survives(&text);
     }
 }
+
+#[test]
+fn a_tab_in_a_pattern_does_not_come_back_in_the_advice() {
+    survives(&GOOD.replacen("- \"/opt/sglang", "- \"\t/opt/sglang", 1));
+}
