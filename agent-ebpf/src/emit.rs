@@ -21,6 +21,10 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
+/// Messages of the domain name system, which whoever asks much may make many of: a lane of its own too.
+#[map]
+static NAMES: RingBuf = RingBuf::with_byte_size(1 << 19, 0);
+
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(program::COUNT, 0);
 
@@ -56,10 +60,13 @@ pub enum Slot {
     Clone,
     Map,
     Allocate,
+    DnsReceive,
+    DnsSend4,
+    DnsSend6,
 }
 
 impl Slot {
-    const COUNT: u32 = 14;
+    const COUNT: u32 = 17;
 }
 
 /// The slot's room for a record `T` and its path.
@@ -74,6 +81,7 @@ pub fn scratch<T>(slot: Slot) -> Option<*mut Scratch<T>> {
 pub enum Lane {
     Events,
     Lifecycle,
+    Names,
 }
 
 impl Lane {
@@ -82,6 +90,7 @@ impl Lane {
         match self {
             Self::Events => &EVENTS,
             Self::Lifecycle => &LIFECYCLE,
+            Self::Names => &NAMES,
         }
     }
 }

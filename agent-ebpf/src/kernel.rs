@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use plumbline_ebpf::offsets::Offsets;
 
 /// Filled by the agent before load; frozen afterwards, so the verifier sees constants.
@@ -49,4 +49,13 @@ pub fn read_into<T>(target: *mut T, base: u64, offset: u32) {
     // SAFETY: the helper checks the source and writes at most `size_of::<T>()` bytes to `target`, which every
     // caller has on its stack, in a map value, or in a ring reservation.
     unsafe { bpf_probe_read_kernel(target.cast(), size_of::<T>() as u32, source) };
+}
+
+/// Eight bytes of the current task's own memory, zeros when they are not there; the task may change them at any time.
+#[inline(always)]
+pub fn user_word(address: u64) -> u64 {
+    let mut word = 0u64;
+    // SAFETY: the helper checks the address and writes eight bytes.
+    unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const c_void) };
+    word
 }

@@ -17,6 +17,8 @@ pub enum Group {
     Syscall,
     /// Programs that read a socket.
     Socket,
+    /// Programs that read a packet.
+    Packet,
     /// Programs at page faults, by function.
     Fault,
     /// Programs that start from a page cache.
@@ -25,8 +27,8 @@ pub enum Group {
     IoUring,
     /// The exec program.
     Exec,
-    /// Kernels built with audit; nothing depends on it.
-    Audit,
+    /// Fields that some kernels lack; no program depends on them.
+    Optional,
     /// The exit program.
     Exit,
 }
@@ -81,6 +83,7 @@ offsets! {
     nsproxy_mnt_ns: Task [("nsproxy", "mnt_ns")];
     nsproxy_net_ns: Task [("nsproxy", "net_ns")];
     mnt_ns_inum: Task [("mnt_namespace", "ns.inum")];
+    net_cookie: Optional [("net", "net_cookie")];
     net_ns_inum: Task [("net", "ns.inum")];
     pid_ns_inum: Task [("pid_namespace", "ns.inum")];
     pid_level: Task [("pid", "level")];
@@ -92,6 +95,7 @@ offsets! {
     files_fdt: Syscall [("files_struct", "fdt")];
     fdtable_max_fds: Syscall [("fdtable", "max_fds")];
     fdtable_fd: Syscall [("fdtable", "fd")];
+    file_private_data: Syscall [("file", "private_data")];
     regs_syscall: Syscall [("pt_regs", "orig_ax"), ("pt_regs", "syscallno")];
 
     // arm64 keeps arguments 1 to 7 in an array, of which `regs` is the start.
@@ -151,12 +155,19 @@ offsets! {
     tcp_bytes_retrans: Socket [("tcp_sock", "bytes_retrans")];
     tcp_bytes_received: Socket [("tcp_sock", "bytes_received")];
 
+    skb_head: Packet [("sk_buff", "head")];
+    skb_data: Packet [("sk_buff", "data")];
+    skb_len: Packet [("sk_buff", "len")];
+    skb_data_len: Packet [("sk_buff", "data_len")];
+    skb_network_header: Packet [("sk_buff", "network_header")];
+    skb_transport_header: Packet [("sk_buff", "transport_header")];
+
     binprm_file: Exec [("linux_binprm", "file")];
     task_mm: Exec [("task_struct", "mm")];
     mm_arg_start: Exec [("mm_struct", "arg_start")];
     mm_arg_end: Exec [("mm_struct", "arg_end")];
     cred_cap_effective: Exec [("cred", "cap_effective")];
-    task_loginuid: Audit [("task_struct", "loginuid")];
+    task_loginuid: Optional [("task_struct", "loginuid")];
     task_exit_code: Exit [("task_struct", "exit_code")];
     task_signal: Exit [("task_struct", "signal")];
     signal_live: Exit [("signal_struct", "live.counter")];

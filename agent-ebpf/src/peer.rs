@@ -70,7 +70,7 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer) {
             (*record).protocol = protocol;
             (*record).port = u16::from_be(peer.port);
             (*record).how = how;
-            (*record).reserved = 0;
+            (*record).net_cookie = task::net_cookie(task::current());
             (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
         }
     });

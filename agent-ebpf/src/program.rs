@@ -18,9 +18,10 @@ pub const MEMORY: u32 = 12;
 pub const UDP_SEND: u32 = 13;
 pub const SOCKET_SEND: u32 = 14;
 pub const SOCKET_OPEN: u32 = 15;
+pub const DNS: u32 = 16;
 
 /// How many there are.
-pub const COUNT: u32 = 16;
+pub const COUNT: u32 = 17;
 
 /// Names as they appear in series labels and records, by number.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -40,4 +41,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "udp_send",
     "socket_send",
     "socket_open",
+    "dns",
 ];

@@ -31,6 +31,9 @@ pub const KIND_CONNECT_END: u32 = 11;
 /// `Header::kind` of [`SocketOpen`].
 pub const KIND_SOCKET_OPEN: u32 = 12;
 
+/// `Header::kind` of [`DnsMessage`].
+pub const KIND_DNS: u32 = 13;
+
 /// Bytes of `task_struct.comm` (`TASK_COMM_LEN` in include/linux/sched.h).
 pub const COMM_BYTES: usize = 16;
 /// The longest path a record carries; a longer one sets [`PATH_TRUNCATED`].
@@ -121,7 +124,8 @@ pub struct Connect {
     /// Network byte order; IPv4 in the first four bytes.
     pub address: [u8; 16],
     pub how: u32,
-    pub reserved: u32,
+    /// The low half of `net.net_cookie` of the task's network namespace, whose number is used again; 0 where it has none.
+    pub net_cookie: u32,
 }
 
 /// A TCP connection ended, or did not come about; `header` is the task that began it. 160 bytes.
@@ -135,7 +139,8 @@ pub struct ConnectEnd {
     pub address: [u8; 16],
     /// `sock.sk_err`, an errno; 0 for an orderly end.
     pub error: u32,
-    pub reserved: u32,
+    /// As [`Connect::net_cookie`], when it began.
+    pub net_cookie: u32,
     pub begin_boot_ns: u64,
     /// 0 when it never was.
     pub established_boot_ns: u64,
@@ -155,6 +160,35 @@ pub struct SocketOpen {
     pub kind: u32,
     pub protocol: u32,
     pub reserved: u32,
+}
+
+/// The port of the domain name system (RFC 1035, 4.2).
+pub const DNS_PORT: u16 = 53;
+/// The shortest message that asks: a header of 12 bytes, the root's name, type and class (RFC 1035, 4.1).
+pub const DNS_MIN_BYTES: u64 = 17;
+/// The longest message that a record carries; of a longer one it has the front.
+pub const DNS_MAX_BYTES: usize = 4096;
+
+/// `DnsMessage::direction`: the task sent it to the server, or took it from there.
+pub const DNS_SENT: u32 = 0;
+pub const DNS_RECEIVED: u32 = 1;
+
+/// A message to or from port 53 of a server. 136 bytes, then `message_bytes` bytes of it. Over TCP these may begin with the
+/// length of the message (RFC 1035, 4.2.2), or be a part of one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DnsMessage {
+    pub header: Header,
+    /// The server, as in [`Connect`].
+    pub family: u16,
+    pub port: u16,
+    pub protocol: u32,
+    pub address: [u8; 16],
+    pub direction: u32,
+    pub net_cookie: u32,
+    pub message_bytes: u32,
+    /// How long it is in all.
+    pub total_bytes: u32,
 }
 
 /// The longest argument list that a record carries.
@@ -394,6 +428,7 @@ const _: () = {
     assert!(size_of::<FileChange>() == 144);
     assert!(size_of::<ConnectEnd>() == 160);
     assert!(size_of::<SocketOpen>() == 112);
+    assert!(size_of::<DnsMessage>() == 136);
     assert!(size_of::<ReadKey>() == 32);
     assert!(size_of::<Reads>() == 664);
 };

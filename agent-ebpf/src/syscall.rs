@@ -20,6 +20,10 @@ pub mod number {
     pub const WRITEV: u64 = 20;
     pub const SENDFILE: u64 = 40;
     pub const SOCKET: u64 = 41;
+    pub const SENDTO: u64 = 44;
+    pub const RECVFROM: u64 = 45;
+    pub const SENDMSG: u64 = 46;
+    pub const RECVMSG: u64 = 47;
     pub const FTRUNCATE: u64 = 77;
     pub const RENAME: u64 = 82;
     pub const CREAT: u64 = 85;
@@ -32,7 +36,9 @@ pub mod number {
     pub const FALLOCATE: u64 = 285;
     pub const PREADV: u64 = 295;
     pub const PWRITEV: u64 = 296;
+    pub const RECVMMSG: u64 = 299;
     pub const OPEN_BY_HANDLE_AT: u64 = 304;
+    pub const SENDMMSG: u64 = 307;
     pub const RENAMEAT2: u64 = 316;
     pub const COPY_FILE_RANGE: u64 = 326;
     pub const PREADV2: u64 = 327;
@@ -60,6 +66,12 @@ pub mod number {
     pub const WRITEV: u64 = 66;
     pub const SENDFILE: u64 = 71;
     pub const SOCKET: u64 = 198;
+    pub const SENDTO: u64 = 206;
+    pub const RECVFROM: u64 = 207;
+    pub const SENDMSG: u64 = 211;
+    pub const RECVMSG: u64 = 212;
+    pub const RECVMMSG: u64 = 243;
+    pub const SENDMMSG: u64 = 269;
     pub const FTRUNCATE: u64 = 46;
     pub const RENAME: u64 = NONE + 1;
     pub const CREAT: u64 = NONE + 2;

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "kernel edge: writes into ring reservations and map values")]
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use plumbline_ebpf::record::Header;
+use plumbline_ebpf::{offsets::UNKNOWN, record::Header};
 
 use crate::kernel::{off, read, read_into};
 
@@ -33,6 +33,18 @@ pub fn cgroup_id(task: u64) -> u64 {
     let cgroup: u64 = read(css_set, off!(css_set_dfl_cgrp));
     let kernfs_node: u64 = read(cgroup, off!(cgroup_kn));
     read(kernfs_node, off!(kernfs_node_id))
+}
+
+/// The low half of `net.net_cookie`: unlike the namespace's number it is not used again. 5.10 gives it to those that ask.
+#[inline(always)]
+pub fn net_cookie(task: u64) -> u32 {
+    let offset = off!(net_cookie);
+    if offset == UNKNOWN {
+        return 0;
+    }
+    let nsproxy: u64 = read(task, off!(task_nsproxy));
+    let net_ns: u64 = read(nsproxy, off!(nsproxy_net_ns));
+    read::<u64>(net_ns, offset) as u32
 }
 
 /// Fills pid, parent, credentials, cgroup, namespaces and name of `task`.

@@ -40,6 +40,7 @@ pub struct Config {
     pub audit: AuditConfig,
     pub probes: ProbesConfig,
     pub kubelet: KubeletConfig,
+    pub dns: DnsConfig,
     pub gpu: GpuConfig,
     pub engines: Engines,
     /// What compute costs; without it nothing is priced.
@@ -197,6 +198,14 @@ impl Default for KubeletConfig {
     }
 }
 
+/// Whose answers give addresses their names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsConfig {
+    /// The name servers that count, for all processes. Without it each process's own `/etc/resolv.conf` says which.
+    pub resolvers: Option<Vec<IpAddr>>,
+}
+
 /// How GPUs are read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -234,6 +243,7 @@ impl Default for Config {
             audit: AuditConfig::default(),
             probes: ProbesConfig::default(),
             kubelet: KubeletConfig::default(),
+            dns: DnsConfig::default(),
             gpu: GpuConfig::default(),
             engines: Engines::default(),
             prices: None,

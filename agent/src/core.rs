@@ -158,12 +158,12 @@ impl<P: Processes> Core<P> {
         if let Some(what) = self.custody.tick(Duration::from_nanos(now_boot_ns), clock::unix_ns() / 1_000_000) {
             self.say(what);
         }
-        match self.world.take_forgotten() {
-            0 => {}
-            count => {
-                let what = "what a tree of processes has read".to_owned();
-                self.say(What::Loss(Loss { place: "table", what, cpu: None, cgroup_id: None, count }));
-            }
+        let forgotten = [
+            ("what a tree of processes has read", self.world.take_forgotten()),
+            ("names of addresses", self.world.dns.take_forgotten()),
+        ];
+        for (what, count) in forgotten.into_iter().filter(|(_, count)| *count > 0) {
+            self.say(What::Loss(Loss { place: "table", what: what.to_owned(), cpu: None, cgroup_id: None, count }));
         }
         self.declare(false);
         self.settle(false);
@@ -174,6 +174,12 @@ impl<P: Processes> Core<P> {
         store.take(crate::series::Sample { source: "cost".into(), taken_boot_ns: now_boot_ns, points: Ok(costs) });
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         store.set(Point::new(&agent::PROCESSES, &[], self.world.len() as f64));
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        for (outcome, count) in self.world.dns.outcomes() {
+            store.set(Point::new(&agent::DNS_MESSAGES, &[outcome], count as f64));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+        store.set(Point::new(&agent::DNS_NAMES, &[], self.world.dns.len() as f64));
         let generation = Point::new(
             &agent::POLICY_GENERATION,
             &[self.rules.policies.digest()],

@@ -6,15 +6,13 @@
 //! otherwise, those that open and read are seen.
 //!
 //! [`Control::at_return`]: plumbline_ebpf::record::Control
-#![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
-    helpers::generated::bpf_probe_read_user,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
-    program::{FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, SOCKET_OPEN},
+    program::{DNS, FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, SOCKET_OPEN},
     record::{
         CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, CHANGE_WRITE,
         MEMORY_PTRACE, MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED, WatchedFile,
@@ -22,13 +20,14 @@ use plumbline_ebpf::{
 };
 
 use super::{
+    dns,
     file_change::{self, MAP_SHARED, PROT_WRITE},
     file_close, file_open, file_read, memory, socket,
 };
 use crate::{
     emit::Slot,
     files,
-    kernel::{off, read},
+    kernel::{off, read, user_word},
     reads::{Figure, Range},
     syscall::{Call, number, number_32},
     task,
@@ -93,6 +92,9 @@ fn observe(regs: u64, ret: i64) {
         return;
     }
     let (call, returned) = (Call(regs), ret as u64);
+    if files::at_return(DNS) && !call.is_32_bit() {
+        dns::at_return(SLOT, call, returned);
+    }
     let mut done = Done { opened: NOT_OPENED, how: 0, flags: 0, changed: 0, taken: NO_BYTES, given: NO_BYTES };
     if call.is_32_bit() {
         gather_32(&mut done, call, returned);
@@ -266,12 +268,4 @@ fn cloned(done: &mut Done, call: Call) {
     } else {
         changed(done, CHANGE_OVERWRITTEN, call.arg0());
     }
-}
-
-#[inline(always)]
-fn user_word(address: u64) -> u64 {
-    let mut word = 0u64;
-    // SAFETY: the helper checks the address and writes eight bytes, zeros when it is not readable.
-    unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const core::ffi::c_void) };
-    word
 }

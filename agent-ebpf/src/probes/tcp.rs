@@ -95,6 +95,7 @@ fn begin(sock: u64) {
         (*entry).port = u16::from_be(peer.port);
         (*entry).protocol = IPPROTO_TCP;
         (&raw mut (*entry).address).cast::<[u32; 4]>().write(peer.address);
+        (*entry).net_cookie = task::net_cookie(task::current());
         task::describe(&raw mut (*entry).header, task::current());
     }
 }

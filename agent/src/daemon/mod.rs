@@ -95,7 +95,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
     );
     let core = Core {
-        world: World::default(),
+        world: World::with_resolvers(config.dns.resolvers.clone()),
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
         rules: Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() },
         recorder: opened.recorder,

@@ -11,7 +11,7 @@ use plumbline_audit::Statement;
 
 pub use self::around::{MemoryAccess, MemoryHow, WayAround, WayKind};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
-pub use self::network::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen};
+pub use self::network::{Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Outcome, Protocol, SocketOpen};
 
 /// One thing that happened, once.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,14 @@ pub struct Task {
     pub comm: Vec<u8>,
 }
 
+/// A network namespace: its inode number is used again, its cookie is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct NetNs {
+    pub inum: u32,
+    /// The low half of `net.net_cookie`; 0 where the kernel gave none.
+    pub cookie: u32,
+}
+
 /// Namespace inode numbers, as in `/proc/PID/ns/*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Namespaces {
@@ -68,6 +76,7 @@ pub enum What {
     Connect(Connect),
     ConnectEnd(ConnectEnd),
     SocketOpen(SocketOpen),
+    Dns(DnsMessage),
     Exec(Exec),
     Fork(Fork),
     Exit(Exit),
@@ -95,6 +104,7 @@ impl What {
             What::Connect(_) => "connect",
             What::ConnectEnd(_) => "connect_end",
             What::SocketOpen(_) => "socket_open",
+            What::Dns(_) => "dns",
             What::Exec(_) => "exec",
             What::Fork(_) => "fork",
             What::Exit(_) => "exit",

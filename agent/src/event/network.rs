@@ -1,6 +1,8 @@
 //! What leaves the node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use super::NetNs;
 
 /// A process set out to connect, or to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +12,7 @@ pub struct Connect {
     pub address: IpAddr,
     pub port: u16,
     pub how: ConnectHow,
+    pub net_ns: NetNs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub struct ConnectEnd {
     pub address: IpAddr,
     pub port: u16,
     pub outcome: Outcome,
+    pub net_ns: NetNs,
     /// From the begin to this moment.
     pub duration_ns: u64,
     /// Retransmissions not counted.
@@ -90,6 +94,25 @@ impl Outcome {
             Self::Failed(_) => "failed",
         }
     }
+}
+
+/// A message of the domain name system, to or from the port 53 of a server. Bytes of a stranger, not read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsMessage {
+    pub direction: Direction,
+    pub protocol: Protocol,
+    pub server: SocketAddr,
+    pub net_ns: NetNs,
+    /// Over TCP they may begin with the length of the message, or be a part of one.
+    pub bytes: Vec<u8>,
+    /// How long the message is; more than `bytes` where it was cut.
+    pub total_bytes: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Sent,
+    Received,
 }
 
 /// A socket was made whose traffic no hook sees; the numbers are those of `socket(2)`.

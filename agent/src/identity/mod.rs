@@ -4,7 +4,9 @@
 //! is asked of the table first and of `/proc` second; what neither knows is `None`, never a guess.
 
 pub mod artefact;
+mod below;
 pub mod cgroup;
+pub mod dns;
 pub mod pod;
 pub mod procfs;
 pub mod tree;
@@ -14,9 +16,10 @@ use std::collections::{HashMap, VecDeque};
 use self::{
     artefact::Artefact,
     cgroup::Cgroup,
+    dns::{Dns, Resolved, resolvers::Resolvers},
     pod::{Pod, Pods},
     procfs::{Processes, Seen},
-    tree::{HasRead, Reader, Readings, Taken, Tree},
+    tree::{HasRead, Readings, Taken, Tree},
 };
 use crate::event::{Event, Task, What};
 
@@ -49,6 +52,15 @@ pub struct Process {
     pub tree: Option<Tree>,
 }
 
+/// A process in short, as another's evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Who {
+    pub pid: u32,
+    pub start_boot_ns: u64,
+    pub comm: Vec<u8>,
+    pub exe: Option<Vec<u8>>,
+}
+
 /// What an event's task turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
@@ -61,6 +73,8 @@ pub struct Identity {
     pub pod: Option<Pod>,
     /// Watched files that its tree has read; asked for connections only.
     pub has_read: HasRead,
+    /// The names of the address that a connection leads to.
+    pub dns: Resolved,
 }
 
 /// The node's processes.
@@ -70,9 +84,16 @@ pub struct World {
     dead: VecDeque<(u64, u32, u64)>,
     readings: Readings,
     pods: Pods,
+    pub dns: Dns,
 }
 
 impl World {
+    /// With the name servers that the configuration names, for all processes; without, each is asked what it is configured
+    /// to ask.
+    pub fn with_resolvers(servers: Option<Vec<std::net::IpAddr>>) -> Self {
+        Self { dns: Dns::new(Resolvers::new(servers)), ..Self::default() }
+    }
+
     /// Takes in every process that runs already.
     pub fn seed(&mut self, tasks: &[Task], proc: &dyn Processes) {
         for task in tasks {
@@ -141,7 +162,7 @@ impl World {
             What::FileChange(change) => change.known_as.as_deref().and_then(Artefact::of_path),
             _ => None,
         };
-        if let (Some(tree), Some(taken)) = (&process.tree, Taken::of(&event.what, reader(&process), event.boot_ns)) {
+        if let (Some(tree), Some(taken)) = (&process.tree, Taken::of(&event.what, who(&process), event.boot_ns)) {
             let processes = &self.processes;
             self.readings.took(tree, taken, || processes.values().filter_map(|process| process.tree.as_ref()));
         }
@@ -149,8 +170,17 @@ impl World {
             (What::Connect(_) | What::ConnectEnd(_), Some(tree)) => self.readings.of(tree),
             _ => HasRead::default(),
         };
+        let dns = match &event.what {
+            What::Connect(connect) => self.dns.of_begin(connect, event.boot_ns),
+            What::ConnectEnd(end) => self.dns.of_end(end, event.boot_ns),
+            What::Dns(message) => {
+                self.dns.take(message, task, who(&process), event.boot_ns, proc);
+                Resolved::default()
+            }
+            _ => Resolved::default(),
+        };
         let pod = self.pod_of(&process, event.boot_ns, proc);
-        Some(Identity { ancestors: self.ancestors(&process), process, artefact, pod, has_read })
+        Some(Identity { ancestors: self.ancestors(&process), process, artefact, pod, has_read, dns })
     }
 
     fn pod_of(&mut self, process: &Process, now_boot_ns: u64, proc: &dyn Processes) -> Option<Pod> {
@@ -309,8 +339,8 @@ impl World {
     }
 }
 
-fn reader(process: &Process) -> Reader {
-    Reader {
+fn who(process: &Process) -> Who {
+    Who {
         pid: process.pid,
         start_boot_ns: process.start_boot_ns,
         comm: process.comm.clone(),

@@ -4,7 +4,7 @@
 //! answer may be `None`.
 
 use std::{
-    fs,
+    fs, io,
     io::Read as _,
     os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use std::{
 
 use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
-use super::{cgroup::Cgroup, pod::Pod};
+use super::{below, cgroup::Cgroup, pod::Pod};
 
 /// The questions that identity asks of the sensor.
 pub trait Processes {
@@ -24,6 +24,9 @@ pub trait Processes {
 
     /// What the pod of this uid is called, and its container of this id.
     fn pod(&self, uid: &str, container_id: Option<&str>) -> Option<Pod>;
+
+    /// A file as the process sees it, while it is in this mount namespace; `path` is below its root.
+    fn read_below(&self, pid: u32, mnt_ns: u32, path: &'static str) -> io::Result<Vec<u8>>;
 }
 
 /// What was found.
@@ -74,6 +77,10 @@ impl Processes for Procfs {
 
     fn pod(&self, uid: &str, container_id: Option<&str>) -> Option<Pod> {
         Pod::find(&self.logs, uid, container_id)
+    }
+
+    fn read_below(&self, pid: u32, mnt_ns: u32, path: &'static str) -> io::Result<Vec<u8>> {
+        below::read(self.root.join(pid.to_string()), mnt_ns, path)
     }
 
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {

@@ -1,5 +1,7 @@
 //! Lineage and cgroups, told as short histories.
 
+use std::io;
+
 use super::*;
 use crate::event::{Connect, ConnectHow, Exec, Exit, FileKey, FileOpen, Fork, Protocol};
 
@@ -15,6 +17,10 @@ impl Processes for Told {
     fn pod(&self, uid: &str, _: Option<&str>) -> Option<Pod> {
         let pod = || Pod { namespace: "serving".into(), name: "vllm-0".into(), container: None };
         (uid == "known").then(pod)
+    }
+
+    fn read_below(&self, _: u32, _: u32, _: &'static str) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Other.into())
     }
 
     fn cgroup(&self, id: u64) -> Option<Cgroup> {
@@ -229,7 +235,7 @@ fn who_has_moved_still_knows_what_is_read_where_it_came_from_and_not_the_other_w
 }
 
 fn taken(ino: u64, last_boot_ns: u64) -> Taken {
-    let mut taken = Taken::of(&open("/models/m", 0), Reader::default(), last_boot_ns).unwrap();
+    let mut taken = Taken::of(&open("/models/m", 0), Who::default(), last_boot_ns).unwrap();
     taken.key.ino = ino;
     taken
 }
@@ -239,7 +245,7 @@ fn a_second_reader_does_not_hide_the_one_that_took_all() {
     let mut readings = Readings::default();
     let tree = Tree::of(2, 0);
     let by = |pid, bytes_read, last_boot_ns| Taken {
-        reader: Reader { pid, ..Reader::default() },
+        reader: Who { pid, ..Who::default() },
         bytes_read,
         ..taken(1, last_boot_ns)
     };
@@ -256,7 +262,7 @@ fn a_second_reader_does_not_hide_the_one_that_took_all() {
 fn a_path_without_its_front_is_no_path() {
     let What::FileOpen(open) = open("tail/m", 0) else { unreachable!() };
     let cut = What::FileOpen(FileOpen { path_truncated: true, ..open });
-    assert_eq!(Taken::of(&cut, Reader::default(), 1).unwrap().path, None);
+    assert_eq!(Taken::of(&cut, Who::default(), 1).unwrap().path, None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use super::Who;
 use crate::event::{FileKey, What};
 
 /// Trees that have read and are remembered; beyond it those without a living process leave first, then those that have
@@ -71,15 +72,6 @@ impl Tree {
     }
 }
 
-/// A process that reads.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reader {
-    pub pid: u32,
-    pub start_boot_ns: u64,
-    pub comm: Vec<u8>,
-    pub exe: Option<Vec<u8>>,
-}
-
 /// A watched file that a process has opened to read, and as much as is known of what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
@@ -87,7 +79,7 @@ pub struct Taken {
     pub path: Option<Vec<u8>>,
     pub key: FileKey,
     pub watched: FileKey,
-    pub reader: Reader,
+    pub reader: Who,
     pub first_boot_ns: u64,
     pub last_boot_ns: u64,
     /// `None` where no figure has been told yet, or no hook counts it.
@@ -97,7 +89,7 @@ pub struct Taken {
 
 impl Taken {
     /// What the event tells of reading; `None` for events that tell of none.
-    pub fn of(what: &What, reader: Reader, boot_ns: u64) -> Option<Self> {
+    pub fn of(what: &What, reader: Who, boot_ns: u64) -> Option<Self> {
         match what {
             What::FileOpen(open) if open.can_read() => Some(Self {
                 // Of a path without its front nobody can say where it lies.

@@ -1,14 +1,14 @@
 //! Bytes of the ring → [`Event`]. A record of unknown kind or wrong length is an error that the caller counts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use plumbline_ebpf::record::{self, Header};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, ConnectEnd, ConnectHow, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess,
-    MemoryHow, Namespaces, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind, What,
+    Change, Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess,
+    MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -122,6 +122,11 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let (end, _) = record::ConnectEnd::ref_from_prefix(bytes).map_err(|_| short())?;
             What::ConnectEnd(connect_end(end)?)
         }
+        record::KIND_DNS => {
+            let (message, tail) = record::DnsMessage::ref_from_prefix(bytes).map_err(|_| short())?;
+            let bytes = tail.get(..message.message_bytes as usize).ok_or_else(short)?;
+            What::Dns(dns_message(message, bytes)?)
+        }
         record::KIND_SOCKET_OPEN => {
             let (open, _) = record::SocketOpen::ref_from_prefix(bytes).map_err(|_| short())?;
             What::SocketOpen(SocketOpen { family: open.family, kind: open.kind, protocol: open.protocol })
@@ -220,11 +225,25 @@ fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
         protocol: protocol(connect.protocol).ok_or_else(unknown)?,
         address: address(connect.family, connect.address).ok_or_else(unknown)?,
         port: connect.port,
+        net_ns: NetNs { inum: connect.header.net_ns, cookie: connect.net_cookie },
         how: match connect.how {
             record::CONNECT_DATAGRAM => ConnectHow::Datagram,
             record::CONNECT_INHERITED => ConnectHow::Inherited,
             _ => ConnectHow::Begin,
         },
+    })
+}
+
+fn dns_message(message: &record::DnsMessage, bytes: &[u8]) -> Result<DnsMessage, DecodeError> {
+    let unknown = || DecodeError::Address(message.family, message.protocol);
+    let address = address(message.family, message.address).ok_or_else(unknown)?;
+    Ok(DnsMessage {
+        direction: if message.direction == record::DNS_SENT { Direction::Sent } else { Direction::Received },
+        protocol: protocol(message.protocol).ok_or_else(unknown)?,
+        server: SocketAddr::new(address, message.port),
+        net_ns: NetNs { inum: message.header.net_ns, cookie: message.net_cookie },
+        bytes: bytes.to_vec(),
+        total_bytes: message.total_bytes,
     })
 }
 
@@ -234,6 +253,7 @@ fn connect_end(end: &record::ConnectEnd) -> Result<ConnectEnd, DecodeError> {
         protocol: protocol(end.protocol).ok_or_else(unknown)?,
         address: address(end.family, end.address).ok_or_else(unknown)?,
         port: end.port,
+        net_ns: NetNs { inum: end.header.net_ns, cookie: end.net_cookie },
         outcome: Outcome::new(end.established_boot_ns != 0, end.error),
         duration_ns: end.header.boot_ns.saturating_sub(end.begin_boot_ns),
         bytes_sent: end.bytes_sent,
@@ -313,7 +333,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..14) {
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..15) {
             let mut bytes = bytes;
             if let Some(head) = bytes.get_mut(..4) { head.copy_from_slice(&kind.to_ne_bytes()); }
             let _ = decode(&bytes);

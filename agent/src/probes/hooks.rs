@@ -108,6 +108,8 @@ const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces durin
      by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
 const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
+const DNS_RETURN_BLIND: &str = "names asked for by io_uring and by 32-bit programs; a process that rewrites an answer in \
+                                its own memory before the call returns";
 const RARE: &str = "one short program per fork, exec or exit";
 const CONNECT_COST: &str = "a short program per connect";
 const SEND_COST: &str = "a look at a table per send";
@@ -403,6 +405,30 @@ pub const HOOKS: &[Hook] = &[
             ),
             at_return_tp_btf("what is sent through them; sockets made by io_uring and by 32-bit programs"),
             at_return_raw_tp("what is sent through them; sockets made by io_uring and by 32-bit programs"),
+        ],
+    },
+    Hook {
+        name: "dns",
+        program: program::DNS,
+        needs: &[Group::Task, Group::File, Group::Socket],
+        sees: "questions to name servers and their answers: the names of addresses",
+        only_for: None,
+        rungs: &[
+            Rung {
+                needs: &[Group::Packet],
+                ..rung(
+                    "fentry",
+                    &[
+                        program("dns_receive_fentry", Attach::FEntry("skb_consume_udp", 2)),
+                        program("dns_send4_fentry", Attach::FEntry("ip_send_skb", 2)),
+                        program("dns_send6_fentry", Attach::FEntry("ip6_send_skb", 1)),
+                    ],
+                    "a look at the port of each datagram",
+                    "names asked for over TCP",
+                )
+            },
+            at_return_tp_btf(DNS_RETURN_BLIND),
+            at_return_raw_tp(DNS_RETURN_BLIND),
         ],
     },
     Hook {

@@ -57,7 +57,7 @@ impl Taps {
     }
 }
 
-/// Drains both rings until `stop` turns true; the task ends when all that was in them then is handed over.
+/// Drains the rings until `stop` turns true; the task ends when all that was in them then is handed over.
 pub fn start(
     probes: &mut Probes,
     out: &mpsc::Sender<Message>,
@@ -66,11 +66,12 @@ pub fn start(
 ) -> Result<JoinHandle<()>, ProbesError> {
     let lifecycle = probes.take_ring("LIFECYCLE")?;
     let events = probes.take_ring("EVENTS")?;
+    let names = probes.take_ring("NAMES")?;
     let reads = ReadsTable::take(probes, Arc::clone(&taps.canary))?;
     let taken = Taken { held: Vec::new(), reads, taps: taps.clone(), pid_namespace: pid_namespace() };
     let (out, stop) = (out.clone(), stop.clone());
     Ok(tokio::spawn(async move {
-        if let Err(error) = drain(lifecycle, events, taken, &out, stop).await {
+        if let Err(error) = drain([lifecycle, names, events], taken, &out, stop).await {
             tracing::error!(%error, "the rings can no longer be read");
         }
     }))
@@ -86,17 +87,16 @@ struct Taken {
     pid_namespace: u32,
 }
 
-/// Hands over the records of both rings in the order of their time, so that an open is explained by the exec before it
-/// and not by the one after it.
+/// Hands over the records of all rings in the order of their time, so that an open is explained by the exec before it and
+/// not by the one after it, and an address by the answer that named it.
 async fn drain(
-    lifecycle: RingBuf<MapData>,
-    events: RingBuf<MapData>,
+    rings: [RingBuf<MapData>; 3],
     mut taken: Taken,
     out: &mpsc::Sender<Message>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut lifecycle = readable(lifecycle)?;
-    let mut events = readable(events)?;
+    let [lifecycle, names, events] = rings;
+    let (mut lifecycle, mut names, mut events) = (readable(lifecycle)?, readable(names)?, readable(events)?);
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -104,6 +104,7 @@ async fn drain(
         // Cleared before the rings are looked at, so that what comes meanwhile makes them ready again.
         tokio::select! {
             ready = lifecycle.readable_mut() => ready?.clear_ready(),
+            ready = names.readable_mut() => ready?.clear_ready(),
             ready = events.readable_mut() => ready?.clear_ready(),
             () = tokio::time::sleep(SETTLE), if !taken.held.is_empty() => {}
             _ = look.tick() => taken.look(),
@@ -113,7 +114,8 @@ async fn drain(
             let settle_ns = if stopping { 0 } else { u64::try_from(SETTLE.as_nanos()).unwrap_or(0) };
             let settled = clock::boot_ns().saturating_sub(settle_ns);
             // Of the same instant, the lifecycle record explains the event.
-            let all_taken = taken.take(lifecycle.get_mut()) & taken.take(events.get_mut());
+            let all_taken =
+                taken.take(lifecycle.get_mut()) & taken.take(names.get_mut()) & taken.take(events.get_mut());
             if stopping && all_taken {
                 let rest = taken.reads.rest(clock::boot_ns());
                 taken.held.extend(rest);

@@ -121,7 +121,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::ConnectEnd(end) => network_activity::end(end, who, identity),
         What::SocketOpen(socket) => network_activity::socket(*socket, who),
         What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
-        What::Fork(_) => return None,
+        What::Fork(_) | What::Dns(_) => return None,
         What::Exit(exit) => process_activity::exit(*exit, event.task.as_ref(), who),
         What::Loss(loss) => log_activity::loss(loss),
         What::Gap(gap) => log_activity::gap(gap),
@@ -337,7 +337,7 @@ mod tests {
         event::{Connect, ConnectHow, FileKey, FileOpen, Protocol, Task},
         identity::{
             Process,
-            tree::{HasRead, MAX_FILES, Reader, Taken},
+            tree::{HasRead, MAX_FILES, Taken},
         },
         verdict,
     };
@@ -367,8 +367,8 @@ mod tests {
         };
         let taken = Taken {
             path: Some(long.clone()),
-            reader: Reader { exe: Some(long.clone()), ..Reader::default() },
-            ..Taken::of(&What::FileOpen(open.clone()), Reader::default(), 1).unwrap()
+            reader: Who { exe: Some(long.clone()), ..Who::default() },
+            ..Taken::of(&What::FileOpen(open.clone()), Who::default(), 1).unwrap()
         };
         let identity = Identity { has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 0 }, ..identity };
         let connect = Connect {

@@ -222,6 +222,26 @@ pub static EXPORT_LAG: Series = Series {
     labels: &["exporter"],
 };
 
+pub static DNS_MESSAGES: Series = Series {
+    name: "plumbline_dns_messages_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Messages of the domain name system, by what became of them: `question`, `answer`, or why no name was taken as certain.",
+    source: "the core's own count",
+    otel: "plumbline.dns.messages",
+    labels: &["outcome"],
+};
+
+pub static DNS_NAMES: Series = Series {
+    name: "plumbline_dns_names",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Names of addresses that are remembered, of all network namespaces.",
+    source: "the core's own table",
+    otel: "plumbline.dns.names",
+    labels: &[],
+};
+
 pub const ROWS: &[&Series] = &[
     &BUILD_INFO,
     &START_TIME,
@@ -242,6 +262,8 @@ pub const ROWS: &[&Series] = &[
     &SOURCE_ERRORS,
     &LABEL_OVERFLOW,
     &PROCESSES,
+    &DNS_MESSAGES,
+    &DNS_NAMES,
     &EXPORTED,
     &EXPORT_ERRORS,
     &EXPORT_LAG,

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use super::*;
 use crate::{
     event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol as Transport, Task},
-    identity::tree::{HasRead, Reader, Taken as ReadFile},
+    identity::{
+        Who,
+        tree::{HasRead, Taken as ReadFile},
+    },
 };
 
 const READER: &str = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  rules:\n    - name: reader\n      severity: high\n      effect: alert\n      message: '{read}'\n      match: {connect: {notTo: [10.0.0.0/8], afterReading: [/models]}}\n";
@@ -20,7 +23,7 @@ fn check(read_boot_ns: Option<u64>, expect: (bool, bool)) {
         path: Some(b"/models/m".to_vec()),
         key,
         watched: key,
-        reader: Reader::default(),
+        reader: Who::default(),
         first_boot_ns: at,
         last_boot_ns: at,
         bytes_read: Some(1),

@@ -20,7 +20,7 @@ use plumbline::{
     identity::{
         Identity, Process,
         pod::Pod,
-        tree::{HasRead, MAX_FILES, Reader, Taken},
+        tree::{HasRead, MAX_FILES, Taken},
     },
     record::{Moment, Recorder},
 };
@@ -205,7 +205,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         path: Some(b"/m/\xff\n\x1b[31m".to_vec()),
         key: FileKey { dev: 1, ino: 2, generation: 3 },
         watched: FileKey { dev: 1, ino: 1, generation: 0 },
-        reader: Reader { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Reader::default() },
+        reader: Who { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Who::default() },
         first_boot_ns: 1,
         last_boot_ns: 2,
         bytes_read: Some(u64::MAX),
