@@ -103,11 +103,11 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
     let number = call.number();
     let is_plain = matches!(number, number::READ | number::WRITE | number::READV | number::WRITEV);
     let is_many = matches!(number, number::SENDMMSG | number::RECVMMSG);
-    let is_sent =
-        matches!(number, number::WRITE | number::WRITEV | number::SENDTO | number::SENDMSG | number::SENDMMSG);
-    let is_received =
-        matches!(number, number::READ | number::READV | number::RECVFROM | number::RECVMSG | number::RECVMMSG);
-    if !(is_sent || is_received) || (!is_many && returned < DNS_MIN_BYTES) || (is_plain && returned > MAX_PLAIN_BYTES) {
+    let is_one = matches!(number, number::SENDTO | number::RECVFROM | number::SENDMSG | number::RECVMSG);
+    if !(is_plain || is_many || is_one)
+        || (is_plain && returned > MAX_PLAIN_BYTES)
+        || (!is_many && returned < DNS_MIN_BYTES)
+    {
         return;
     }
     let file = task::file(call.arg0());
@@ -125,6 +125,8 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
     {
         return;
     }
+    let is_sent =
+        matches!(number, number::WRITE | number::WRITEV | number::SENDTO | number::SENDMSG | number::SENDMMSG);
     let direction = if is_sent { DNS_SENT } else { DNS_RECEIVED };
     let count = if is_many { returned } else { 1 };
     for index in 0..MAX_MESSAGES {

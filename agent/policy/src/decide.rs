@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::facts::{Facts, Object, Taken};
 use crate::pattern::Globs;
-use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When, within_any};
+use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When};
 
 /// What the policies say of one event. Only deciding makes one, so holding a verdict proves that policies were asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +86,10 @@ impl When {
                 let unknown = *path_truncated && watched.is_none();
                 accesses.contains(access) && (by_inode || unknown || (!path_truncated && covered.matches(path)))
             }
-            (Self::Connect { not_to, protocols, after_reading }, Object::Connect { protocol, address, .. }) => {
+            (Self::Connect { not_to, protocols, after_reading }, Object::Connect { protocol, address, names, .. }) => {
                 let has_read = |watched: &Watched| facts.subject.has_read.iter().any(|taken| watched.covers(taken));
                 protocols.contains(protocol)
-                    && !within_any(*address, not_to)
+                    && !not_to.include(*address, names)
                     && after_reading.as_ref().is_none_or(has_read)
             }
             _ => false,
@@ -112,8 +112,8 @@ impl Exception {
             Object::File { path, path_truncated: false, .. } => Some(path),
             _ => None,
         };
-        let (address, port) = match facts.object {
-            Object::Connect { address, port, .. } => (Some(address), Some(port)),
+        let (destination, port) = match facts.object {
+            Object::Connect { address, port, names, .. } => (Some((address, names)), Some(port)),
             Object::File { .. } => (None, None),
         };
         let ancestor =
@@ -126,7 +126,7 @@ impl Exception {
             && holds(&self.unit, subject.cgroup.and_then(unit), Globs::matches)
             && self.descendants_of.as_ref().is_none_or(ancestor)
             && holds(&self.path, path, Globs::matches)
-            && holds(&self.to, address, |networks, address| within_any(address, networks))
+            && holds(&self.to, destination, |to, (address, names)| to.include(address, names))
             && holds(&self.port, port, |ports, port| ports.contains(&port))
     }
 }

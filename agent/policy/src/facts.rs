@@ -67,6 +67,8 @@ pub enum Object<'a> {
         protocol: Protocol,
         address: IpAddr,
         port: u16,
+        /// What the address was resolved as: by a server that the process is configured to ask, and not too long ago.
+        names: &'a [&'a str],
     },
 }
 

@@ -18,6 +18,7 @@
 
 mod check;
 mod decide;
+mod destination;
 mod facts;
 mod fields;
 mod parse;

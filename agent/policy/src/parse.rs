@@ -4,12 +4,10 @@
 //! described for users in `docs/policies.md`, which must be changed together with this file.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use crate::destination::{Destinations, name as host_name};
 use crate::facts::{Access, Protocol};
 use crate::fields::{Fields, Problems, each, integer, list, one_or_many, text, word};
 use crate::pattern::{Globs, WatchPath};
@@ -172,7 +170,7 @@ fn when(node: &Node, problems: &mut Problems) -> Option<When> {
                 None => None,
             };
             let items = list(fields.required("notTo", problems)?, "`notTo`", problems)?;
-            let not_to = each(items, problems, network)?;
+            let not_to = Destinations::read(items, problems)?;
             Some(When::Connect { not_to, protocols: protocols?, after_reading })
         }
     }
@@ -190,37 +188,6 @@ fn watched(node: &Node, what: &str, problems: &mut Problems) -> Option<Watched> 
         problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
     });
     Some(Watched { watch, covered: covered.ok()? })
-}
-
-/// A network in CIDR notation, or one address.
-fn network(node: &Node, problems: &mut Problems) -> Option<IpNet> {
-    let given = text(node, "a network", problems)?;
-    let parsed = given.parse::<IpNet>().or_else(|_| given.parse::<IpAddr>().map(IpNet::from));
-    let Ok(parsed) = parsed else {
-        problems.push(
-            Problem::new(&node.at, format!("{} is not a network", quoted(given)))
-                .help("write CIDR notation, as in `10.0.0.0/8` or `fd00::/8`, or one address"),
-        );
-        return None;
-    };
-    if parsed.addr() != parsed.network() {
-        problems.push(
-            Problem::new(&node.at, format!("{} is not a network: it has bits set beyond the prefix", quoted(given)))
-                .label(format!("the network is `{}`", parsed.trunc()))
-                .help(format!("write `{}` for the network, `{}` for the one address", parsed.trunc(), parsed.addr())),
-        );
-        return None;
-    }
-    if let IpNet::V6(v6) = parsed
-        && let Some(v4) = v6.addr().to_ipv4_mapped()
-    {
-        problems.push(
-            Problem::new(&node.at, format!("{} is a v4 network in v6 clothes; it would never match", quoted(given)))
-                .help(format!("write `{v4}/{}`", v6.prefix_len().saturating_sub(96))),
-        );
-        return None;
-    }
-    Some(parsed)
 }
 
 fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Option<Exception> {
@@ -260,7 +227,7 @@ fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Optio
             globs(fields.required("exe", problems)?, "`exe`", Globs::of_files, problems)
         }),
         path: fields.get("path").and_then(|node| globs(node, "`path`", Globs::of_files, problems)),
-        to: fields.get("to").and_then(|node| many(node, "`to`", problems, network)),
+        to: fields.get("to").and_then(|node| Destinations::read(one_or_many(node, "`to`", problems)?, problems)),
         port: fields.get("port").and_then(|node| many(node, "`port`", problems, port)),
     };
     // A field that could not be read must not leave an exception that is wider than what was written.
@@ -363,20 +330,27 @@ fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
             OwnedObject::File { access, path, watched }
         }
         (_, node) => {
-            let fields = Fields::of(node, "`connect`", &["address", "port", "protocol"], problems)?;
+            let fields = Fields::of(node, "`connect`", &["address", "port", "protocol", "names"], problems)?;
             let protocol = match fields.get("protocol") {
                 Some(node) => word(node, "a protocol", Protocol::WORDS, problems),
                 None => Some(Protocol::Tcp),
             };
             let port = fields.required("port", problems).and_then(|node| port(node, problems));
+            let names = match fields.get("names") {
+                Some(node) => each(list(node, "`names`", problems)?, problems, host_name),
+                None => Some(Vec::new()),
+            };
             let node = fields.required("address", problems)?;
             let given = text(node, "an address", problems)?;
             let Ok(address) = given.parse() else {
                 let message = format!("{} is not an IP address", quoted(given));
-                problems.push(Problem::new(&node.at, message).help("names are not resolved: write the address"));
+                problems.push(
+                    Problem::new(&node.at, message)
+                        .help("names are not resolved: write the address, and under `names` what it was resolved as"),
+                );
                 return None;
             };
-            OwnedObject::Connect { protocol: protocol?, address, port: port? }
+            OwnedObject::Connect { protocol: protocol?, address, port: port?, names: names? }
         }
     };
     Some(OwnedFacts { subject: subject?, object })

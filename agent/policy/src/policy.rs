@@ -1,11 +1,9 @@
 //! A checked policy: every value in it has been understood, so that evaluation cannot fail.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use crate::destination::Destinations;
 use crate::facts::{Access, Protocol};
 use crate::pattern::{Globs, WatchPath};
 use crate::template::Template;
@@ -104,8 +102,8 @@ impl Effect {
 pub(crate) enum When {
     /// One of these things was done to a file at or below one of these directories.
     File { watched: Watched, accesses: Vec<Access> },
-    /// A connection to an address outside all of these networks.
-    Connect { not_to: Vec<IpNet>, protocols: Vec<Protocol>, after_reading: Option<Watched> },
+    /// A connection to none of these.
+    Connect { not_to: Destinations, protocols: Vec<Protocol>, after_reading: Option<Watched> },
 }
 
 /// Directories, and the names at or below them.
@@ -127,12 +125,6 @@ pub(crate) struct Exception {
     /// The executable of any process above.
     pub(crate) descendants_of: Option<Globs>,
     pub(crate) path: Option<Globs>,
-    pub(crate) to: Option<Vec<IpNet>>,
+    pub(crate) to: Option<Destinations>,
     pub(crate) port: Option<Vec<u16>>,
-}
-
-/// Whether `address`, v4-mapped v6 read as v4, lies in one of `networks`.
-pub(crate) fn within_any(address: IpAddr, networks: &[IpNet]) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address))
 }

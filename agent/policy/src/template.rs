@@ -24,6 +24,7 @@ pub(crate) enum Placeholder {
     Address,
     Port,
     Protocol,
+    Names,
     Read,
 }
 
@@ -40,6 +41,7 @@ impl Placeholder {
         ("address", Self::Address),
         ("port", Self::Port),
         ("protocol", Self::Protocol),
+        ("names", Self::Names),
         ("read", Self::Read),
     ];
 
@@ -47,7 +49,7 @@ impl Placeholder {
     fn fits(self, kind: Kind) -> bool {
         match self {
             Self::Path => kind == Kind::File,
-            Self::Address | Self::Port | Self::Protocol => kind != Kind::File,
+            Self::Address | Self::Port | Self::Protocol | Self::Names => kind != Kind::File,
             Self::Read => kind == Kind::ConnectAfterReading,
             _ => true,
         }
@@ -145,9 +147,15 @@ fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
         (Placeholder::Address, Object::Connect { address, .. }) => number(out, address.to_canonical()),
         (Placeholder::Port, Object::Connect { port, .. }) => number(out, port),
         (Placeholder::Protocol, Object::Connect { protocol, .. }) => out.push_str(protocol.as_str()),
+        (Placeholder::Names, Object::Connect { names, .. }) => {
+            bytes(out, Some(names.join(" or ").as_bytes()).filter(|names| !names.is_empty()));
+        }
         (Placeholder::Read, _) => read(out, subject.has_read),
         // `placeholder` let in only what the rule's events have.
-        (Placeholder::Path | Placeholder::Address | Placeholder::Port | Placeholder::Protocol, _) => bytes(out, None),
+        (
+            Placeholder::Path | Placeholder::Address | Placeholder::Port | Placeholder::Protocol | Placeholder::Names,
+            _,
+        ) => bytes(out, None),
     }
 }
 

@@ -70,7 +70,7 @@ pub(crate) struct OwnedSubject {
 #[derive(Debug)]
 pub(crate) enum OwnedObject {
     File { access: Access, path: String, watched: Option<String> },
-    Connect { protocol: Protocol, address: IpAddr, port: u16 },
+    Connect { protocol: Protocol, address: IpAddr, port: u16, names: Vec<String> },
 }
 
 impl OwnedFacts {
@@ -81,6 +81,10 @@ impl OwnedFacts {
             subject.ancestors.iter().map(|exe| Ancestor { exe: Some(exe.as_bytes()), comm: b"" }).collect();
         let has_read: Vec<Taken<'_>> =
             subject.has_read.iter().map(|path| Taken { path: Some(path.as_bytes()), watched: None }).collect();
+        let names: Vec<&str> = match &self.object {
+            OwnedObject::Connect { names, .. } => names.iter().map(String::as_str).collect(),
+            OwnedObject::File { .. } => Vec::new(),
+        };
         look(&Facts {
             subject: Subject {
                 pid: subject.pid,
@@ -100,8 +104,8 @@ impl OwnedFacts {
                     path_truncated: false,
                     watched: watched.as_deref().map(str::as_bytes),
                 },
-                OwnedObject::Connect { protocol, address, port } => {
-                    Object::Connect { protocol: *protocol, address: *address, port: *port }
+                OwnedObject::Connect { protocol, address, port, .. } => {
+                    Object::Connect { protocol: *protocol, address: *address, port: *port, names: &names }
                 }
             },
         })

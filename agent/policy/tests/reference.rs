@@ -16,7 +16,7 @@ struct Rule {
 #[derive(Debug, Clone)]
 enum When {
     File { watch: Vec<String> },
-    Connect { not_to: Vec<(IpAddr, u8)>, udp: bool, after_reading: Option<String> },
+    Connect { not_to: Vec<(IpAddr, u8)>, not_to_names: Vec<String>, udp: bool, after_reading: Option<String> },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,7 @@ struct Exception {
     path: Option<String>,
     /// In connect rules.
     to: Option<(IpAddr, u8)>,
+    to_name: Option<String>,
     port: Option<u16>,
 }
 
@@ -47,6 +48,7 @@ struct Event {
     path_truncated: bool,
     watched: Option<String>,
     address: IpAddr,
+    names: Vec<String>,
     port: u16,
     udp: bool,
     is_file: bool,
@@ -97,6 +99,25 @@ fn inside(address: IpAddr, (network, prefix): (IpAddr, u8)) -> bool {
     address.1 == network.1 && address.0[..prefix as usize] == network.0[..prefix as usize]
 }
 
+/// As [`glob`], with dots for slashes and without the rest of its language.
+fn name_glob(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        [b'*', b'*', b'.', rest @ ..] => {
+            (1..name.len()).any(|at| name[0] != b'.' && name[at] == b'.' && name_glob(rest, &name[at + 1..]))
+        }
+        [b'*', rest @ ..] => {
+            let run = name.iter().position(|&byte| byte == b'.').unwrap_or(name.len());
+            (0..=run).any(|taken| name_glob(rest, &name[taken..]))
+        }
+        [byte, rest @ ..] => matches!(name, [other, more @ ..] if byte == other && name_glob(rest, more)),
+    }
+}
+
+fn is_named(event: &Event, pattern: &str) -> bool {
+    event.names.iter().any(|name| pattern == "*" || name_glob(pattern.as_bytes(), name.as_bytes()))
+}
+
 fn excused(exception: &Exception, event: &Event) -> bool {
     let mut holds = Vec::new();
     if !exception.exe.is_empty() {
@@ -128,8 +149,10 @@ fn excused(exception: &Exception, event: &Event) -> bool {
     if let Some(pattern) = &exception.path {
         holds.push(event.is_file && !event.path_truncated && glob(pattern.as_bytes(), event.path.as_bytes()));
     }
-    if let Some(network) = exception.to {
-        holds.push(!event.is_file && inside(event.address, network));
+    if exception.to.is_some() || exception.to_name.is_some() {
+        let by_address = exception.to.is_some_and(|network| inside(event.address, network));
+        let by_name = exception.to_name.as_ref().is_some_and(|pattern| is_named(event, pattern));
+        holds.push(!event.is_file && (by_address || by_name));
     }
     if let Some(port) = exception.port {
         holds.push(!event.is_file && event.port == port);
@@ -146,13 +169,14 @@ fn matches(rule: &Rule, event: &Event) -> bool {
                 (watched, truncated) => watched.as_deref().is_some_and(below) || (!truncated && below(&event.path)),
             }
         }
-        When::Connect { not_to, udp, after_reading } if !event.is_file => {
+        When::Connect { not_to, not_to_names, udp, after_reading } if !event.is_file => {
             let read_below = |pattern: &String| {
                 let below = |path: &Option<String>| path.as_deref().is_some_and(|path| at_or_below(pattern, path));
                 event.has_read.iter().any(|(path, watched)| below(path) || below(watched))
             };
             (*udp || !event.udp)
                 && !not_to.iter().any(|&network| inside(event.address, network))
+                && !not_to_names.iter().any(|pattern| is_named(event, pattern))
                 && after_reading.as_ref().is_none_or(read_below)
         }
         _ => false,
@@ -168,13 +192,14 @@ fn yaml(rules: &[Rule]) -> String {
         out += &format!("    - {{name: r{index}, severity: low, effect: audit, message: '{{pid}}', match: ");
         out += &match &rule.when {
             When::File { watch } => format!("{{file: {{watch: {watch:?}}}}}"),
-            When::Connect { not_to, udp, after_reading } => {
-                let networks: Vec<String> =
-                    not_to.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+            When::Connect { not_to, not_to_names, udp, after_reading } => {
+                let networks = not_to.iter().map(|(address, prefix)| format!("\"{address}/{prefix}\""));
+                let names = not_to_names.iter().map(|pattern| format!("{{matchPattern: {pattern:?}}}"));
+                let to: Vec<String> = networks.chain(names).collect();
                 let protocols = if *udp { "[tcp, udp]" } else { "tcp" };
                 let after =
                     after_reading.iter().map(|watch| format!(", afterReading: [{watch:?}]")).collect::<String>();
-                format!("{{connect: {{notTo: {networks:?}, protocol: {protocols}{after}}}}}")
+                format!("{{connect: {{notTo: [{}], protocol: {protocols}{after}}}}}", to.join(", "))
             }
         };
         let except: Vec<String> = rule.except.iter().map(exception_yaml).filter(|one| one != "{}").collect();
@@ -198,7 +223,10 @@ fn exception_yaml(exception: &Exception) -> String {
     fields.extend(exception.descendants_of.iter().map(|glob| format!("descendantsOf: {{exe: {glob:?}}}")));
     fields.extend(exception.container.iter().map(|prefix| format!("container: {prefix:?}")));
     fields.extend(exception.path.iter().map(|glob| format!("path: {glob:?}")));
-    fields.extend(exception.to.iter().map(|(address, prefix)| format!("to: \"{address}/{prefix}\"")));
+    let networks = exception.to.iter().map(|(address, prefix)| format!("\"{address}/{prefix}\""));
+    let names = exception.to_name.iter().map(|pattern| format!("{{matchPattern: {pattern:?}}}"));
+    let to: Vec<String> = networks.chain(names).collect();
+    fields.extend((!to.is_empty()).then(|| format!("to: [{}]", to.join(", "))));
     fields.extend(exception.port.iter().map(|port| format!("port: {port}")));
     format!("{{{}}}", fields.join(", "))
 }
@@ -254,13 +282,23 @@ fn network() -> impl Strategy<Value = (IpAddr, u8)> {
     ]
 }
 
+fn name() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "aab"]), 1..4).prop_map(|labels| labels.join("."))
+}
+
+fn name_pattern() -> impl Strategy<Value = String> {
+    let label = prop::sample::select(vec!["a", "b", "*", "a*", "*b", "a*b"]);
+    let labels = prop::collection::vec(label, 1..4).prop_map(|labels| labels.join("."));
+    (prop::sample::select(vec!["", "", "**."]), labels).prop_map(|(front, labels)| format!("{front}{labels}"))
+}
+
 fn rarely<T: std::fmt::Debug>(strategy: impl Strategy<Value = T>) -> impl Strategy<Value = Option<T>> {
     prop::option::weighted(0.25, strategy)
 }
 
 fn exception(file: bool) -> impl Strategy<Value = Exception> {
     let unit = prop::sample::select(vec!["a.service", "*.service", "?.scope"]).prop_map(str::to_owned);
-    let object = (rarely(file_glob()), rarely(network()), rarely(0..3u16));
+    let object = (rarely(file_glob()), rarely(network()), rarely(name_pattern()), rarely(0..3u16));
     (
         prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(file_glob(), 1..3)],
         rarely(prop::sample::select(vec!["a", "b"]).prop_map(str::to_owned)),
@@ -271,17 +309,20 @@ fn exception(file: bool) -> impl Strategy<Value = Exception> {
         rarely(Just("0123456789ab".to_owned())),
         object,
     )
-        .prop_map(move |(exe, comm, uid, cgroup, unit, descendants_of, container, (path, to, port))| Exception {
-            exe,
-            comm,
-            uid,
-            cgroup,
-            unit,
-            descendants_of,
-            container,
-            path: path.filter(|_| file),
-            to: to.filter(|_| !file),
-            port: port.filter(|_| !file),
+        .prop_map(move |(exe, comm, uid, cgroup, unit, descendants_of, container, (path, to, to_name, port))| {
+            Exception {
+                exe,
+                comm,
+                uid,
+                cgroup,
+                unit,
+                descendants_of,
+                container,
+                path: path.filter(|_| file),
+                to: to.filter(|_| !file),
+                to_name: to_name.filter(|_| !file),
+                port: port.filter(|_| !file),
+            }
         })
         // The checker refuses one that names nothing.
         .prop_filter("an exception names something", |exception| exception_yaml(exception) != "{}")
@@ -292,12 +333,13 @@ fn rule() -> impl Strategy<Value = Rule> {
         .prop_map(|(watch, except)| Rule { when: When::File { watch }, except });
     let connect = (
         prop::collection::vec(network(), 1..4),
+        prop::collection::vec(name_pattern(), 0..2),
         any::<bool>(),
         prop::option::of(directory_glob()),
         prop::collection::vec(exception(false), 0..4),
     )
-        .prop_map(|(not_to, udp, after_reading, except)| Rule {
-            when: When::Connect { not_to, udp, after_reading },
+        .prop_map(|(not_to, not_to_names, udp, after_reading, except)| Rule {
+            when: When::Connect { not_to, not_to_names, udp, after_reading },
             except,
         });
     prop_oneof![file, connect]
@@ -314,11 +356,13 @@ fn event() -> impl Strategy<Value = Event> {
     );
     let object = (path(), rarely(Just(())), prop::option::of(path()), address(), 0..4u16, any::<bool>(), any::<bool>());
     let has_read = prop::collection::vec((prop::option::of(path()), prop::option::of(path())), 0..3);
-    (subject, object, has_read).prop_map(
+    let names = prop::collection::vec(name(), 0..3);
+    (subject, object, has_read, names).prop_map(
         |(
             (exe, comm, uid, cgroup, container, ancestors),
             (path, truncated, watched, address, port, udp, is_file),
             has_read,
+            names,
         )| {
             Event {
                 exe,
@@ -331,6 +375,7 @@ fn event() -> impl Strategy<Value = Event> {
                 path_truncated: truncated.is_some(),
                 watched,
                 address,
+                names,
                 port,
                 udp,
                 is_file,
@@ -343,6 +388,7 @@ fn event() -> impl Strategy<Value = Event> {
 fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
     let ancestors: Vec<Ancestor<'_>> =
         event.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref().map(str::as_bytes), comm: b"" }).collect();
+    let names: Vec<&str> = event.names.iter().map(String::as_str).collect();
     let object = if event.is_file {
         Object::File {
             access: Access::Open,
@@ -352,7 +398,7 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         }
     } else {
         let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
-        Object::Connect { protocol, address: event.address, port: event.port }
+        Object::Connect { protocol, address: event.address, port: event.port, names: &names }
     };
     let has_read: Vec<Taken<'_>> = event
         .has_read

@@ -29,7 +29,10 @@ fn open<'a>(path: &'a [u8]) -> Facts<'a> {
 
 fn connect(address: &str) -> Facts<'static> {
     let address: IpAddr = address.parse().expect("an address");
-    Facts { subject: Subject::default(), object: Object::Connect { protocol: Protocol::Tcp, address, port: 443 } }
+    Facts {
+        subject: Subject::default(),
+        object: Object::Connect { protocol: Protocol::Tcp, address, port: 443, names: &[] },
+    }
 }
 
 fn shipped() -> &'static Path {

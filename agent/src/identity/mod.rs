@@ -340,12 +340,7 @@ impl World {
 }
 
 fn who(process: &Process) -> Who {
-    Who {
-        pid: process.pid,
-        start_boot_ns: process.start_boot_ns,
-        comm: process.comm.clone(),
-        exe: process.exe.clone(),
-    }
+    Who { pid: process.pid, start_boot_ns: process.start_boot_ns, comm: process.comm.clone(), exe: process.exe.clone() }
 }
 
 #[cfg(test)]

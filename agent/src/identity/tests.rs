@@ -3,7 +3,7 @@
 use std::io;
 
 use super::*;
-use crate::event::{Connect, ConnectHow, Exec, Exit, FileKey, FileOpen, Fork, Protocol};
+use crate::event::{Connect, ConnectHow, Exec, Exit, FileKey, FileOpen, Fork, NetNs, Protocol};
 
 /// A `/proc` that knows what it is told.
 #[derive(Default)]
@@ -123,6 +123,7 @@ fn has_read(world: &mut World, proc: &Told, by: Task) -> Vec<String> {
         address: std::net::IpAddr::from([203, 0, 113, 7]),
         port: 443,
         how: ConnectHow::Begin,
+        net_ns: NetNs::default(),
     };
     let identity = world.identify(&event(1_000, by, What::Connect(connect)), proc).unwrap();
     let told = |taken: &Taken| {

@@ -7,8 +7,9 @@ use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, MemoryAccess,
-    MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind, What,
+    Change, Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen,
+    Fork, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind,
+    What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod file_activity;
 mod lifecycle;
 mod log_activity;
 mod module_activity;
+mod names;
 mod network_activity;
 mod process_activity;
 pub mod redact;
@@ -334,9 +335,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Connect, ConnectHow, FileKey, FileOpen, Protocol, Task},
+        event::{Connect, ConnectHow, FileKey, FileOpen, NetNs, Protocol, Task},
         identity::{
-            Process,
+            Process, Who,
             tree::{HasRead, MAX_FILES, Taken},
         },
         verdict,
@@ -376,6 +377,7 @@ mod tests {
             address: IpAddr::from([203, 0, 113, 7]),
             port: 443,
             how: ConnectHow::Begin,
+            net_ns: NetNs::default(),
         };
         let recorder = Recorder {
             hostname: "h".into(),

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, INFORMATIONAL, Keep, actor, text};
+use super::{Body, INFORMATIONAL, Keep, actor, names, text};
 use crate::{
     event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen},
-    identity::{Identity, tree::Taken},
+    identity::{Identity, dns::Resolved, tree::Taken},
 };
 
 const CLASS_UID: u64 = 4001;
@@ -29,9 +29,11 @@ pub fn connect(connect: &Connect, who: &str, identity: Option<&Identity>) -> Bod
         ConnectHow::Inherited => (TRAFFIC, "sent over a connection of another process to"),
     };
     let to = SocketAddr::new(connect.address, connect.port);
-    let message = format!("{who} {verb} {to} ({})", name(connect.protocol).0);
-    let mut body = body(activity, message, endpoint(connect.protocol, connect.address, connect.port));
+    let resolved = resolved(identity);
+    let message = format!("{who} {verb} {to} ({}){}", name(connect.protocol).0, names::in_words(&resolved));
+    let mut body = body(activity, message, endpoint(connect.protocol, connect.address, connect.port, &resolved));
     body.own.insert("how".into(), connect.how.as_str().into());
+    body.own.insert("dns".into(), names::evidence(&resolved));
     body.own.extend(has_read(identity));
     body
 }
@@ -48,11 +50,13 @@ pub fn end(end: &ConnectEnd, who: &str, identity: Option<&Identity>) -> Body {
         "the connection of {who} to {to} ended ({outcome}): {} bytes sent, {} received",
         end.bytes_sent, end.bytes_received
     );
-    let mut fields = endpoint(end.protocol, end.address, end.port);
+    let resolved = resolved(identity);
+    let mut fields = endpoint(end.protocol, end.address, end.port, &resolved);
     fields.insert("traffic".into(), json!({ "bytes_out": end.bytes_sent, "bytes_in": end.bytes_received }));
     fields.insert("duration".into(), (end.duration_ns / 1_000_000).into());
     let mut body = body(activity, message, fields);
     body.own.insert("outcome".into(), outcome.into());
+    body.own.insert("dns".into(), names::evidence(&resolved));
     body.own.insert("duration_ns".into(), end.duration_ns.into());
     body.own.extend(has_read(identity));
     if let Outcome::Broken(errno) | Outcome::Failed(errno) = end.outcome {
@@ -128,7 +132,11 @@ fn name(protocol: Protocol) -> (&'static str, u8) {
     }
 }
 
-fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> Map<String, Value> {
+fn resolved(identity: Option<&Identity>) -> Resolved {
+    identity.map(|identity| identity.dns.clone()).unwrap_or_default()
+}
+
+fn endpoint(protocol: Protocol, address: IpAddr, port: u16, resolved: &Resolved) -> Map<String, Value> {
     let (protocol, number) = name(protocol);
     let direction = if address.is_loopback() { DIRECTION_LOCAL } else { DIRECTION_OUTBOUND };
     let connection = json!({
@@ -137,10 +145,11 @@ fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> Map<String, Value
         "protocol_num": number,
         "protocol_ver_id": if address.is_ipv4() { 4 } else { 6 },
     });
-    Map::from_iter([
-        ("dst_endpoint".to_owned(), json!({ "ip": address.to_string(), "port": port })),
-        ("connection_info".to_owned(), connection),
-    ])
+    let mut endpoint = json!({ "ip": address.to_string(), "port": port });
+    if let (Some(name), Some(endpoint)) = (names::hostname(resolved), endpoint.as_object_mut()) {
+        endpoint.insert("hostname".to_owned(), name.into());
+    }
+    Map::from_iter([("dst_endpoint".to_owned(), endpoint), ("connection_info".to_owned(), connection)])
 }
 
 fn body((activity_id, activity_name): (u64, &'static str), message: String, fields: Map<String, Value>) -> Body {

@@ -31,6 +31,7 @@ pub fn judge(
     identity: Option<&Identity>,
 ) -> Option<Judgement> {
     let task = event.task.as_ref()?;
+    let names: Vec<&str> = identity.iter().flat_map(|identity| identity.dns.matched()).collect();
     let object = match &event.what {
         What::FileOpen(open) => Object::File {
             access: Access::Open,
@@ -51,8 +52,8 @@ pub fn judge(
             path_truncated: change.known_as.is_none(),
             watched: directory(watched, change.watched),
         },
-        What::Connect(connect) => connection(connect.protocol, connect.address, connect.port),
-        What::ConnectEnd(end) => connection(end.protocol, end.address, end.port),
+        What::Connect(connect) => connection(connect.protocol, connect.address, connect.port, &names),
+        What::ConnectEnd(end) => connection(end.protocol, end.address, end.port, &names),
         _ => return None,
     };
     let ancestors: Vec<Ancestor<'_>> = identity
@@ -92,12 +93,12 @@ pub fn judge(
     Some(Judgement { verdict, is_repeated })
 }
 
-fn connection(protocol: event::Protocol, address: IpAddr, port: u16) -> Object<'static> {
+fn connection<'a>(protocol: event::Protocol, address: IpAddr, port: u16, names: &'a [&'a str]) -> Object<'a> {
     let protocol = match protocol {
         event::Protocol::Tcp => Protocol::Tcp,
         event::Protocol::Udp => Protocol::Udp,
     };
-    Object::Connect { protocol, address, port }
+    Object::Connect { protocol, address, port, names }
 }
 
 /// The path by which a policy named the watched directory.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::{
-    event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol as Transport, Task},
+    event::{Connect, ConnectEnd, ConnectHow, NetNs, Outcome, Protocol as Transport, Task},
     identity::{
         Who,
         tree::{HasRead, Taken as ReadFile},
@@ -37,12 +37,14 @@ fn check(read_boot_ns: Option<u64>, expect: (bool, bool)) {
         let judgement = judge(&policies, &Vec::new(), &event, Some(&identity)).unwrap();
         !judgement.verdict.is_none() && !judgement.is_repeated
     };
-    let begin = Connect { protocol: Transport::Tcp, address, port: 443, how: ConnectHow::Begin };
+    let begin =
+        Connect { protocol: Transport::Tcp, address, port: 443, how: ConnectHow::Begin, net_ns: NetNs::default() };
     let end = ConnectEnd {
         protocol: Transport::Tcp,
         address,
         port: 443,
         outcome: Outcome::Closed,
+        net_ns: NetNs::default(),
         duration_ns: 100,
         bytes_sent: 7,
         bytes_received: 0,

@@ -1,11 +1,13 @@
 //! Connections: begin, end, outcome.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt as _,
 };
 
-use plumbline::event::{self, Connect, ConnectHow, Protocol, What};
+use plumbline::event::{self, Connect, ConnectHow, NetNs, Protocol, What};
 
 use super::{is_me, same, this_task};
 use crate::bench::{Bench, Outcome};
@@ -66,10 +68,15 @@ pub(super) fn udp(bench: &mut Bench, ip: IpAddr) -> Outcome {
 }
 
 fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outcome {
-    let expected = Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin };
-    let task = bench.expect(&format!("{expected:?}"), |event| match (&event.what, &event.task) {
-        (What::Connect(connect), Some(task)) if *connect == expected && is_me(task) => Some(task.clone()),
+    let own = fs::metadata("/proc/self/ns/net").map_err(|error| error.to_string())?.ino();
+    let expected = |net_ns| Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin, net_ns };
+    let wanted = format!("{:?}", expected(NetNs::default()));
+    let (task, net_ns) = bench.expect(&wanted, |event| match (&event.what, &event.task) {
+        (What::Connect(connect), Some(task)) if *connect == expected(connect.net_ns) && is_me(task) => {
+            Some((task.clone(), connect.net_ns))
+        }
         _ => None,
     })?;
+    same("network namespace", &u64::from(net_ns.inum), &own)?;
     this_task(&task)
 }

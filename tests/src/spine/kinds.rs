@@ -14,11 +14,12 @@ use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
         Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, Disk, DiskState, Event, Exec,
-        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, Origin, Outcome,
-        Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
+        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, NetNs, Origin,
+        Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
     },
     identity::{
-        Identity, Process,
+        Identity, Process, Who,
+        dns::{Known, Resolved, State, Told as Answer},
         pod::Pod,
         tree::{HasRead, MAX_FILES, Taken},
     },
@@ -35,7 +36,7 @@ use crate::{
 /// Whether this kind needs an example; a new kind does not compile before it says so here.
 fn is_recorded(what: &What) -> bool {
     match what {
-        What::Fork(_) => false,
+        What::Fork(_) | What::Dns(_) => false,
         What::FileOpen(_)
         | What::FileRead(_)
         | What::FileChange(_)
@@ -118,13 +119,20 @@ fn examples() -> Vec<What> {
     let hook = |rung: Option<&str>| Hook { name: "file_open".into(), rung: rung.map(Into::into), state: "x".into() };
     let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
     let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
-    let connect = |address: IpAddr| Connect { protocol: Protocol::Tcp, address, port: 443, how: ConnectHow::Begin };
+    let connect = |address: IpAddr| Connect {
+        protocol: Protocol::Tcp,
+        address,
+        port: 443,
+        how: ConnectHow::Begin,
+        net_ns: NetNs::default(),
+    };
     let end = |outcome| {
         What::ConnectEnd(ConnectEnd {
             protocol: Protocol::Tcp,
             address: [203, 0, 113, 7].into(),
             port: 443,
             outcome,
+            net_ns: NetNs::default(),
             duration_ns: 5,
             bytes_sent: u64::MAX,
             bytes_received: 0,
@@ -188,6 +196,23 @@ fn examples() -> Vec<What> {
 }
 
 /// One record of every kind in a log, with statements written by the log itself.
+/// A hostile name, and more of them than a record takes.
+fn resolved() -> Resolved {
+    let name = |name: &str| Known {
+        told: Arc::new(Answer {
+            name: name.to_owned(),
+            aliases: vec!["\\032.example".to_owned()],
+            server: ([10, 0, 0, 53], 53).into(),
+            asked_by: Who { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Who::default() },
+            doubt: None,
+        }),
+        first_boot_ns: 1,
+        until_boot_ns: u64::MAX,
+    };
+    let names = ["_\\000.example", "hf.co", "x.hf.co", "y.hf.co", "z.hf.co"];
+    Resolved { state: State::Matched, names: names.map(name).to_vec() }
+}
+
 fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
     let recorder = Recorder {
         hostname: "n".into(),
@@ -217,6 +242,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         artefact: None,
         pod: Some(Pod { namespace: "n".into(), name: "p".into(), container: Some("c".into()) }),
         has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 1 },
+        dns: resolved(),
     };
     let (mut log, _) = Log::open(dir, options.clone())?;
     let mut written = 0;

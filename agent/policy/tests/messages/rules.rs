@@ -122,7 +122,8 @@ fn several_mistakes_are_shown_at_once() {
                 ·                                             ────┬───
                 ·                                                 ╰── here
                 ╰────
-              help: write CIDR notation, as in `10.0.0.0/8` or `fd00::/8`, or one address
+              help: write CIDR notation, as in `10.0.0.0/8` or `fd00::/8`, or one address; for a name write `matchName:
+                    …`
 
               × `icmp` is not a protocol
                 ╭─[policy.yaml:10:66]
@@ -363,19 +364,19 @@ fn what_was_read_can_only_be_told_by_a_rule_that_asks_for_it() {
     check(
         &text.replace("message: m", "message: 'a {read}'"),
         &expect![[r#"
-        policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has an unknown placeholder `{read}`
-          × the message has an unknown placeholder `{read}`
-            ╭─[policy.yaml:9:16]
-          8 │       effect: alert
-          9 │       message: 'a {read}'
-            ·                ─────┬────
-            ·                     ╰── here
-         10 │       match: {connect: {notTo: [10.0.0.0/8]}}
-            ╰────
-          help: in braces write `pid`, `uid`, `comm`, `exe`, `cgroup`, `container`, `pod`, `address`, `port` or
-                `protocol`
+            policy file `policy.yaml` has 1 mistake; line 9, column 16: the message has an unknown placeholder `{read}`
+              × the message has an unknown placeholder `{read}`
+                ╭─[policy.yaml:9:16]
+              8 │       effect: alert
+              9 │       message: 'a {read}'
+                ·                ─────┬────
+                ·                     ╰── here
+             10 │       match: {connect: {notTo: [10.0.0.0/8]}}
+                ╰────
+              help: in braces write `pid`, `uid`, `comm`, `exe`, `cgroup`, `container`, `pod`, `address`, `port`,
+                    `protocol` or `names`
 
-    "#]],
+        "#]],
     );
     check(
         &with_rule("      match: {connect: {notTo: [10.0.0.0/8], afterReading: /m}}\n"),
@@ -471,6 +472,82 @@ fn a_test_of_a_rule_that_does_not_exist_is_refused() {
                 ·                                      ╰── did you mean `alert`?
                 ╰────
               help: write `alert`
+
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_no_name_of_a_host_is_explained() {
+    check(
+        &with_rule(
+            "      match: {connect: {notTo: [{matchName: \"https://hf.co/x\"}, {matchName: \"*.hf.co\"}, {matchPattern: \"a.**.co\"}, {matchName: \"bücher.de\"}, {name: hf.co}, hf.co]}}\n",
+        ),
+        &expect![[r#"
+            policy file `policy.yaml` has 7 mistakes; line 10, column 45: `https://hf.co/x` is not the name of a host
+              × `https://hf.co/x` is not the name of a host
+                ╭─[policy.yaml:10:45]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                             ────────┬────────
+                ·                                                     ╰── here
+                ╰────
+              help: write the name alone, without scheme, port and path
+
+              × `*.hf.co` is a pattern
+                ╭─[policy.yaml:10:77]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                             ────┬────
+                ·                                                                                 ╰── here
+                ╰────
+              help: write `matchPattern: "*.hf.co"`
+
+              × `a.**.co` has `**` elsewhere than in front
+                ╭─[policy.yaml:10:104]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                                                        ────┬────
+                ·                                                                                                            ╰── here
+                ╰────
+              help: write `**.` in front for any number of labels, `*` within one label
+
+              × `bücher.de` is not the name of a host
+                ╭─[policy.yaml:10:128]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                                                                                ─────┬─────
+                ·                                                                                                                                     ╰── here
+                ╰────
+              help: write it as it is asked for, in ASCII: `xn--…`
+
+              × a name has no field `name`
+                ╭─[policy.yaml:10:144]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                                                                                               ──┬─
+                ·                                                                                                                                                 ╰── unknown
+                ╰────
+              help: write `matchName` or `matchPattern`
+
+              × a name names nothing
+                ╭─[policy.yaml:10:144]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                                                                                               ──┬─
+                ·                                                                                                                                                 ╰── here
+                ╰────
+              help: write `matchName` or `matchPattern`
+
+              × `hf.co` is not a network
+                ╭─[policy.yaml:10:158]
+              9 │       message: m
+             10 │       match: {connect: {notTo: [{matchName: "https://hf.co/x"}, {matchName: "*.hf.co"}, {matchPattern: "a.**.co"}, {matchName: "bücher.de"}, {name: hf.co}, hf.co]}}
+                ·                                                                                                                                                             ──┬──
+                ·                                                                                                                                                               ╰── here
+                ╰────
+              help: write CIDR notation, as in `10.0.0.0/8` or `fd00::/8`, or one address; for a name write `matchName:
+                    …`
 
         "#]],
     );

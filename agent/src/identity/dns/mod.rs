@@ -79,6 +79,13 @@ pub struct Resolved {
     pub names: Vec<Known>,
 }
 
+impl Resolved {
+    /// The names that count.
+    pub fn matched(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter(|_| self.state == State::Matched).map(|known| &*known.told.name)
+    }
+}
+
 /// One name of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {

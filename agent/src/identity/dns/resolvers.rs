@@ -124,13 +124,19 @@ mod tests {
 
     #[test]
     fn servers_are_what_stands_behind_nameserver() {
-        check(b"# made by hand\nsearch example.org\nnameserver 10.0.0.53\nnameserver\tfe80::1%eth0\n", &["10.0.0.53", "fe80::1"]);
+        check(
+            b"# made by hand\nsearch example.org\nnameserver 10.0.0.53\nnameserver\tfe80::1%eth0\n",
+            &["10.0.0.53", "fe80::1"],
+        );
         check(b"nameserver ::ffff:10.0.0.53 # mapped\n", &["10.0.0.53"]);
     }
 
     #[test]
     fn what_is_no_server_is_passed_over() {
-        check(b"nameservers 10.0.0.1\nnameserver\nnameserver ten\n;nameserver 10.0.0.2\n\xff\xfe\n options ndots:5\n", &[]);
+        check(
+            b"nameservers 10.0.0.1\nnameserver\nnameserver ten\n;nameserver 10.0.0.2\n\xff\xfe\n options ndots:5\n",
+            &[],
+        );
         check(&b"nameserver 10.0.0.1\n".repeat(100), &["10.0.0.1"; MAX_SERVERS]);
     }
 }

@@ -74,7 +74,6 @@ impl Names {
     }
 }
 
-
 impl Namespace {
     pub fn touch(&mut self, boot_ns: u64) {
         self.last_boot_ns = self.last_boot_ns.max(boot_ns);
