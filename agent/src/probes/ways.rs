@@ -28,16 +28,19 @@ pub enum Subject {
     Change,
     /// Out of the node.
     Egress,
+    /// To the address of a name.
+    Name,
 }
 
 impl Subject {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Change, Self::Egress];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Change, Self::Egress, Self::Name];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Read => "Ways to the bytes of watched files",
             Self::Change => "Ways to change them",
             Self::Egress => "Ways out of the node",
+            Self::Name => "Ways to learn the address of a name",
         }
     }
 }
@@ -77,6 +80,11 @@ const fn fentry(hook: &'static str) -> Seen {
     Seen { hook, rungs: &["fentry"] }
 }
 
+/// At the return of system calls.
+const fn at_return(hook: &'static str) -> Seen {
+    Seen { hook, rungs: &["tp_btf", "raw_tp"] }
+}
+
 const fn read(name: &'static str, seen_by: &'static [Seen], otherwise: &'static str) -> Way {
     Way { name, subject: Subject::Read, seen_by, otherwise }
 }
@@ -89,6 +97,12 @@ const fn out(name: &'static str, seen_by: &'static [Seen], otherwise: &'static s
     Way { name, subject: Subject::Egress, seen_by, otherwise }
 }
 
+const fn name(name: &'static str, seen_by: &'static [Seen], otherwise: &'static str) -> Way {
+    Way { name, subject: Subject::Name, seen_by, otherwise }
+}
+
+const DNS: &[Seen] = &[any("dns")];
+const NO_NAME: &str = "no name is known: connections say `dns: none`";
 const TCP: &[Seen] = &[any("tcp_connect")];
 const INHERITED: &[Seen] = &[any("socket_send")];
 const OPENS: &[Seen] = &[any("file_open")];
@@ -221,6 +235,34 @@ pub const WAYS: &[Way] = &[
     out("connect to a local proxy (AF_UNIX)", &[], "the proxy's own connections are seen, charged to the proxy"),
     out("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* by their names are seen"),
     out("connections that were there before the daemon", &[], "their begin is in no log; their end is not told"),
+    name("ask by sendto and recvfrom", DNS, NO_NAME),
+    name("ask over IPv6", DNS, NO_NAME),
+    name("ask over a connected socket", DNS, NO_NAME),
+    name("ask by write and read", DNS, NO_NAME),
+    name("ask by sendmsg and recvmsg", DNS, NO_NAME),
+    name("ask two questions by sendmmsg and recvmmsg", DNS, NO_NAME),
+    name("ask by io_uring", &[fentry("dns")], NO_NAME),
+    name("ask over TCP", &[at_return("dns")], NO_NAME),
+    name("ask over TCP with one write and one read", &[at_return("dns")], NO_NAME),
+    name("learn by a 32-bit system call", &[fentry("dns")], NO_NAME),
+    name("learn more than four names with one call", &[fentry("dns")], NO_NAME),
+    name("learn over TLS, QUIC or HTTPS", &[], "connections to port 853, and to known services, say `dns: encrypted`"),
+    name(
+        "learn from systemd-resolved over its own socket",
+        &[],
+        "the service's questions are seen, and name addresses in its network namespace",
+    ),
+    name("learn from /etc/hosts, nscd, mDNS or a HTTPS record's hints", &[], NO_NAME),
+    name(
+        "rewrite the answer before the call returns",
+        &[fentry("dns")],
+        "the process names an address as it likes; it cannot do so for other network namespaces",
+    ),
+    name(
+        "answer oneself: another server in resolv.conf, or packets in a server's name",
+        &[],
+        "who may do that names addresses as it likes in its network namespace; `dns.resolvers` ends the first",
+    ),
 ];
 
 /// `docs/coverage.md`: every way, what sees it, and what is so where that is not attached; then every hook and rung.

@@ -16,7 +16,7 @@ use io_uring::IoUring;
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::{
-    FILE_BYTES, Site, io_uring as ring, out,
+    FILE_BYTES, Site, io_uring as ring, names, out,
     tools::{
         Holder, Low, aio, block_device, by_handle, call_32, copy, every_read, hold, map, named_by_path_only, positive,
         private_mounts, read_whole, received, send, splice, standard_input, touch,
@@ -30,7 +30,8 @@ pub const UNABLE: u8 = 77;
 pub fn main(arguments: &[String]) -> ExitCode {
     let of = |position: usize| arguments.get(position).map_or("", |word| &**word);
     let (way, site) = (of(0), Site { file: of(1).into(), outside: of(2).into() });
-    match out::go(way, of(1), of(2)).unwrap_or_else(|| go(way, &site)) {
+    let went = names::go(way, of(1), of(2)).or_else(|| out::go(way, of(1), of(2)));
+    match went.unwrap_or_else(|| go(way, &site)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_unable(&error) => {
             eprintln!("this machine: {error}");

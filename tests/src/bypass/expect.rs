@@ -35,6 +35,8 @@ pub enum Expected {
     /// To the datagram socket of the suite.
     Udp(ConnectHow),
     Refused,
+    /// A question and its answer were told.
+    Answered,
     /// `AF_*` and `SOCK_*`.
     Socket(i32, i32),
 }
@@ -107,6 +109,7 @@ pub fn of(way: &str) -> Option<Expected> {
         "make an ICMP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_DGRAM),
         "make an SCTP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_STREAM),
         "make a vsock socket" => Expected::Socket(libc::AF_VSOCK, libc::SOCK_STREAM),
+        way if way.starts_with("ask ") => Expected::Answered,
         _ => return None,
     })
 }

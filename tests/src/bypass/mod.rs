@@ -7,6 +7,7 @@ mod act;
 mod expect;
 mod filesystems;
 mod io_uring;
+mod names;
 mod out;
 mod tools;
 
@@ -27,8 +28,11 @@ use plumbline::{
     },
 };
 
-use self::expect::{Expected, Outside};
 pub use self::{act::main as act, tools::loopback_up};
+use self::{
+    expect::{Expected, Outside},
+    names::NameServer,
+};
 use crate::{bench::Bench, checks::Ended};
 
 /// Bytes of each watched file: a slice is one KiB.
@@ -77,12 +81,14 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
 struct Suite {
     bench: Bench,
     scratch: PathBuf,
+    name_server: Result<&'static NameServer, String>,
 }
 
 impl Suite {
     fn start(forced: &[(&str, &str)], scratch: &Path) -> Result<Self, String> {
         fs::create_dir_all(scratch).map_err(|error| error.to_string())?;
-        Ok(Self { bench: Bench::start(forced, RING_BYTES, None)?, scratch: scratch.to_owned() })
+        let bench = Bench::start(forced, RING_BYTES, None)?;
+        Ok(Self { bench, scratch: scratch.to_owned(), name_server: NameServer::get() })
     }
 
     fn has_fentry(&self) -> bool {
@@ -101,6 +107,7 @@ impl Suite {
             };
             let went = match way.subject {
                 Subject::Egress => self.go_out(way.name, expected),
+                Subject::Name => self.ask(way.name),
                 Subject::Read | Subject::Change => self.go(number, way.name, expected),
             };
             let ended = match went {
@@ -157,6 +164,24 @@ impl Suite {
             return went;
         }
         Ok(Went::Told(self.seen(|event| expected.is_met_outside(event, outside))))
+    }
+
+    /// The same of a way to learn a name, from a name server of this process.
+    fn ask(&mut self, way: &str) -> Result<Went, String> {
+        let server = self.name_server.as_ref().map_err(Clone::clone);
+        match server {
+            Ok(server) if way.contains("IPv6") && !server.has_v6 => {
+                return Ok(Went::Unable("another server has [::1]:53".to_owned()));
+            }
+            Ok(_) => {}
+            Err(why) => return Ok(Went::Unable(why)),
+        }
+        self.bench.drain_quickly();
+        let (server, server6) = NameServer::addresses();
+        if let Err(went) = child(way, &server, &server6) {
+            return went;
+        }
+        Ok(Went::Told(self.seen(names::is_told())))
     }
 
     fn seen(&mut self, is_it: impl Fn(&Event) -> bool) -> Result<(), String> {

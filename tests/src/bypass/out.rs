@@ -53,7 +53,7 @@ fn refused() -> io::Result<()> {
     }
 }
 
-fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {
+pub fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: 2,
         sin_port: to.port().to_be(),
@@ -62,7 +62,7 @@ fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
-const SOCKADDR_BYTES: u32 = 16;
+pub const SOCKADDR_BYTES: u32 = 16;
 
 fn make(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     // SAFETY: plain integers.
