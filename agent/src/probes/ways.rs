@@ -241,6 +241,8 @@ pub const WAYS: &[Way] = &[
     name("ask by write and read", DNS, NO_NAME),
     name("ask by sendmsg and recvmsg", DNS, NO_NAME),
     name("ask two questions by sendmmsg and recvmmsg", DNS, NO_NAME),
+    name("ask, and take the answer without asking who sent it", &[fentry("dns")], NO_NAME),
+    name("ask, and be answered with 9000 bytes", DNS, NO_NAME),
     name("ask by io_uring", &[fentry("dns")], NO_NAME),
     name("ask over TCP", &[at_return("dns")], NO_NAME),
     name("ask over TCP with one write and one read", &[at_return("dns")], NO_NAME),

@@ -109,7 +109,7 @@ pub fn of(way: &str) -> Option<Expected> {
         "make an ICMP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_DGRAM),
         "make an SCTP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_STREAM),
         "make a vsock socket" => Expected::Socket(libc::AF_VSOCK, libc::SOCK_STREAM),
-        way if way.starts_with("ask ") => Expected::Answered,
+        way if way.starts_with("ask") => Expected::Answered,
         _ => return None,
     })
 }

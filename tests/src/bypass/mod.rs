@@ -7,7 +7,7 @@ mod act;
 mod expect;
 mod filesystems;
 mod io_uring;
-mod names;
+pub mod names;
 mod out;
 mod tools;
 

@@ -31,7 +31,8 @@ const SERVER6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCAL
 /// The number of the question whose answer is waited for.
 const ID: u16 = 0x0909;
 
-/// A name server that says of every name that it is 203.0.113.7. It lives as long as the suite.
+/// A name server that says of every name that it is 127.0.0.100, and one more for each letter of its first label. It lives
+/// as long as the suite.
 #[derive(Debug)]
 pub struct NameServer {
     /// Where nothing else has `::1`.
@@ -95,17 +96,41 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 /// RFC 1035, 4.1: a header, and one question for the address of `plumbline.test`.
 fn question(id: u16) -> Vec<u8> {
-    let header = [id, 0x0100, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
-    [&header[..], b"\x09plumbline\x04test\0\0\x01\0\x01"].concat()
+    question_of(id, b"plumbline")
 }
+
+fn question_of(id: u16, label: &[u8]) -> Vec<u8> {
+    let header = [id, 0x0100, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
+    let length = [u8::try_from(label.len()).unwrap_or(0)];
+    [&header[..], &length, label, b"\x04test\0\0\x01\0\x01"].concat()
+}
+
+/// What is asked for to be answered at length.
+const HUGE: &[u8] = b"huge";
+const HUGE_BYTES: usize = 9000;
 
 /// The question, and behind it a record of the same name (a pointer to offset 12), of an hour.
 fn answer(question: &[u8]) -> Vec<u8> {
-    let mut bytes = question.to_vec();
+    // What is behind the question, as EDNS is, is not repeated.
+    let labels = question.iter().skip(12).position(|&byte| byte == 0).unwrap_or(0);
+    let mut bytes = question[..question.len().min(12 + labels + 5)].to_vec();
     if let Some(flags) = bytes.get_mut(2..8) {
         flags.copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1]);
     }
-    bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\xcb\0\x71\x07");
+    if let Some(counts) = bytes.get_mut(8..12) {
+        counts.fill(0);
+    }
+    let letters = bytes.get(12).copied().unwrap_or_default();
+    // Of addresses of the sixth version it knows nothing.
+    if bytes.ends_with(&[0, 28, 0, 1]) {
+        bytes[7] = 0;
+        return bytes;
+    }
+    bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\x7f\0\0");
+    bytes.push(100u8.saturating_add(letters));
+    if bytes[13..].starts_with(HUGE) {
+        bytes.resize(HUGE_BYTES, 0);
+    }
     bytes
 }
 
@@ -129,7 +154,16 @@ pub fn go(way: &str, server: &str, server6: &str) -> Option<io::Result<()>> {
     let (server, server6) = (address(server)?, address(server6)?);
     Some(match way {
         "ask by sendto and recvfrom" => by_name(server),
+        "ask, and be answered with 9000 bytes" => connected(server).and_then(|socket| {
+            socket.send(&question_of(ID, HUGE))?;
+            let length = socket.recv(&mut vec![0; 2 * HUGE_BYTES])?;
+            if length == HUGE_BYTES { Ok(()) } else { Err(io::Error::other(format!("{length} bytes"))) }
+        }),
         "ask over IPv6" => by_name(server6),
+        "ask, and take the answer without asking who sent it" => UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
+            socket.send_to(&question(ID), server)?;
+            File::from(OwnedFd::from(socket)).read(&mut [0; 512]).map(drop)
+        }),
         "ask over a connected socket" => connected(server).and_then(|socket| {
             socket.send(&question(ID))?;
             socket.recv(&mut [0; 512]).map(drop)

@@ -4,6 +4,7 @@ mod disk;
 mod evidence;
 mod faults;
 mod kinds;
+mod names;
 mod review;
 mod ship;
 mod sight;
@@ -38,6 +39,10 @@ const CHECKS: &[Check] = &[
     (
         "a connection from one network namespace to another is a policy event",
         evidence::a_forbidden_connection_is_recorded,
+    ),
+    (
+        "a connection says by which name its address was asked for, and policies go by it",
+        names::connections_say_their_names,
     ),
     (
         "weights read by one process of a tree and a connection by another are one event with both halves",
