@@ -79,3 +79,12 @@ fn every_field_and_word_is_on_the_page() {
     }
     assert!(words > 50, "only {words} words were looked up");
 }
+
+#[test]
+fn the_rule_on_the_page_of_names_is_one() {
+    let page = include_str!("../../../docs/names.md");
+    let rule = page.split("```yaml\n- name:").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let rule = format!("- name:{rule}").replace('\n', "\n    ");
+    let head = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: { name: names }\nspec:\n  rules:\n    ";
+    Policy::parse("names.yaml", &format!("{head}{rule}")).unwrap();
+}

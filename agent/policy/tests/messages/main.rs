@@ -4,6 +4,7 @@ use expect_test::Expect;
 use plumbline_policy::Policy;
 
 mod exceptions;
+mod names;
 mod rules;
 mod yaml;
 

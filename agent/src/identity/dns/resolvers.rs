@@ -43,7 +43,7 @@ pub struct Resolvers {
 #[derive(Debug)]
 struct Found {
     boot_ns: u64,
-    servers: Option<Vec<IpAddr>>,
+    servers: Vec<IpAddr>,
 }
 
 impl Resolvers {
@@ -70,15 +70,12 @@ impl Resolvers {
                 self.found.clear();
             }
             // A process that is gone says nothing: what was known before still holds.
-            let before = self.found.remove(&key).and_then(|found| found.servers);
-            let servers = servers(task, proc).or(before);
+            let before = self.found.remove(&key).map(|found| found.servers);
             // Nothing is not remembered: the next process may live longer.
-            if servers.is_none() {
-                return None;
-            }
+            let servers = servers(task, proc).or(before)?;
             self.found.insert(key, Found { boot_ns: now_boot_ns, servers });
         }
-        self.found.get(&key)?.servers.as_ref().map(|servers| servers.contains(&server))
+        self.found.get(&key).map(|found| found.servers.contains(&server))
     }
 }
 
