@@ -17,6 +17,8 @@ pub enum Group {
     Syscall,
     /// Programs that read a socket.
     Socket,
+    /// Programs that read a local socket.
+    Local,
     /// Programs that read a packet.
     Packet,
     /// Programs at page faults, by function.
@@ -154,6 +156,13 @@ offsets! {
     tcp_bytes_sent: Socket [("tcp_sock", "bytes_sent")];
     tcp_bytes_retrans: Socket [("tcp_sock", "bytes_retrans")];
     tcp_bytes_received: Socket [("tcp_sock", "bytes_received")];
+
+    sock_peer_pid: Local [("sock", "sk_peer_pid")];
+    upid_number: Local [("upid", "nr")];
+    unix_address: Local [("unix_sock", "addr")];
+    unix_peer: Local [("unix_sock", "peer")];
+    unix_address_bytes: Local [("unix_address", "len")];
+    unix_address_name: Local [("unix_address", "name")];
 
     skb_head: Packet [("sk_buff", "head")];
     skb_data: Packet [("sk_buff", "data")];

@@ -19,9 +19,10 @@ pub const UDP_SEND: u32 = 13;
 pub const SOCKET_SEND: u32 = 14;
 pub const SOCKET_OPEN: u32 = 15;
 pub const DNS: u32 = 16;
+pub const LOCAL_CONNECT: u32 = 17;
 
 /// How many there are.
-pub const COUNT: u32 = 17;
+pub const COUNT: u32 = 18;
 
 /// Names as they appear in series labels and records, by number.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -42,4 +43,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "socket_send",
     "socket_open",
     "dns",
+    "local_connect",
 ];

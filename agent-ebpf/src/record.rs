@@ -34,6 +34,9 @@ pub const KIND_SOCKET_OPEN: u32 = 12;
 /// `Header::kind` of [`DnsMessage`].
 pub const KIND_DNS: u32 = 13;
 
+/// `Header::kind` of [`LocalConnect`].
+pub const KIND_LOCAL_CONNECT: u32 = 14;
+
 /// Bytes of `task_struct.comm` (`TASK_COMM_LEN` in include/linux/sched.h).
 pub const COMM_BYTES: usize = 16;
 /// The longest path a record carries; a longer one sets [`PATH_TRUNCATED`].
@@ -159,6 +162,22 @@ pub struct SocketOpen {
     pub family: u32,
     pub kind: u32,
     pub protocol: u32,
+    pub reserved: u32,
+}
+
+/// Bytes of `sockaddr_un.sun_path` (include/uapi/linux/un.h).
+pub const LOCAL_NAME_BYTES: usize = 108;
+
+/// A task connected to a local socket (`AF_UNIX`). 216 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LocalConnect {
+    pub header: Header,
+    /// Who listens, in the initial pid namespace; 0 where nobody is known to.
+    pub server_pid: u32,
+    pub name_bytes: u32,
+    /// As the server bound it: a path, relative ones included, or an abstract name, which begins with a NUL.
+    pub name: [u8; LOCAL_NAME_BYTES],
     pub reserved: u32,
 }
 
@@ -429,6 +448,7 @@ const _: () = {
     assert!(size_of::<ConnectEnd>() == 160);
     assert!(size_of::<SocketOpen>() == 112);
     assert!(size_of::<DnsMessage>() == 136);
+    assert!(size_of::<LocalConnect>() == 216);
     assert!(size_of::<ReadKey>() == 32);
     assert!(size_of::<Reads>() == 664);
 };

@@ -20,6 +20,7 @@ pub mod number {
     pub const WRITEV: u64 = 20;
     pub const SENDFILE: u64 = 40;
     pub const SOCKET: u64 = 41;
+    pub const CONNECT: u64 = 42;
     pub const SENDTO: u64 = 44;
     pub const RECVFROM: u64 = 45;
     pub const SENDMSG: u64 = 46;
@@ -66,6 +67,7 @@ pub mod number {
     pub const WRITEV: u64 = 66;
     pub const SENDFILE: u64 = 71;
     pub const SOCKET: u64 = 198;
+    pub const CONNECT: u64 = 203;
     pub const SENDTO: u64 = 206;
     pub const RECVFROM: u64 = 207;
     pub const SENDMSG: u64 = 211;

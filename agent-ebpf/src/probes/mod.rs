@@ -8,6 +8,7 @@ mod file_fault;
 mod file_open;
 mod file_read;
 mod io_uring;
+mod local;
 mod memory;
 mod process;
 mod socket;

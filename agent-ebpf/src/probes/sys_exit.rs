@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
-    program::{DNS, FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, SOCKET_OPEN},
+    program::{DNS, FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, LOCAL_CONNECT, SOCKET_OPEN},
     record::{
         CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, CHANGE_WRITE,
         MEMORY_PTRACE, MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED, WatchedFile,
@@ -22,7 +22,7 @@ use plumbline_ebpf::{
 use super::{
     dns,
     file_change::{self, MAP_SHARED, PROT_WRITE},
-    file_close, file_open, file_read, memory, socket,
+    file_close, file_open, file_read, local, memory, socket,
 };
 use crate::{
     emit::Slot,
@@ -168,6 +168,11 @@ fn gather(done: &mut Done, call: Call, returned: u64) {
         number::SOCKET => {
             if files::at_return(SOCKET_OPEN) {
                 socket::opened(call.arg0() as u32, call.arg1() as u32, call.arg2() as u32);
+            }
+        }
+        number::CONNECT => {
+            if files::at_return(LOCAL_CONNECT) {
+                local::connected(call.arg0());
             }
         }
         number::PROCESS_VM_READV => memory::tell_of_number(call.arg0(), MEMORY_VM_READ),

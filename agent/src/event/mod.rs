@@ -11,7 +11,9 @@ use plumbline_audit::Statement;
 
 pub use self::around::{MemoryAccess, MemoryHow, WayAround, WayKind};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
-pub use self::network::{Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Outcome, Protocol, SocketOpen};
+pub use self::network::{
+    Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, LocalConnect, Outcome, Protocol, SocketOpen,
+};
 
 /// One thing that happened, once.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +78,7 @@ pub enum What {
     Connect(Connect),
     ConnectEnd(ConnectEnd),
     SocketOpen(SocketOpen),
+    LocalConnect(LocalConnect),
     Dns(DnsMessage),
     Exec(Exec),
     Fork(Fork),
@@ -104,6 +107,7 @@ impl What {
             What::Connect(_) => "connect",
             What::ConnectEnd(_) => "connect_end",
             What::SocketOpen(_) => "socket_open",
+            What::LocalConnect(_) => "local_connect",
             What::Dns(_) => "dns",
             What::Exec(_) => "exec",
             What::Fork(_) => "fork",

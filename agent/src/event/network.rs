@@ -96,6 +96,15 @@ impl Outcome {
     }
 }
 
+/// A process connected to a local socket (`AF_UNIX`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalConnect {
+    /// As the server bound it; an abstract one begins with a NUL.
+    pub name: Vec<u8>,
+    /// Who listens, in the initial pid namespace.
+    pub server_pid: Option<u32>,
+}
+
 /// A message of the domain name system, to or from the port 53 of a server. Bytes of a stranger, not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsMessage {

@@ -167,7 +167,7 @@ impl World {
             self.readings.took(tree, taken, || processes.values().filter_map(|process| process.tree.as_ref()));
         }
         let has_read = match (&event.what, &process.tree) {
-            (What::Connect(_) | What::ConnectEnd(_), Some(tree)) => self.readings.of(tree),
+            (What::Connect(_) | What::ConnectEnd(_) | What::LocalConnect(_), Some(tree)) => self.readings.of(tree),
             _ => HasRead::default(),
         };
         let dns = match &event.what {

@@ -8,8 +8,8 @@ use zerocopy::FromBytes as _;
 
 use crate::event::{
     Change, Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen,
-    Fork, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task, WayAround, WayKind,
-    What,
+    Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task,
+    WayAround, WayKind, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -122,6 +122,13 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         record::KIND_CONNECT_END => {
             let (end, _) = record::ConnectEnd::ref_from_prefix(bytes).map_err(|_| short())?;
             What::ConnectEnd(connect_end(end)?)
+        }
+        record::KIND_LOCAL_CONNECT => {
+            let (connect, _) = record::LocalConnect::ref_from_prefix(bytes).map_err(|_| short())?;
+            What::LocalConnect(LocalConnect {
+                name: connect.name.get(..connect.name_bytes as usize).ok_or_else(short)?.to_vec(),
+                server_pid: (connect.server_pid != 0).then_some(connect.server_pid),
+            })
         }
         record::KIND_DNS => {
             let (message, tail) = record::DnsMessage::ref_from_prefix(bytes).map_err(|_| short())?;
@@ -334,7 +341,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..15) {
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, kind in 0u32..16) {
             let mut bytes = bytes;
             if let Some(head) = bytes.get_mut(..4) { head.copy_from_slice(&kind.to_ne_bytes()); }
             let _ = decode(&bytes);

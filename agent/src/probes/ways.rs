@@ -103,6 +103,7 @@ const fn name(name: &'static str, seen_by: &'static [Seen], otherwise: &'static 
 
 const DNS: &[Seen] = &[any("dns")];
 const NO_NAME: &str = "no name is known: connections say `dns: none`";
+const LOCAL: &str = "the connections of whoever listens there are seen, charged to it";
 const TCP: &[Seen] = &[any("tcp_connect")];
 const INHERITED: &[Seen] = &[any("socket_send")];
 const OPENS: &[Seen] = &[any("file_open")];
@@ -232,7 +233,10 @@ pub const WAYS: &[Way] = &[
     out("send over a UDP socket that another process connected", &[], "charged to the process that connected it"),
     out("sendfile or splice into a passed connection, before 6.5", &[], "charged to the process that began it"),
     out("UDP-Lite, DCCP, L2TP, /dev/net/tun", &[], "not seen"),
-    out("connect to a local proxy (AF_UNIX)", &[], "the proxy's own connections are seen, charged to the proxy"),
+    out("connect to a local socket (AF_UNIX)", &[any("local_connect")], LOCAL),
+    out("connect to an abstract local socket", &[any("local_connect")], LOCAL),
+    out("connect to a local socket by io_uring", &[fentry("local_connect")], LOCAL),
+    out("send datagrams to a local socket", &[], LOCAL),
     out("RDMA", &[], "transfers pass no socket; the opens of /dev/infiniband/* by their names are seen"),
     out("connections that were there before the daemon", &[], "their begin is in no log; their end is not told"),
     name("ask by sendto and recvfrom", DNS, NO_NAME),
@@ -270,7 +274,7 @@ pub const WAYS: &[Way] = &[
 /// `docs/coverage.md`: every way, what sees it, and what is so where that is not attached; then every hook and rung.
 pub fn markdown() -> String {
     let mut page = String::from(
-        "# Coverage\n\nGenerated from the tables in `agent/src/probes/ways.rs` and `hooks.rs`; `UPDATE_EXPECT=1 cargo test -p plumbline \
+        "# Coverage\n\nGenerated from the tables in `agent/src/probes/ways.rs` and `hooks/table.rs`; `UPDATE_EXPECT=1 cargo test -p plumbline \
          probes::ways` writes it anew.\n\nThe suite in `tests/src/bypass/` goes the ways that a test can go, on every rung, natively and on Debian's kernels \
          5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened; it lists the others as not run. `plumbline doctor` and the \
          coverage statement in the log say which of them are seen on a given node.\n",

@@ -122,6 +122,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::ConnectEnd(end) => network_activity::end(end, who, identity),
         What::SocketOpen(socket) => network_activity::socket(*socket, who),
         What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
+        What::LocalConnect(connect) => network_activity::local(connect, who, identity)?,
         What::Fork(_) | What::Dns(_) => return None,
         What::Exit(exit) => process_activity::exit(*exit, event.task.as_ref(), who),
         What::Loss(loss) => log_activity::loss(loss),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Body, INFORMATIONAL, Keep, actor, names, text};
 use crate::{
-    event::{Connect, ConnectEnd, ConnectHow, Outcome, Protocol, SocketOpen},
+    event::{Connect, ConnectEnd, ConnectHow, LocalConnect, Outcome, Protocol, SocketOpen},
     identity::{Identity, dns::Resolved, tree::Taken},
 };
 
@@ -78,6 +78,25 @@ pub fn socket(socket: SocketOpen, who: &str) -> Body {
         ("protocol".to_owned(), socket.protocol.into()),
     ]);
     Body { severity_id: LOW, keep: Keep::Always, own, ..body }
+}
+
+/// To a local socket: evidence only of whoever has read weights, whose bytes the server may send on in its own name.
+pub fn local(connect: &LocalConnect, who: &str, identity: Option<&Identity>) -> Option<Body> {
+    let own = has_read(identity);
+    if own.is_empty() {
+        return None;
+    }
+    // An abstract name begins with a NUL, which is shown as `@` everywhere.
+    let path = match connect.name.split_first() {
+        Some((0, name)) => format!("@{}", text::shown(name)),
+        _ => text::shown(connect.name.strip_suffix(&[0]).unwrap_or(&connect.name)),
+    };
+    let message = format!("{who} has read watched files and connected to the local socket {path}");
+    let fields = Map::from_iter([("dst_endpoint".to_owned(), json!({ "svc_name": path }))]);
+    let mut body = Body { severity_id: LOW, keep: Keep::Always, own, ..body(OPEN, message, fields) };
+    body.own.insert("family".into(), "AF_UNIX".into());
+    body.own.insert("server_pid".into(), connect.server_pid.into());
+    Some(body)
 }
 
 /// Bytes of what was read that one record tells of, beyond the first file: names may be 4 KiB each.

@@ -35,6 +35,8 @@ pub enum Expected {
     /// To the datagram socket of the suite.
     Udp(ConnectHow),
     Refused,
+    /// A local socket, whose server is the process itself.
+    Local,
     /// A question and its answer were told.
     Answered,
     /// `AF_*` and `SOCK_*`.
@@ -104,6 +106,9 @@ pub fn of(way: &str) -> Option<Expected> {
         "send over an inherited TCP connection" | "send over a TCP connection that was received over a socket" => {
             Expected::Tcp(ConnectHow::Inherited)
         }
+        "connect to a local socket (AF_UNIX)"
+        | "connect to an abstract local socket"
+        | "connect to a local socket by io_uring" => Expected::Local,
         "make a raw socket" | "make a raw socket by io_uring" => Expected::Socket(libc::AF_INET, libc::SOCK_RAW),
         "make a packet socket" => Expected::Socket(libc::AF_PACKET, libc::SOCK_RAW),
         "make an ICMP socket" => Expected::Socket(libc::AF_INET, libc::SOCK_DGRAM),
@@ -129,6 +134,10 @@ impl Expected {
             }
             (Self::TcpAnywhere, What::Connect(connect)) => {
                 connect.protocol == Protocol::Tcp && connect.address.is_loopback()
+            }
+            (Self::Local, What::LocalConnect(connect)) => {
+                let own = connect.server_pid == event.task.as_ref().map(|task| task.pid);
+                own && connect.name.windows(9).any(|part| part == b"plumbline")
             }
             (Self::Refused, What::ConnectEnd(end)) => end.outcome == Outcome::Refused,
             (Self::Socket(family, kind), What::SocketOpen(socket)) => {

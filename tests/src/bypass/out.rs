@@ -4,7 +4,14 @@
 use std::{
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        linux::net::SocketAddrExt as _,
+        unix::{
+            self,
+            net::{UnixListener, UnixStream},
+        },
+    },
     process::Command,
 };
 
@@ -34,6 +41,9 @@ pub fn go(way: &str, tcp: &str, udp: &str) -> Option<io::Result<()>> {
         "send datagrams by io_uring" => datagram_by_ring(udp),
         "send over an inherited TCP connection" => inherited(tcp),
         "send over a TCP connection that was received over a socket" => passed(tcp),
+        "connect to a local socket (AF_UNIX)" => local(b"", |name| UnixStream::connect_addr(name).map(drop)),
+        "connect to an abstract local socket" => local(b"plumbline", |name| UnixStream::connect_addr(name).map(drop)),
+        "connect to a local socket by io_uring" => local(b"", local_by_ring),
         "make a raw socket" => socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_UDP),
         "make a packet socket" => socket(libc::AF_PACKET, libc::SOCK_RAW, 0),
         "make an ICMP socket" => socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
@@ -123,6 +133,35 @@ fn datagram_by_ring(to: SocketAddrV4) -> io::Result<()> {
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), &raw const message).build();
+    submit(&mut IoUring::new(8)?, &entry).map(drop)
+}
+
+/// A server of this process, by an abstract name or by a path, and what connects to it.
+fn local(name: &[u8], connect: impl FnOnce(&unix::net::SocketAddr) -> io::Result<()>) -> io::Result<()> {
+    let directory = std::env::temp_dir().join(format!("plumbline-local-{}", std::process::id()));
+    let address = if name.is_empty() {
+        unix::net::SocketAddr::from_pathname(&directory)?
+    } else {
+        unix::net::SocketAddr::from_abstract_name([name, std::process::id().to_string().as_bytes()].concat())?
+    };
+    let server = UnixListener::bind_addr(&address)?;
+    let connected = connect(&address);
+    drop(server);
+    let _ = std::fs::remove_file(&directory);
+    connected
+}
+
+fn local_by_ring(to: &unix::net::SocketAddr) -> io::Result<()> {
+    let path = to.as_pathname().map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+    let socket = make(libc::AF_UNIX, libc::SOCK_STREAM, 0)?;
+    // SAFETY: zeros are an empty name.
+    let mut name: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    name.sun_family = u16::try_from(libc::AF_UNIX).unwrap_or(0);
+    for (to, from) in name.sun_path.iter_mut().zip(path) {
+        *to = from.cast_signed();
+    }
+    let bytes = u32::try_from(size_of::<libc::sockaddr_un>()).unwrap_or(0);
+    let entry = opcode::Connect::new(types::Fd(socket.as_raw_fd()), (&raw const name).cast(), bytes).build();
     submit(&mut IoUring::new(8)?, &entry).map(drop)
 }
 

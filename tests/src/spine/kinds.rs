@@ -14,8 +14,8 @@ use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
         Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, Disk, DiskState, Event, Exec,
-        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, Loss, MemoryAccess, MemoryHow, NetNs, Origin,
-        Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
+        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow,
+        NetNs, Origin, Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
     },
     identity::{
         Identity, Process, Who,
@@ -45,6 +45,7 @@ fn is_recorded(what: &What) -> bool {
         | What::Connect(_)
         | What::ConnectEnd(_)
         | What::SocketOpen(_)
+        | What::LocalConnect(_)
         | What::Exec(_)
         | What::Exit(_)
         | What::Loss(_)
@@ -71,6 +72,7 @@ fn is_of_a_task(what: &What) -> bool {
             | What::Connect(_)
             | What::ConnectEnd(_)
             | What::SocketOpen(_)
+            | What::LocalConnect(_)
             | What::Exec(_)
             | What::Exit(_)
     )
@@ -138,6 +140,7 @@ fn examples() -> Vec<What> {
             bytes_received: 0,
         })
     };
+    let local = |name: &[u8]| What::LocalConnect(LocalConnect { name: name.to_vec(), server_pid: Some(7) });
     let changes: Vec<What> = Change::ALL.into_iter().map(change).collect();
     let mut examples = vec![
         // The first is pruned.
@@ -149,6 +152,8 @@ fn examples() -> Vec<What> {
         memory(None),
         memory(Some(7)),
         What::FileOpen(open),
+        local(b"/run/\xff\x1b[.sock\0"),
+        local(b"\0abstract"),
         What::Connect(connect([203, 0, 113, 7].into())),
         What::Connect(connect("2001:db8::1".parse().unwrap_or([0; 16].into()))),
         end(Outcome::Closed),
