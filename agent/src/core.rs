@@ -59,6 +59,7 @@ impl<P: Processes> Core<P> {
     pub fn handle(&mut self, message: Message) {
         match message {
             Message::Event(event) => self.event(&event),
+            Message::Tasks { taken_boot_ns, tasks } => self.world.heal(taken_boot_ns, &tasks, &self.processes),
             Message::Sample(sample) => {
                 self.ledger.observe(&sample);
                 lock(&self.store).take(sample);

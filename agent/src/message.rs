@@ -1,13 +1,15 @@
 //! The one message that the roles exchange. Sensor, core and GPU worker share nothing but this enum and passed
 //! file descriptors; whether they are threads or processes is decided in `daemon`, and nowhere else.
 
-use crate::event::Event;
+use crate::event::{Event, Task};
 use crate::series::Sample;
 
 #[derive(Debug)]
 pub enum Message {
     /// Something happened, seen by a kernel program or by the daemon itself.
     Event(Box<Event>),
+    /// Every process that ran at this time: some of what told of them was lost.
+    Tasks { taken_boot_ns: u64, tasks: Vec<Task> },
     /// What a GPU or an engine said of itself.
     Sample(Sample),
 }

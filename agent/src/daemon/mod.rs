@@ -193,8 +193,10 @@ async fn watch_over(
             _ = signals.terminate.recv() => return "SIGTERM".to_owned(),
             _ = signals.interrupt.recv() => return "SIGINT".to_owned(),
             _ = account.tick() => {
-                for loss in sensor.account(store) {
-                    let _ = messages.send(Message::Event(Box::new(loss))).await;
+                let losses = sensor.account(store);
+                let healing = sensor.heal(&losses);
+                for message in losses.into_iter().map(|loss| Message::Event(Box::new(loss))).chain(healing) {
+                    let _ = messages.send(message).await;
                 }
                 continue;
             }

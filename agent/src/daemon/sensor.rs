@@ -15,6 +15,7 @@ use tokio::{
 
 use super::DaemonError;
 use crate::{
+    clock,
     config::Config,
     core::{SharedStore, chain, lock},
     event::{CoverageStatement, Event, Hook, What},
@@ -31,6 +32,12 @@ use crate::{
     series::{Point, kernel},
     verdict::{self, WatchedPaths},
 };
+
+/// Programs that tell which processes there are.
+const LIVES: [&str; 3] = ["fork", "exec", "exit"];
+
+/// The table of processes is read anew at most so often.
+const HEAL_EVERY_NS: u64 = 10_000_000_000;
 
 /// The sensor role, or why there is none.
 pub(super) struct Sensor {
@@ -51,6 +58,9 @@ pub(super) struct Sensor {
     wrong: u32,
     /// Programs of which records were lost since the canary sang last: its own may be among them.
     lost_lately: u32,
+    /// Forks, execs or exits were lost since the table of processes was read last.
+    is_incomplete: bool,
+    healed_boot_ns: u64,
     /// Digest of the policies whose directories are watched.
     policies: Option<String>,
     /// Directories that are watched by inode only.
@@ -104,6 +114,8 @@ impl Sensor {
             missed: 0,
             wrong: 0,
             lost_lately: 0,
+            is_incomplete: false,
+            healed_boot_ns: 0,
             policies: None,
             lost_sight_of: Vec::new(),
         })
@@ -320,6 +332,23 @@ impl Sensor {
             }
             Err(reason) => vec![("kernel programs".to_owned(), format!("absent: {reason}"))],
         }
+    }
+
+    /// Every process that runs now, when something that tells of them was lost; not more often than every ten seconds.
+    pub(super) fn heal(&mut self, losses: &[Event]) -> Option<Message> {
+        self.is_incomplete |= losses.iter().any(|event| match &event.what {
+            What::Loss(loss) => LIVES.contains(&loss.what.as_str()),
+            _ => false,
+        });
+        let taken_boot_ns = clock::boot_ns();
+        if !self.is_incomplete || taken_boot_ns.saturating_sub(self.healed_boot_ns) < HEAL_EVERY_NS {
+            return None;
+        }
+        (self.is_incomplete, self.healed_boot_ns) = (false, taken_boot_ns);
+        tracing::info!("forks, execs or exits were lost: the table of processes is read anew");
+        let tasks = self.tasks();
+        // Nobody told: nothing is known to have ended.
+        (!tasks.is_empty()).then_some(Message::Tasks { taken_boot_ns, tasks })
     }
 
     /// What was lost since the last account; the counters go to the store.

@@ -29,6 +29,9 @@ pub const MAX_PROCESSES: usize = 65_536;
 /// Dead processes stay this long, for events that arrive after their exit and for their children's lineage.
 const KEEP_DEAD_NS: u64 = 60_000_000_000;
 
+/// A start that `/proc` told is rounded down to this (USER_HZ is 100).
+const TICK_NS: u64 = 10_000_000;
+
 /// Ancestors given with an event.
 const MAX_ANCESTORS: usize = 16;
 
@@ -99,6 +102,32 @@ impl World {
         for task in tasks {
             self.know(task, proc);
         }
+    }
+
+    /// Takes in what was missed when forks, execs or exits were lost: `tasks` are all processes that ran at that time.
+    pub fn heal(&mut self, taken_boot_ns: u64, tasks: &[Task], proc: &dyn Processes) {
+        let mut alive = HashMap::new();
+        for task in tasks {
+            self.know(task, proc);
+            alive.insert(task.pid, task.start_boot_ns);
+            // What it runs may be another program by now.
+            if let Some(seen) = proc.look(task.pid, task.start_boot_ns)
+                && let Some(process) = self.processes.get_mut(&task.pid)
+                && seen.exe.is_some()
+                && seen.exe != process.exe
+            {
+                process.exe = seen.exe;
+                process.arguments = seen.arguments;
+                process.exe_deleted = seen.exe_deleted;
+                process.comm.clone_from(&task.comm);
+            }
+        }
+        let ended = self.processes.values().filter(|process| {
+            process.start_boot_ns < taken_boot_ns
+                && alive.get(&process.pid).is_none_or(|start| *start > process.start_boot_ns + TICK_NS)
+        });
+        let ended: Vec<_> = ended.map(|process| (taken_boot_ns, process.pid, process.start_boot_ns)).collect();
+        self.dead.extend(ended);
     }
 
     pub fn len(&self) -> usize {

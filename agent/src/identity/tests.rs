@@ -292,3 +292,25 @@ fn trees_and_their_files_are_bounded_and_what_is_forgotten_is_counted() {
     assert_eq!((has_read.files.len(), has_read.left_out), (tree::MAX_FILES, 24));
     assert!(has_read.files.iter().any(|taken| taken.key.ino == 99));
 }
+
+#[test]
+fn what_was_lost_of_processes_is_made_up_for() {
+    let (mut world, mut proc) = (World::default(), Told::default());
+    let seen = |exe: &str, start_boot_ns| Seen { start_boot_ns, exe: Some(exe.into()), ..Seen::default() };
+    for (pid, path) in [(1, "/sbin/init"), (2, "/bin/sh"), (3, "/bin/gone")] {
+        world.identify(&event(10, task(pid, u32::from(pid != 1), pid.into()), exec(path)), &proc);
+    }
+    // An exec of 2, the fork of 4 and the exit of 3 were lost; 5 began after the look.
+    proc.0.insert(1, seen("/sbin/init", 1));
+    proc.0.insert(2, seen("/usr/bin/vllm", 2));
+    proc.0.insert(4, seen("/bin/late", 4));
+    world.identify(&event(101, task(5, 1, 101), exec("/bin/newer")), &proc);
+    let alive = [task(1, 0, 1), task(2, 1, 2), task(4, 2, 4)];
+    world.heal(100, &alive, &proc);
+    let identity = world.identify(&event(102, task(4, 2, 4), What::Exit(Exit { code: 0 })), &proc).unwrap();
+    assert_eq!(lineage(&identity), "/bin/late < /usr/bin/vllm < /sbin/init");
+    // What has ended is remembered for a while, and then it is not.
+    assert!(world.processes.contains_key(&3));
+    world.identify(&event(101 + KEEP_DEAD_NS, task(1, 0, 1), exec("/sbin/init")), &proc);
+    assert!(!world.processes.contains_key(&3) && world.processes.contains_key(&5) && world.processes.contains_key(&2));
+}

@@ -2,7 +2,11 @@
 
 use std::{
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, symlink},
+        net::UnixListener,
+    },
     path::Path,
     process::Command,
 };
@@ -176,6 +180,33 @@ pub(super) fn a_reader_that_connects_is_recorded(tools: &Tools, scratch: &Path) 
     equal("how much", &half["bytes_read"], 7)?;
     let message = record["message"].as_str().unwrap_or_default();
     ensure(message.contains("stolen.safetensors"), || message.to_owned())
+}
+
+pub(super) fn a_reader_at_a_local_socket_is_recorded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let spine = Spine::start(tools, scratch)?;
+    let path = spine.models.join("proxied.safetensors");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    let socket = spine.scratch.join("proxy.sock");
+    let _proxy = UnixListener::bind(&socket).map_err(not_ok)?;
+    let python = tools.python.clone().unwrap_or_else(|| "python3".into());
+    let connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+    let shell = |script: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "bash"]).args([&path, &socket]).arg(&python).arg(connect);
+        run(&mut command).map_err(not_ok)
+    };
+    // Who has read nothing is nobody's business; what the reader did is told after it.
+    shell("exec -a stranger \"$3\" -c \"$4\" \"$2\"")?;
+    shell("cat \"$1\" >/dev/null; \"$3\" -c \"$4\" \"$2\"")?;
+    let is_one = |record: &Value| record["unmapped"]["plumbline"]["kind"] == "local_connect";
+    let record = spine.daemon.wait_for_record("the connection to the proxy", is_one).map_err(not_ok)?;
+    equal("where", &record["dst_endpoint"]["svc_name"], socket.display().to_string())?;
+    let own = &record["unmapped"]["plumbline"];
+    equal("who listens", &own["server_pid"], std::process::id())?;
+    equal("what was read", &own["has_read"][0]["path"], path.display().to_string())?;
+    let records = spine.daemon.records().map_err(not_ok)?;
+    let count = records.iter().filter(|record| is_one(record)).count();
+    ensure(count == 1, || format!("{count} records of connections to local sockets"))
 }
 
 pub(super) fn an_allowed_read_is_no_alert(tools: &Tools, scratch: &Path) -> Result<(), Ended> {

@@ -48,6 +48,10 @@ const CHECKS: &[Check] = &[
         "weights read by one process of a tree and a connection by another are one event with both halves",
         evidence::a_reader_that_connects_is_recorded,
     ),
+    (
+        "who has read weights and connects to a local socket is recorded, a stranger is not",
+        evidence::a_reader_at_a_local_socket_is_recorded,
+    ),
     ("an allow-listed program is recorded without an alert", evidence::an_allowed_read_is_no_alert),
     ("one flipped byte is found and placed, by our verifier and by one in python", evidence::a_flipped_byte_is_placed),
     ("a killed daemon recovers its log and says so", faults::a_killed_daemon_recovers),
