@@ -17,9 +17,24 @@ const WINDOW_NS: u64 = 1_000_000_000;
 /// let one more through; what is held back is counted exactly.
 #[inline(always)]
 pub fn admits(program: u32) -> bool {
+    admits_at_most(program, u32::MAX)
+}
+
+/// The same, and never more than so many.
+#[inline(always)]
+pub fn admits_at_most(program: u32, most: u32) -> bool {
     let Some(control) = files::control() else { return true };
-    let limit = control.records_per_second;
-    if limit == 0 {
+    let limit = match control.records_per_second {
+        0 => most,
+        given => {
+            if given < most {
+                given
+            } else {
+                most
+            }
+        }
+    };
+    if limit == u32::MAX {
         return true;
     }
     let key = BucketKey { cgroup_id: task::cgroup_id(task::current()), program, reserved: 0 };

@@ -85,7 +85,7 @@ offsets! {
     nsproxy_mnt_ns: Task [("nsproxy", "mnt_ns")];
     nsproxy_net_ns: Task [("nsproxy", "net_ns")];
     mnt_ns_inum: Task [("mnt_namespace", "ns.inum")];
-    net_cookie: Optional [("net", "net_cookie")];
+    net_hash_mix: Task [("net", "hash_mix")];
     net_ns_inum: Task [("net", "ns.inum")];
     pid_ns_inum: Task [("pid_namespace", "ns.inum")];
     pid_level: Task [("pid", "level")];
@@ -106,6 +106,7 @@ offsets! {
     regs_arg2: Syscall [("pt_regs", "dx"), ("pt_regs", "regs")];
     regs_arg3: Syscall [("pt_regs", "r10"), ("pt_regs", "regs")];
     regs_arg4: Syscall [("pt_regs", "r8"), ("pt_regs", "regs")];
+    regs_arg5: Syscall [("pt_regs", "r9"), ("pt_regs", "regs")];
     // Where the 32-bit calls of x86-64 have their first and fifth argument.
     regs_bx: Syscall [("pt_regs", "bx"), ("pt_regs", "regs")];
     regs_di: Syscall [("pt_regs", "di"), ("pt_regs", "regs")];
@@ -145,6 +146,7 @@ offsets! {
     io_kiocb_res: IoUring [("io_kiocb", "cqe.res")];
     kiocb_pos: IoUring [("kiocb", "ki_pos")];
 
+    sock_net: Socket [("sock", "__sk_common.skc_net")];
     sock_family: Socket [("sock", "__sk_common.skc_family")];
     sock_daddr: Socket [("sock", "__sk_common.skc_daddr")];
     sock_daddr6: Socket [("sock", "__sk_common.skc_v6_daddr")];
@@ -164,6 +166,7 @@ offsets! {
     unix_address_bytes: Local [("unix_address", "len")];
     unix_address_name: Local [("unix_address", "name")];
 
+    skb_sk: Packet [("sk_buff", "sk")];
     skb_head: Packet [("sk_buff", "head")];
     skb_data: Packet [("sk_buff", "data")];
     skb_len: Packet [("sk_buff", "len")];

@@ -50,15 +50,21 @@ pub fn of_sockaddr(sockaddr: u64) -> Peer {
     peer
 }
 
+/// The network namespace of a `struct sock *`: a `struct net *`. It is not the caller's where the socket was passed.
+#[inline(always)]
+pub fn net(sock: u64) -> u64 {
+    read(sock, off!(sock_net))
+}
+
 /// `sk_protocol`, 16 bits wide since 5.6: an MPTCP socket (262) is not a TCP one, its subflows are.
 #[inline(always)]
 pub fn protocol(sock: u64) -> u32 {
     u32::from(read::<u16>(sock, off!(sock_protocol)))
 }
 
-/// Writes a record of the current task.
+/// Writes a record of the current task; `net` is a `struct net *`.
 #[inline(always)]
-pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer) {
+pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, net: u64) {
     if !limit::admits(program) {
         return;
     }
@@ -70,7 +76,8 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer) {
             (*record).protocol = protocol;
             (*record).port = u16::from_be(peer.port);
             (*record).how = how;
-            (*record).net_cookie = task::net_cookie(task::current());
+            (*record).reserved = 0;
+            (*record).net = task::net_ns(net);
             (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
         }
     });

@@ -113,7 +113,17 @@ pub const CONNECT_DATAGRAM: u32 = 1;
 /// The process sends over a connection that another one began.
 pub const CONNECT_INHERITED: u32 = 2;
 
-/// A task set out to connect, or to send. 128 bytes.
+/// A network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NetNs {
+    /// Its inode number, as in `/proc/PID/ns/net`, which the next namespace may get.
+    pub inum: u32,
+    /// What the kernel drew for it by lot (`net.hash_mix`).
+    pub mix: u32,
+}
+
+/// A task set out to connect, or to send. 136 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Connect {
@@ -127,11 +137,12 @@ pub struct Connect {
     /// Network byte order; IPv4 in the first four bytes.
     pub address: [u8; 16],
     pub how: u32,
-    /// The low half of `net.net_cookie` of the task's network namespace, whose number is used again; 0 where it has none.
-    pub net_cookie: u32,
+    pub reserved: u32,
+    /// The socket's network namespace; by cgroup the task's, since such a program cannot look into its socket.
+    pub net: NetNs,
 }
 
-/// A TCP connection ended, or did not come about; `header` is the task that began it. 160 bytes.
+/// A TCP connection ended, or did not come about; `header` is the task that began it. 168 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ConnectEnd {
@@ -142,8 +153,8 @@ pub struct ConnectEnd {
     pub address: [u8; 16],
     /// `sock.sk_err`, an errno; 0 for an orderly end.
     pub error: u32,
-    /// As [`Connect::net_cookie`], when it began.
-    pub net_cookie: u32,
+    pub reserved: u32,
+    pub net: NetNs,
     pub begin_boot_ns: u64,
     /// 0 when it never was.
     pub established_boot_ns: u64,
@@ -192,7 +203,7 @@ pub const DNS_MAX_BYTES: usize = 4096;
 pub const DNS_SENT: u32 = 0;
 pub const DNS_RECEIVED: u32 = 1;
 
-/// A message to or from port 53 of a server. 136 bytes, then `message_bytes` bytes of it. Over TCP these may begin with the
+/// A message to or from port 53 of a server. 144 bytes, then `message_bytes` bytes of it. Over TCP these may begin with the
 /// length of the message (RFC 1035, 4.2.2), or be a part of one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -204,7 +215,9 @@ pub struct DnsMessage {
     pub protocol: u32,
     pub address: [u8; 16],
     pub direction: u32,
-    pub net_cookie: u32,
+    pub reserved: u32,
+    /// The socket's.
+    pub net: NetNs,
     pub message_bytes: u32,
     /// How long it is in all.
     pub total_bytes: u32,
@@ -439,15 +452,15 @@ pub struct Counters {
 const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
-    assert!(size_of::<Connect>() == 128);
+    assert!(size_of::<Connect>() == 136);
     assert!(size_of::<Exec>() == 136);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);
     assert!(size_of::<FileChange>() == 144);
-    assert!(size_of::<ConnectEnd>() == 160);
+    assert!(size_of::<ConnectEnd>() == 168);
     assert!(size_of::<SocketOpen>() == 112);
-    assert!(size_of::<DnsMessage>() == 136);
+    assert!(size_of::<DnsMessage>() == 144);
     assert!(size_of::<LocalConnect>() == 216);
     assert!(size_of::<ReadKey>() == 32);
     assert!(size_of::<Reads>() == 664);

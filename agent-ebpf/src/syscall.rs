@@ -178,6 +178,11 @@ impl Call {
     pub fn arg4(self) -> u64 {
         read(self.0, off!(regs_arg4).wrapping_add(ARRAY * 32))
     }
+
+    #[inline(always)]
+    pub fn arg5(self) -> u64 {
+        read(self.0, off!(regs_arg5).wrapping_add(ARRAY * 40))
+    }
 }
 
 /// The arguments of a call of the 32-bit table.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "kernel edge: writes into ring reservations and map values")]
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use plumbline_ebpf::{offsets::UNKNOWN, record::Header};
+use plumbline_ebpf::record::{Header, NetNs};
 
 use crate::kernel::{off, read, read_into};
 
@@ -35,16 +35,17 @@ pub fn cgroup_id(task: u64) -> u64 {
     read(kernfs_node, off!(kernfs_node_id))
 }
 
-/// The low half of `net.net_cookie`: unlike the namespace's number it is not used again. 5.10 gives it to those that ask.
+/// The current task's network namespace: a `struct net *`.
 #[inline(always)]
-pub fn net_cookie(task: u64) -> u32 {
-    let offset = off!(net_cookie);
-    if offset == UNKNOWN {
-        return 0;
-    }
-    let nsproxy: u64 = read(task, off!(task_nsproxy));
-    let net_ns: u64 = read(nsproxy, off!(nsproxy_net_ns));
-    read::<u64>(net_ns, offset) as u32
+pub fn net() -> u64 {
+    let nsproxy: u64 = read(current(), off!(task_nsproxy));
+    read(nsproxy, off!(nsproxy_net_ns))
+}
+
+/// What names a `struct net *`.
+#[inline(always)]
+pub fn net_ns(net: u64) -> NetNs {
+    NetNs { inum: read(net, off!(net_ns_inum)), mix: read(net, off!(net_hash_mix)) }
 }
 
 /// Fills pid, parent, credentials, cgroup, namespaces and name of `task`.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use plumbline_audit::VerifierKey;
 use serde::Deserialize;
 use thiserror::Error;
@@ -202,8 +203,23 @@ impl Default for KubeletConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DnsConfig {
-    /// The name servers that count, for all processes. Without it each process's own `/etc/resolv.conf` says which.
-    pub resolvers: Option<Vec<IpAddr>>,
+    /// The name servers that count, for all processes: addresses, or networks. Without it each process's own
+    /// `/etc/resolv.conf` says which.
+    #[serde(deserialize_with = "networks")]
+    pub resolvers: Option<Vec<IpNet>>,
+}
+
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let Some(given) = Option::<Vec<String>>::deserialize(deserializer)? else { return Ok(None) };
+    let network = |text: String| {
+        let address = text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+        address.or_else(|_| text.parse()).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "`{text}` is no address and no network; write `10.96.0.10` or `10.96.0.0/16`"
+            ))
+        })
+    };
+    given.into_iter().map(network).collect::<Result<_, _>>().map(Some)
 }
 
 /// How GPUs are read.

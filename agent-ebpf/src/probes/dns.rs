@@ -26,10 +26,19 @@ use crate::{
 };
 
 /// Messages of one `sendmmsg` or `recvmmsg` that are looked at; resolvers ask for two addresses with one call.
-const MAX_MESSAGES: u64 = 4;
+const MAX_MESSAGES: u64 = 2;
 
 /// Longer reads and writes by calls that need no socket are not looked at.
 const MAX_PLAIN_BYTES: u64 = DNS_MAX_BYTES as u64 + 2;
+
+/// Records of one cgroup in a second: half as many names as they are answers.
+const MAX_PER_SECOND: u32 = 2000;
+
+/// `recvmsg(2)`: what is read is the process's own message, that could not be delivered.
+const MSG_ERRQUEUE: u64 = 0x2000;
+
+/// `struct sockaddr_in` is the shortest name of an IP address.
+const MIN_NAME_BYTES: u64 = 16;
 
 /// Where a message lies.
 struct Message {
@@ -44,28 +53,29 @@ struct Message {
 /// `skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)`: the process has its copy.
 #[fentry(function = "skb_consume_udp")]
 pub fn dns_receive_fentry(ctx: FEntryContext) -> i32 {
-    observe_packet(Slot::DnsReceive, ctx.arg(1), DNS_RECEIVED);
+    observe_packet(Slot::DnsReceive, ctx.arg(1), DNS_RECEIVED, peer::net(ctx.arg(0)));
     0
 }
 
 /// `ip_send_skb(struct net *net, struct sk_buff *skb)`: before address translation.
 #[fentry(function = "ip_send_skb")]
 pub fn dns_send4_fentry(ctx: FEntryContext) -> i32 {
-    observe_packet(Slot::DnsSend4, ctx.arg(1), DNS_SENT);
+    observe_packet(Slot::DnsSend4, ctx.arg(1), DNS_SENT, ctx.arg(0));
     0
 }
 
 /// `ip6_send_skb(struct sk_buff *skb)`
 #[fentry(function = "ip6_send_skb")]
 pub fn dns_send6_fentry(ctx: FEntryContext) -> i32 {
-    observe_packet(Slot::DnsSend6, ctx.arg(0), DNS_SENT);
+    let sock: u64 = read(ctx.arg(0), off!(skb_sk));
+    observe_packet(Slot::DnsSend6, ctx.arg(0), DNS_SENT, peer::net(sock));
     0
 }
 
 /// A packet whose headers are set: RFC 791 (protocol at 9, addresses at 12 and 16), RFC 8200 (next header at 6, addresses
 /// at 8 and 24), RFC 768 (ports, then 4 bytes of length and checksum).
 #[inline(always)]
-fn observe_packet(slot: Slot, skb: u64, direction: u32) {
+fn observe_packet(slot: Slot, skb: u64, direction: u32, net: u64) {
     let head: u64 = read(skb, off!(skb_head));
     let udp = head.wrapping_add(u64::from(read::<u16>(skb, off!(skb_transport_header))));
     let other_end = if direction == DNS_SENT { 1 } else { 0 };
@@ -94,7 +104,7 @@ fn observe_packet(slot: Slot, skb: u64, direction: u32) {
     let headers = start.wrapping_sub(data);
     let bytes = u64::from(length.wrapping_sub(elsewhere)).wrapping_sub(headers);
     let total_bytes = u64::from(length).wrapping_sub(headers);
-    tell(slot, direction, IPPROTO_UDP, &peer, &Message { start, by_kernel: true, bytes, total_bytes });
+    tell(slot, direction, IPPROTO_UDP, &peer, net, &Message { start, by_kernel: true, bytes, total_bytes });
 }
 
 /// A call of the 64-bit table that has sent or received bytes, or messages.
@@ -128,27 +138,44 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
     let is_sent =
         matches!(number, number::WRITE | number::WRITEV | number::SENDTO | number::SENDMSG | number::SENDMMSG);
     let direction = if is_sent { DNS_SENT } else { DNS_RECEIVED };
+    let net = peer::net(sock);
     let count = if is_many { returned } else { 1 };
     for index in 0..MAX_MESSAGES {
         if index >= count {
             return;
         }
-        let (mut start, mut bytes, mut total_bytes, mut name) = (call.arg1(), returned, returned, 0);
+        // Behind its buffer's end nothing was written, whatever length was returned (MSG_TRUNC).
+        let (mut start, mut bytes, mut total_bytes, mut name) = (call.arg1(), call.arg2(), returned, 0);
         let mut vector = 0;
+        // What comes by the queue of errors is what the process itself has sent.
+        let mut flags = 0;
         match number {
-            number::SENDTO | number::RECVFROM => name = call.arg4(),
+            number::SENDTO => name = call.arg4(),
+            number::RECVFROM => {
+                flags = call.arg3();
+                // The kernel says how long the name is that it wrote.
+                if user_word(call.arg5()) & 0xffff_ffff >= MIN_NAME_BYTES {
+                    name = call.arg4();
+                }
+            }
             number::READV | number::WRITEV => vector = call.arg1(),
             number::SENDMSG | number::RECVMSG | number::SENDMMSG | number::RECVMMSG => {
-                // include/linux/socket.h: `struct user_msghdr` has the name at 0 and the vector at 16, `struct mmsghdr`
-                // is one of 56 bytes and a length.
+                // include/linux/socket.h: `struct user_msghdr` has the name at 0, its length at 8, the vector at 16 and the
+                // flags that the kernel returns at 48; `struct mmsghdr` is one of 56 bytes and a length.
                 let header = call.arg1().wrapping_add(index * 64);
                 if is_many {
                     total_bytes = user_word(header.wrapping_add(56)) & 0xffff_ffff;
                 }
-                name = user_word(header);
+                if user_word(header.wrapping_add(8)) & 0xffff_ffff >= MIN_NAME_BYTES {
+                    name = user_word(header);
+                }
                 vector = user_word(header.wrapping_add(16));
+                flags = user_word(header.wrapping_add(48));
             }
             _ => {}
+        }
+        if flags & MSG_ERRQUEUE != 0 && !is_sent {
+            return;
         }
         if vector != 0 {
             // `struct iovec`: start and length. What is too short for a message is the length before one over TCP.
@@ -163,7 +190,7 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
             if bytes > total_bytes {
                 bytes = total_bytes;
             }
-            tell(slot, direction, protocol, &peer, &Message { start, by_kernel: false, bytes, total_bytes });
+            tell(slot, direction, protocol, &peer, net, &Message { start, by_kernel: false, bytes, total_bytes });
         }
     }
 }
@@ -192,8 +219,8 @@ fn is_socket(file: u64) -> bool {
 }
 
 #[inline(always)]
-fn tell(slot: Slot, direction: u32, protocol: u32, peer: &Peer, message: &Message) {
-    if message.total_bytes < DNS_MIN_BYTES || !limit::admits(DNS) {
+fn tell(slot: Slot, direction: u32, protocol: u32, peer: &Peer, net: u64, message: &Message) {
+    if message.total_bytes < DNS_MIN_BYTES || !limit::admits_at_most(DNS, MAX_PER_SECOND) {
         return;
     }
     let Some(scratch) = emit::scratch::<DnsMessage>(slot) else { return };
@@ -217,7 +244,8 @@ fn tell(slot: Slot, direction: u32, protocol: u32, peer: &Peer, message: &Messag
         (*record).protocol = protocol;
         (&raw mut (*record).address).cast::<[u32; 4]>().write_unaligned(peer.address);
         (*record).direction = direction;
-        (*record).net_cookie = task::net_cookie(task::current());
+        (*record).reserved = 0;
+        (*record).net = task::net_ns(net);
         (*record).message_bytes = bytes;
         (*record).total_bytes = message.total_bytes as u32;
         emit::spelled(Lane::Names, DNS, scratch, bytes);

@@ -18,6 +18,7 @@ use plumbline_ebpf::{
 use crate::{
     kernel::{off, read},
     peer::{self, AF_INET, AF_INET6, IPPROTO_UDP, Peer},
+    task,
 };
 
 /// Destinations that were told, and when.
@@ -35,7 +36,7 @@ struct Datagram {
 #[cgroup_sock_addr(connect4)]
 pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
     if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer4(&ctx));
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer4(&ctx), task::net());
     }
     1
 }
@@ -43,20 +44,20 @@ pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 pub fn udp_connect6_cgroup(ctx: SockAddrContext) -> i32 {
     if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer6(&ctx));
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer6(&ctx), task::net());
     }
     1
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn udp_send4_cgroup(ctx: SockAddrContext) -> i32 {
-    sends_to(peer4(&ctx));
+    sends_to(peer4(&ctx), task::net());
     1
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn udp_send6_cgroup(ctx: SockAddrContext) -> i32 {
-    sends_to(peer6(&ctx));
+    sends_to(peer6(&ctx), task::net());
     1
 }
 
@@ -66,7 +67,7 @@ pub fn udp_connect_fentry(ctx: FEntryContext) -> i32 {
     let sock: u64 = read(ctx.arg(0), off!(socket_sk));
     let peer = peer::of_sockaddr(ctx.arg(1));
     if peer::protocol(sock) == IPPROTO_UDP && peer.family != 0 {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer);
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer, peer::net(sock));
     }
     0
 }
@@ -79,14 +80,14 @@ pub fn udp_send_fentry(ctx: FEntryContext) -> i32 {
     if name != 0 && peer::protocol(sock) == IPPROTO_UDP {
         let peer = peer::of_sockaddr(name);
         if peer.family != 0 {
-            sends_to(peer);
+            sends_to(peer, peer::net(sock));
         }
     }
     0
 }
 
 #[inline(always)]
-fn sends_to(peer: Peer) {
+fn sends_to(peer: Peer, net: u64) {
     // SAFETY: the helpers have no preconditions.
     let (pid, now_boot_ns) = unsafe { ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_ktime_get_boot_ns()) };
     let key = Datagram { peer, pid };
@@ -97,7 +98,7 @@ fn sends_to(peer: Peer) {
         }
     }
     let _ = DATAGRAMS.insert(&key, &now_boot_ns, 0);
-    peer::tell(UDP_SEND, CONNECT_DATAGRAM, IPPROTO_UDP, &peer);
+    peer::tell(UDP_SEND, CONNECT_DATAGRAM, IPPROTO_UDP, &peer, net);
 }
 
 #[inline(always)]

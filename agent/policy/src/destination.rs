@@ -127,8 +127,7 @@ pub(crate) fn name(node: &Node, problems: &mut Problems) -> Option<String> {
     let given = text(node, "a name", problems)?;
     if given.contains('*') {
         problems.push(
-            Problem::new(&node.at, format!("{} is a pattern", quoted(given)))
-                .help(format!("write `matchPattern: \"{given}\"`")),
+            Problem::new(&node.at, format!("{} is a pattern", quoted(given))).help("write `matchPattern` for it"),
         );
         return None;
     }

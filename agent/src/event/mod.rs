@@ -52,12 +52,12 @@ pub struct Task {
     pub comm: Vec<u8>,
 }
 
-/// A network namespace: its inode number is used again, its cookie is not.
+/// A network namespace: its inode number is used again, and then drawn another number for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct NetNs {
     pub inum: u32,
-    /// The low half of `net.net_cookie`; 0 where the kernel gave none.
-    pub cookie: u32,
+    /// `net.hash_mix`: a secret of the kernel's, never recorded.
+    pub mix: u32,
 }
 
 /// Namespace inode numbers, as in `/proc/PID/ns/*`.

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -16,10 +16,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+
+use super::dns::resolvers::View;
 
 /// The answer is waited for so long.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Threads that wait for file systems that do not answer; beyond it nobody is asked.
 const MAX_WAITING: usize = 8;
@@ -28,9 +30,20 @@ const MAX_BYTES: u64 = 65_536;
 
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Reads `path`, relative to the root of the process whose `/proc` directory is given, while it is in this mount namespace.
-/// `NotFound` says that the process has no such file; all else, that it could not be asked.
-pub fn read(process: PathBuf, mnt_ns: u32, path: &'static str) -> io::Result<Vec<u8>> {
+/// What the process whose `/proc` directory is given sees, while it is in this mount namespace. Its file system is not asked
+/// for more than the kernel knows already.
+pub fn view(process: &Path, mnt_ns: u32) -> Option<View> {
+    let root = rustix::fs::open(process.join("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(&root, "", flags, StatxFlags::INO).ok()?;
+    let namespace = std::fs::metadata(process.join("ns/mnt")).ok()?;
+    let root_dev = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
+    (namespace.ino() == u64::from(mnt_ns)).then_some(View { mnt_ns, root_dev, root_ino: found.stx_ino })
+}
+
+/// Reads `path`, relative to the root of the process whose `/proc` directory is given, while it has this view. `NotFound` says
+/// that there is no such file; all else, that it could not be asked.
+pub fn read(process: PathBuf, expected: View, path: &'static str) -> io::Result<Vec<u8>> {
     if WAITING.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
         WAITING.fetch_sub(1, Ordering::Relaxed);
         return Err(io::Error::other("too many file systems do not answer"));
@@ -38,7 +51,7 @@ pub fn read(process: PathBuf, mnt_ns: u32, path: &'static str) -> io::Result<Vec
     let (told, answer) = mpsc::sync_channel(1);
     let reader = thread::Builder::new().name("read-below".to_owned()).spawn(move || {
         // Nobody listens any more when it took too long.
-        let _ = told.send(read_now(&process, mnt_ns, path));
+        let _ = told.send(read_now(&process, expected, path));
         WAITING.fetch_sub(1, Ordering::Relaxed);
     });
     if let Err(error) = reader {
@@ -48,22 +61,22 @@ pub fn read(process: PathBuf, mnt_ns: u32, path: &'static str) -> io::Result<Vec
     answer.recv_timeout(PATIENCE).map_err(io::Error::other)?
 }
 
-fn read_now(process: &Path, mnt_ns: u32, path: &str) -> io::Result<Vec<u8>> {
-    let gone = |error: rustix::io::Errno| io::Error::other(error);
-    let root = rustix::fs::open(process.join("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(gone)?;
-    let namespace = std::fs::metadata(process.join("ns/mnt")).map_err(io::Error::other)?;
-    if namespace.ino() != u64::from(mnt_ns) {
-        return Err(io::Error::other("the process is in another mount namespace by now"));
+fn read_now(process: &Path, expected: View, path: &str) -> io::Result<Vec<u8>> {
+    let root = rustix::fs::open(process.join("root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let root = root.map_err(io::Error::other)?;
+    if view(process, expected.mnt_ns) != Some(expected) {
+        return Err(io::Error::other("the process sees something else by now"));
     }
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let place = rustix::fs::openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside)?;
     if FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("not a regular file"));
     }
-    let file = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&place.as_fd())))
-        .map_err(io::Error::other)?;
+    // Files that a process has leased, and some of /proc, are not waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/self/fd/{}", place.as_raw_fd()), flags, Mode::empty());
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(io::Error::other)?;
+    File::from(file.map_err(io::Error::other)?).take(MAX_BYTES).read_to_end(&mut bytes).map_err(io::Error::other)?;
     Ok(bytes)
 }
 
@@ -82,7 +95,8 @@ mod tests {
         std::fs::write(process.path().join("ns/mnt"), "").unwrap();
         let mnt_ns = std::fs::metadata(process.path().join("ns/mnt")).unwrap().ino();
         lay_out(&root);
-        read_now(process.path(), u32::try_from(mnt_ns).unwrap(), "etc/resolv.conf")
+        let view = view(process.path(), u32::try_from(mnt_ns).unwrap()).unwrap();
+        read_now(process.path(), view, "etc/resolv.conf")
     }
 
     #[test]
@@ -112,10 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn another_mount_namespace_is_not_read() {
-        let own = std::fs::metadata("/proc/self/ns/mnt").unwrap().ino();
-        let me = PathBuf::from("/proc/self");
-        let other = u32::try_from(own).unwrap() + 1;
-        assert_eq!(read(me, other, "etc/resolv.conf").unwrap_err().kind(), io::ErrorKind::Other);
+    fn another_mount_namespace_or_root_is_not_read() {
+        let own = u32::try_from(std::fs::metadata("/proc/self/ns/mnt").unwrap().ino()).unwrap();
+        let me = Path::new("/proc/self");
+        assert_eq!(view(me, own + 1), None);
+        let view = view(me, own).unwrap();
+        assert_eq!(view.root_ino, std::fs::metadata("/").unwrap().ino());
+        let elsewhere = View { root_ino: view.root_ino + 1, ..view };
+        assert_eq!(read(me.to_owned(), elsewhere, "etc/resolv.conf").unwrap_err().kind(), io::ErrorKind::Other);
     }
 }

@@ -93,7 +93,7 @@ pub struct World {
 impl World {
     /// With the name servers that the configuration names, for all processes; without, each is asked what it is configured
     /// to ask.
-    pub fn with_resolvers(servers: Option<Vec<std::net::IpAddr>>) -> Self {
+    pub fn with_resolvers(servers: Option<Vec<ipnet::IpNet>>) -> Self {
         Self { dns: Dns::new(Resolvers::new(servers)), ..Self::default() }
     }
 
@@ -200,10 +200,12 @@ impl World {
             _ => HasRead::default(),
         };
         let dns = match &event.what {
-            What::Connect(connect) => self.dns.of_begin(connect, event.boot_ns),
-            What::ConnectEnd(end) => self.dns.of_end(end, event.boot_ns),
+            What::Connect(connect) => self.dns.of_begin(connect, task, event.boot_ns, proc),
+            What::ConnectEnd(end) => self.dns.of_end(end, task, event.boot_ns, proc),
             What::Dns(message) => {
-                self.dns.take(message, task, who(&process), event.boot_ns, proc);
+                // Its executable may be long, and is not told with a name.
+                let who = Who { exe: None, ..who(&process) };
+                self.dns.take(message, task, who, event.boot_ns, proc);
                 Resolved::default()
             }
             _ => Resolved::default(),

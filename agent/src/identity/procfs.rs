@@ -12,7 +12,7 @@ use std::{
 
 use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
-use super::{below, cgroup::Cgroup, pod::Pod};
+use super::{below, cgroup::Cgroup, dns::resolvers::View, pod::Pod};
 
 /// The questions that identity asks of the sensor.
 pub trait Processes {
@@ -25,8 +25,11 @@ pub trait Processes {
     /// What the pod of this uid is called, and its container of this id.
     fn pod(&self, uid: &str, container_id: Option<&str>) -> Option<Pod>;
 
-    /// A file as the process sees it, while it is in this mount namespace; `path` is below its root.
-    fn read_below(&self, pid: u32, mnt_ns: u32, path: &'static str) -> io::Result<Vec<u8>>;
+    /// What the process sees of the file system, while it is in this mount namespace.
+    fn view(&self, pid: u32, mnt_ns: u32) -> Option<View>;
+
+    /// A file as the process sees it, while it has this view; `path` is below its root.
+    fn read_below(&self, pid: u32, view: View, path: &'static str) -> io::Result<Vec<u8>>;
 }
 
 /// What was found.
@@ -79,8 +82,12 @@ impl Processes for Procfs {
         Pod::find(&self.logs, uid, container_id)
     }
 
-    fn read_below(&self, pid: u32, mnt_ns: u32, path: &'static str) -> io::Result<Vec<u8>> {
-        below::read(self.root.join(pid.to_string()), mnt_ns, path)
+    fn view(&self, pid: u32, mnt_ns: u32) -> Option<View> {
+        below::view(&self.root.join(pid.to_string()), mnt_ns)
+    }
+
+    fn read_below(&self, pid: u32, view: View, path: &'static str) -> io::Result<Vec<u8>> {
+        below::read(self.root.join(pid.to_string()), view, path)
     }
 
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {

@@ -19,7 +19,11 @@ impl Processes for Told {
         (uid == "known").then(pod)
     }
 
-    fn read_below(&self, _: u32, _: u32, _: &'static str) -> io::Result<Vec<u8>> {
+    fn view(&self, _: u32, _: u32) -> Option<dns::resolvers::View> {
+        None
+    }
+
+    fn read_below(&self, _: u32, _: dns::resolvers::View, _: &'static str) -> io::Result<Vec<u8>> {
         Err(io::ErrorKind::Other.into())
     }
 

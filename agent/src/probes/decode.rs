@@ -233,13 +233,17 @@ fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
         protocol: protocol(connect.protocol).ok_or_else(unknown)?,
         address: address(connect.family, connect.address).ok_or_else(unknown)?,
         port: connect.port,
-        net_ns: NetNs { inum: connect.header.net_ns, cookie: connect.net_cookie },
+        net_ns: net_ns(connect.net),
         how: match connect.how {
             record::CONNECT_DATAGRAM => ConnectHow::Datagram,
             record::CONNECT_INHERITED => ConnectHow::Inherited,
             _ => ConnectHow::Begin,
         },
     })
+}
+
+fn net_ns(net: record::NetNs) -> NetNs {
+    NetNs { inum: net.inum, mix: net.mix }
 }
 
 fn dns_message(message: &record::DnsMessage, bytes: &[u8]) -> Result<DnsMessage, DecodeError> {
@@ -249,7 +253,7 @@ fn dns_message(message: &record::DnsMessage, bytes: &[u8]) -> Result<DnsMessage,
         direction: if message.direction == record::DNS_SENT { Direction::Sent } else { Direction::Received },
         protocol: protocol(message.protocol).ok_or_else(unknown)?,
         server: SocketAddr::new(address, message.port),
-        net_ns: NetNs { inum: message.header.net_ns, cookie: message.net_cookie },
+        net_ns: net_ns(message.net),
         bytes: bytes.to_vec(),
         total_bytes: message.total_bytes,
     })
@@ -261,7 +265,7 @@ fn connect_end(end: &record::ConnectEnd) -> Result<ConnectEnd, DecodeError> {
         protocol: protocol(end.protocol).ok_or_else(unknown)?,
         address: address(end.family, end.address).ok_or_else(unknown)?,
         port: end.port,
-        net_ns: NetNs { inum: end.header.net_ns, cookie: end.net_cookie },
+        net_ns: net_ns(end.net),
         outcome: Outcome::new(end.established_boot_ns != 0, end.error),
         duration_ns: end.header.boot_ns.saturating_sub(end.begin_boot_ns),
         bytes_sent: end.bytes_sent,

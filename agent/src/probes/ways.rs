@@ -251,7 +251,7 @@ pub const WAYS: &[Way] = &[
     name("ask over TCP", &[at_return("dns")], NO_NAME),
     name("ask over TCP with one write and one read", &[at_return("dns")], NO_NAME),
     name("learn by a 32-bit system call", &[fentry("dns")], NO_NAME),
-    name("learn more than four names with one call", &[fentry("dns")], NO_NAME),
+    name("learn more than two names with one call", &[fentry("dns")], NO_NAME),
     name("learn over TLS, QUIC or HTTPS", &[], "connections to port 853, and to known services, say `dns: encrypted`"),
     name(
         "learn from systemd-resolved over its own socket",
@@ -260,14 +260,19 @@ pub const WAYS: &[Way] = &[
     ),
     name("learn from /etc/hosts, nscd, mDNS or a HTTPS record's hints", &[], NO_NAME),
     name(
-        "rewrite the answer before the call returns",
-        &[fentry("dns")],
-        "the process names an address as it likes; it cannot do so for other network namespaces",
+        "learn from a packet that the driver left in pieces (large frames, large answers)",
+        &[at_return("dns")],
+        "what is in its first piece is read; the rest is counted as `absent` or cut",
     ),
     name(
-        "answer oneself: another server in resolv.conf, or packets in a server's name",
+        "show the kernel another answer than the one that came",
+        &[fentry("dns")],
+        "where answers are read from the process's memory, it names addresses as it likes in its network namespace",
+    ),
+    name(
+        "send packets in a configured server's name (CAP_NET_RAW)",
         &[],
-        "who may do that names addresses as it likes in its network namespace; `dns.resolvers` ends the first",
+        "who may do that names addresses as it likes in its network namespace",
     ),
 ];
 

@@ -30,25 +30,20 @@ pub fn evidence(resolved: &Resolved) -> Value {
 
 fn name(known: &Known) -> Value {
     let told = &known.told;
-    let by = &told.asked_by;
     let mut object = Map::from_iter([
         ("name".to_owned(), Value::from(cut(&told.name))),
         ("server".to_owned(), told.server.ip().to_string().into()),
-        (
-            "asked_by".to_owned(),
-            json!({
-                "pid": by.pid,
-                "uid": actor::process_uid(by.pid, by.start_boot_ns),
-                "name": text::shown(&by.comm),
-            }),
-        ),
         ("first_boot_ns".to_owned(), known.first_boot_ns.into()),
         ("until_boot_ns".to_owned(), known.until_boot_ns.into()),
     ]);
+    if let Some(by) = &told.asked_by {
+        let uid = actor::process_uid(by.pid, by.start_boot_ns);
+        object.insert("asked_by".into(), json!({ "pid": by.pid, "uid": uid, "name": text::shown(&by.comm) }));
+    }
     if !told.aliases.is_empty() {
         object.insert("aliases".into(), told.aliases.iter().map(|alias| cut(alias)).collect::<Vec<_>>().into());
     }
-    if let Some(doubt) = told.doubt {
+    if let Some(doubt) = known.doubt {
         object.insert("doubt".into(), doubt.as_str().into());
     }
     object.into()

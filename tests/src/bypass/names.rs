@@ -136,7 +136,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
 
 /// Whether the events so far tell a question of another process than this one, and then its answer.
 pub fn is_told() -> impl Fn(&Event) -> bool {
-    let dns = RefCell::new(Dns::new(Resolvers::new(Some(vec![SERVER.ip(), SERVER6.ip()]))));
+    let dns = RefCell::new(Dns::new(Resolvers::new(Some(vec![SERVER.ip().into(), SERVER6.ip().into()]))));
     move |event| {
         let (What::Dns(message), Some(task)) = (&event.what, &event.task) else { return false };
         if task.pid == std::process::id() {

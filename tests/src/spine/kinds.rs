@@ -208,9 +208,9 @@ fn resolved() -> Resolved {
             name: name.to_owned(),
             aliases: vec!["\\032.example".to_owned()],
             server: ([10, 0, 0, 53], 53).into(),
-            asked_by: Who { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Who::default() },
-            doubt: None,
+            asked_by: Some(Arc::new(Who { pid: 7, comm: b"\xff\x1b[".to_vec(), ..Who::default() })),
         }),
+        doubt: None,
         first_boot_ns: 1,
         until_boot_ns: u64::MAX,
     };

@@ -5,25 +5,29 @@
 use std::net::IpAddr;
 
 use domain::{
-    base::{Message as Wire, ParsedName, Record, iana::Class},
+    base::{Message as Wire, ParsedName, Record, ToName as _, iana::Class},
     rdata::AllRecordData,
 };
 
 use crate::event::{DnsMessage, Protocol};
 
 /// Aliases that are followed from the name that was asked for.
-const MAX_ALIASES: usize = 16;
+const MAX_ALIASES: usize = 8;
 
-/// One question, or the answer to one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+/// Records of an answer that are looked at.
+const MAX_RECORDS: usize = 64;
+
+/// Longer than a day nobody believes an answer.
+const MAX_TTL_SECONDS: u32 = 86_400;
+
+/// A message whose question is read, and whose answer is not yet.
+#[derive(Debug)]
+pub struct Message<'a> {
+    wire: Wire<&'a [u8]>,
     pub question: Question,
     pub is_answer: bool,
-    /// What the name turned out to stand for, alias by alias; the name itself is not among them.
-    pub aliases: Vec<String>,
-    pub addresses: Vec<IpAddr>,
-    /// How long the answer may be used: the shortest of the chain.
-    pub ttl_seconds: u32,
+    is_cut: bool,
+    is_stream: bool,
 }
 
 /// What an answer must repeat of the question.
@@ -33,6 +37,16 @@ pub struct Question {
     pub name: String,
     /// `A` is 1, `AAAA` 28.
     pub kind: u16,
+}
+
+/// What a name turned out to stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// Alias by alias; the name itself is not among them.
+    pub aliases: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    /// How long it may be used: the shortest of the chain.
+    pub ttl_seconds: u32,
 }
 
 /// Why nothing was taken from a message.
@@ -46,95 +60,84 @@ pub enum Unread {
     Other,
 }
 
-impl Message {
-    /// Reads the message; of one that was cut, what stands before the cut.
-    pub fn read(message: &DnsMessage) -> Result<Self, Unread> {
-        let is_cut = message.bytes.len() < message.total_bytes as usize;
-        match message.protocol {
-            Protocol::Udp => read(&message.bytes, is_cut),
+type Name<'a> = ParsedName<&'a [u8]>;
+
+impl<'a> Message<'a> {
+    /// Reads the header and the question.
+    pub fn read(message: &'a DnsMessage) -> Result<Self, Unread> {
+        let (bytes, is_stream) = match message.protocol {
+            Protocol::Udp => (&message.bytes[..], false),
             Protocol::Tcp => {
                 // Whether the length stands before the message depends on how the program reads.
                 let length = message.total_bytes.checked_sub(2).and_then(|length| u16::try_from(length).ok());
-                let bytes = match (message.bytes.split_first_chunk::<2>(), length) {
-                    (Some((head, rest)), Some(length)) if *head == length.to_be_bytes() => rest,
-                    _ => &message.bytes[..],
-                };
-                read(bytes, is_cut).map_err(|unread| match unread {
-                    Unread::Malformed => Unread::Partial,
-                    other => other,
-                })
-            }
-        }
-    }
-}
-
-type Name<'a> = ParsedName<&'a [u8]>;
-
-fn read(bytes: &[u8], is_cut: bool) -> Result<Message, Unread> {
-    let wire = Wire::from_octets(bytes).map_err(|_| Unread::Malformed)?;
-    let header = wire.header();
-    let asked = wire.sole_question().map_err(|_| Unread::Malformed)?;
-    if header.opcode().to_int() != 0 || asked.qclass() != Class::IN {
-        return Err(Unread::Other);
-    }
-    let name = text(asked.qname());
-    let question = Question { id: header.id(), name: name.clone(), kind: asked.qtype().to_int() };
-    let mut message =
-        Message { question, is_answer: header.qr(), aliases: Vec::new(), addresses: Vec::new(), ttl_seconds: u32::MAX };
-    if !message.is_answer {
-        return Ok(message);
-    }
-    let mut records: Vec<(String, u32, Said)> = Vec::new();
-    for record in wire.answer().map_err(|_| Unread::Malformed)?.limit_to_in::<AllRecordData<_, _>>() {
-        match record {
-            Ok(record) => records.extend(said(&record)),
-            Err(_) if is_cut => break,
-            Err(_) => return Err(Unread::Malformed),
-        }
-    }
-    message.follow(name, &records);
-    Ok(message)
-}
-
-/// What an answer's record says that concerns us.
-enum Said {
-    Alias(String),
-    Address(IpAddr),
-}
-
-fn said<'a>(record: &Record<Name<'a>, AllRecordData<&'a [u8], Name<'a>>>) -> Option<(String, u32, Said)> {
-    let said = match record.data() {
-        AllRecordData::A(a) => Said::Address(a.addr().into()),
-        AllRecordData::Aaaa(aaaa) => Said::Address(IpAddr::V6(aaaa.addr()).to_canonical()),
-        AllRecordData::Cname(alias) => Said::Alias(text(alias.cname())),
-        _ => return None,
-    };
-    Some((text(record.owner()), record.ttl().as_secs(), said))
-}
-
-impl Message {
-    /// Takes the addresses of the name, or of what it is an alias of. Records of other names count for nothing, whatever they say.
-    fn follow(&mut self, asked: String, records: &[(String, u32, Said)]) {
-        let mut name = asked;
-        for _ in 0..=MAX_ALIASES {
-            let mut alias = None;
-            for (_, ttl_seconds, said) in records.iter().filter(|(owner, ..)| *owner == name) {
-                self.ttl_seconds = self.ttl_seconds.min(*ttl_seconds);
-                match said {
-                    Said::Address(address) if !self.addresses.contains(address) => self.addresses.push(*address),
-                    Said::Address(_) => {}
-                    Said::Alias(of) => alias = Some(of.clone()),
+                match (message.bytes.split_first_chunk::<2>(), length) {
+                    (Some((head, rest)), Some(length)) if *head == length.to_be_bytes() => (rest, true),
+                    _ => (&message.bytes[..], true),
                 }
             }
-            match alias {
-                Some(of) if self.addresses.is_empty() && !self.aliases.contains(&of) => {
-                    self.aliases.push(of.clone());
-                    name = of;
-                }
-                _ => return,
+        };
+        let malformed = if is_stream { Unread::Partial } else { Unread::Malformed };
+        let wire = Wire::from_octets(bytes).map_err(|_| malformed)?;
+        let header = wire.header();
+        let asked = wire.sole_question().map_err(|_| malformed)?;
+        if header.opcode().to_int() != 0 || asked.qclass() != Class::IN {
+            return Err(Unread::Other);
+        }
+        let question = Question { id: header.id(), name: text(asked.qname()), kind: asked.qtype().to_int() };
+        let is_cut = message.bytes.len() < message.total_bytes as usize;
+        Ok(Self { wire, question, is_answer: header.qr(), is_cut, is_stream })
+    }
+
+    /// Follows the name that was asked for to its addresses; of a message that was cut, as far as it goes. Records of other names
+    /// count for nothing, whatever they say.
+    pub fn answer(&self) -> Result<Answer, Unread> {
+        let malformed = if self.is_stream { Unread::Partial } else { Unread::Malformed };
+        let mut records = Vec::new();
+        let section = self.wire.answer().map_err(|_| malformed)?;
+        for record in section.limit_to_in::<AllRecordData<_, _>>().take(MAX_RECORDS) {
+            match record {
+                Ok(record) => records.push(record),
+                Err(_) if self.is_cut => break,
+                Err(_) => return Err(malformed),
             }
         }
+        let asked = self.wire.sole_question().map_err(|_| malformed)?;
+        Ok(follow(*asked.qname(), &records))
     }
+}
+
+fn follow<'a>(asked: Name<'a>, records: &[Record<Name<'a>, AllRecordData<&'a [u8], Name<'a>>>]) -> Answer {
+    let mut answer = Answer { ttl_seconds: MAX_TTL_SECONDS, ..Answer::default() };
+    let mut name = asked;
+    for _ in 0..=MAX_ALIASES {
+        let mut alias = None;
+        for record in records.iter().filter(|record| record.owner().name_eq(&name)) {
+            let address = match record.data() {
+                AllRecordData::A(a) => Some(IpAddr::V4(a.addr())),
+                AllRecordData::Aaaa(aaaa) => Some(IpAddr::V6(aaaa.addr()).to_canonical()),
+                AllRecordData::Cname(of) => {
+                    alias = Some(*of.cname());
+                    None
+                }
+                _ => continue,
+            };
+            answer.ttl_seconds = answer.ttl_seconds.min(seconds(record.ttl().as_secs()));
+            answer.addresses.extend(address.filter(|address| !answer.addresses.contains(address)));
+        }
+        match alias {
+            Some(of) if answer.addresses.is_empty() => {
+                answer.aliases.push(text(&of));
+                name = of;
+            }
+            _ => break,
+        }
+    }
+    answer
+}
+
+/// RFC 2181, 8: with the highest bit set it is none at all.
+fn seconds(ttl: u32) -> u32 {
+    if ttl >> 31 == 1 { 0 } else { ttl }
 }
 
 fn text(name: &Name<'_>) -> String {

@@ -22,14 +22,12 @@ use self::{
 use super::{Who, procfs::Processes};
 use crate::event::{Connect, ConnectEnd, Direction, DnsMessage, NetNs, Task};
 
-/// Network namespaces whose names are kept; beyond it the one that asked least lately leaves first.
-pub const MAX_NAMESPACES: usize = 256;
+/// Network namespaces whose names are kept; beyond it those with few names leave first, the one that asked least lately before
+/// the others.
+pub const MAX_NAMESPACES: usize = 1024;
 
 /// Names of addresses, in all; beyond it the namespace with the most gives up some.
 pub const MAX_NAMES: usize = 32_768;
-
-/// Addresses that are taken from one answer.
-const MAX_ADDRESSES_OF_ONE: usize = 64;
 
 /// Where DNS is spoken encrypted: over TLS (RFC 7858) and QUIC (RFC 9250).
 const ENCRYPTED_PORT: u16 = 853;
@@ -90,6 +88,8 @@ impl Resolved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub told: Arc<Told>,
+    /// Why it does not count, as the process sees it that is asked about.
+    pub doubt: Option<Doubt>,
     /// When it was told first, …
     pub first_boot_ns: u64,
     /// … and how long the last answer holds, the grace included.
@@ -104,8 +104,8 @@ pub struct Told {
     /// What it was an alias of, link by link.
     pub aliases: Vec<String>,
     pub server: SocketAddr,
-    pub asked_by: Who,
-    pub doubt: Option<Doubt>,
+    /// `None` where no question was seen.
+    pub asked_by: Option<Arc<Who>>,
 }
 
 /// Why a name does not count.
@@ -193,8 +193,12 @@ impl Dns {
     /// Learns from a message that `who` sent or took.
     pub fn take(&mut self, message: &DnsMessage, task: &Task, who: Who, boot_ns: u64, proc: &dyn Processes) -> Outcome {
         let outcome = self.learn(message, task, who, boot_ns, proc);
-        *self.outcomes.entry(outcome.as_str()).or_default() += 1;
+        self.count(outcome.as_str(), 1);
         outcome
+    }
+
+    fn count(&mut self, outcome: &'static str, more: u64) {
+        *self.outcomes.entry(outcome).or_default() += more;
     }
 
     fn learn(&mut self, message: &DnsMessage, task: &Task, who: Who, boot_ns: u64, proc: &dyn Processes) -> Outcome {
@@ -207,28 +211,35 @@ impl Dns {
         };
         match (message.direction, read.is_answer) {
             (Direction::Sent, false) => {
-                let configured = self.resolvers.has(message.server.ip(), task, message.net_ns, boot_ns, proc);
-                let doubt = match configured {
-                    Some(true) => None,
-                    Some(false) => Some(Doubt::NotConfigured),
-                    None => Some(Doubt::Unknown),
-                };
-                self.namespace(message.net_ns, boot_ns).ask(read.question, message.server, who, doubt, boot_ns);
-                Outcome::Question
+                let namespace = self.namespace(message.net_ns, boot_ns);
+                let given_up = namespace.ask(&read.question, message.server, Arc::new(who), boot_ns);
+                if given_up > 0 {
+                    self.count("given_up", given_up);
+                }
+                // Asked now, while the process lives; its answer names addresses to whoever is configured like it.
+                match self.doubt(message.server.ip(), task, boot_ns, proc) {
+                    None => Outcome::Question,
+                    Some(doubt) => Outcome::Doubtful(doubt),
+                }
             }
-            (Direction::Received, true) => self.answered(message, read, who, boot_ns),
+            (Direction::Received, true) => self.answered(message, read, boot_ns),
             // A server of its own on port 53, talking to another.
             _ => Outcome::Unread(Unread::Other),
         }
     }
 
-    fn answered(&mut self, message: &DnsMessage, read: Message, who: Who, boot_ns: u64) -> Outcome {
-        let namespace = self.namespace(message.net_ns, boot_ns);
-        let (asked_by, doubt) =
-            namespace.asked(&read.question, message.server, boot_ns).unwrap_or((who, Some(Doubt::Unasked)));
-        let (addresses, known) = (read.addresses.clone(), Names::of(read, message.server, asked_by, doubt, boot_ns));
-        for address in addresses.into_iter().take(MAX_ADDRESSES_OF_ONE) {
-            self.change(message.net_ns, boot_ns, |namespace| namespace.learn(address, &known, boot_ns));
+    fn answered(&mut self, message: &DnsMessage, read: Message<'_>, boot_ns: u64) -> Outcome {
+        let namespace = self.namespaces.get(&message.net_ns);
+        let asked_by = namespace.and_then(|one| one.asked(&read.question, message.server, boot_ns));
+        let answer = match read.answer() {
+            Ok(answer) => answer,
+            Err(unread) => return Outcome::Unread(unread),
+        };
+        let outcome = if asked_by.is_some() { Outcome::Answer } else { Outcome::Doubtful(Doubt::Unasked) };
+        let addresses = answer.addresses.clone();
+        let names = Names::of(read.question.name, answer, message.server, asked_by, boot_ns);
+        for address in addresses {
+            self.change(message.net_ns, boot_ns, |namespace| namespace.learn(address, &names, boot_ns));
         }
         if self.names > MAX_NAMES {
             let largest = self.namespaces.iter().max_by_key(|(_, namespace)| namespace.len()).map(|(key, _)| *key);
@@ -236,44 +247,73 @@ impl Dns {
                 self.change(net_ns, boot_ns, |namespace| namespace.make_room(boot_ns));
             }
         }
-        doubt.map_or(Outcome::Answer, Outcome::Doubtful)
+        outcome
     }
 
-    /// What the address of a connection was asked for by, when it began.
-    pub fn of_begin(&mut self, connect: &Connect, boot_ns: u64) -> Resolved {
-        self.note_encrypted(connect, boot_ns);
-        self.at(connect.net_ns, connect.address, connect.port, boot_ns)
-    }
-
-    /// The same of a connection that ended.
-    pub fn of_end(&self, end: &ConnectEnd, boot_ns: u64) -> Resolved {
-        self.at(end.net_ns, end.address, end.port, boot_ns.saturating_sub(end.duration_ns))
-    }
-
-    fn at(&self, net_ns: NetNs, address: IpAddr, port: u16, boot_ns: u64) -> Resolved {
-        let namespace = self.namespaces.get(&net_ns);
-        let known = namespace.map(|namespace| namespace.at(address, boot_ns)).unwrap_or_default();
-        match known.state {
-            State::None if port == ENCRYPTED_PORT || namespace.is_some_and(|one| one.asks_encrypted(boot_ns)) => {
-                Resolved { state: State::Encrypted, names: Vec::new() }
-            }
-            _ => known,
+    fn doubt(&mut self, server: IpAddr, task: &Task, boot_ns: u64, proc: &dyn Processes) -> Option<Doubt> {
+        match self.resolvers.has(server, task, boot_ns, proc) {
+            Some(true) => None,
+            Some(false) => Some(Doubt::NotConfigured),
+            None => Some(Doubt::Unknown),
         }
     }
 
-    fn note_encrypted(&mut self, connect: &Connect, boot_ns: u64) {
-        let by_name = || {
-            let known = self.namespaces.get(&connect.net_ns).map(|one| one.at(connect.address, boot_ns));
-            known.is_some_and(|known| known.names.iter().any(|known| ENCRYPTED_NAMES.contains(&&*known.told.name)))
+    /// What the address of a connection that begins was asked for by, as its process may believe.
+    pub fn of_begin(&mut self, connect: &Connect, task: &Task, boot_ns: u64, proc: &dyn Processes) -> Resolved {
+        self.note_encrypted(connect, boot_ns);
+        self.at((connect.net_ns, connect.address, connect.port), task, boot_ns, proc)
+    }
+
+    /// The same of a connection that ended, as of its begin.
+    pub fn of_end(&mut self, end: &ConnectEnd, task: &Task, boot_ns: u64, proc: &dyn Processes) -> Resolved {
+        let begin_boot_ns = boot_ns.saturating_sub(end.duration_ns);
+        self.at((end.net_ns, end.address, end.port), task, begin_boot_ns, proc)
+    }
+
+    fn at(
+        &mut self,
+        (net_ns, address, port): (NetNs, IpAddr, u16),
+        task: &Task,
+        boot_ns: u64,
+        proc: &dyn Processes,
+    ) -> Resolved {
+        let Some(namespace) = self.namespaces.get(&net_ns) else {
+            let state = if port == ENCRYPTED_PORT { State::Encrypted } else { State::None };
+            return Resolved { state, names: Vec::new() };
         };
-        if connect.port == ENCRYPTED_PORT || (connect.port == 443 && by_name()) {
-            self.namespace(connect.net_ns, boot_ns).note_encrypted(boot_ns);
+        let asks_encrypted = port == ENCRYPTED_PORT || namespace.asks_encrypted(boot_ns);
+        let mut known: Vec<Known> = namespace.told(address, boot_ns).cloned().collect();
+        // Another process may be configured to believe another server.
+        for one in &mut known {
+            one.doubt = one.doubt.or_else(|| self.doubt(one.told.server.ip(), task, boot_ns, proc));
+        }
+        let state = |known: &Known| match known.doubt {
+            None if known.until_boot_ns >= boot_ns => State::Matched,
+            None => State::Stale,
+            Some(_) => State::Untrusted,
+        };
+        for wanted in [State::Matched, State::Stale, State::Untrusted] {
+            if known.iter().any(|one| state(one) == wanted) {
+                known.retain(|one| state(one) == wanted);
+                return Resolved { state: wanted, names: known };
+            }
+        }
+        Resolved { state: if asks_encrypted { State::Encrypted } else { State::None }, names: Vec::new() }
+    }
+
+    fn note_encrypted(&mut self, connect: &Connect, boot_ns: u64) {
+        let Some(namespace) = self.namespaces.get_mut(&connect.net_ns) else { return };
+        let is_known = |known: &Known| ENCRYPTED_NAMES.contains(&&*known.told.name);
+        let by_name = connect.port == 443 && namespace.told(connect.address, boot_ns).any(is_known);
+        if connect.port == ENCRYPTED_PORT || by_name {
+            namespace.note_encrypted(boot_ns);
         }
     }
 
     fn namespace(&mut self, net_ns: NetNs, boot_ns: u64) -> &mut Namespace {
         if self.namespaces.len() >= MAX_NAMESPACES && !self.namespaces.contains_key(&net_ns) {
-            let idle = self.namespaces.iter().min_by_key(|(_, one)| one.last_boot_ns()).map(|(key, _)| *key);
+            let worth = |one: &Namespace| (one.len().min(4), one.last_boot_ns());
+            let idle = self.namespaces.iter().min_by_key(|(_, one)| worth(one)).map(|(key, _)| *key);
             if let Some(namespace) = idle.and_then(|key| self.namespaces.remove(&key)) {
                 self.names = self.names.saturating_sub(namespace.len());
                 self.forgotten += namespace.holding(boot_ns);

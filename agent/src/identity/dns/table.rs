@@ -2,17 +2,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use super::{
-    Doubt, Known, Resolved, State, Told, Who,
-    message::{Message, Question},
+    Doubt, Known, Told, Who,
+    message::{Answer, Question},
 };
 
-/// Questions that wait; beyond it the oldest is given up.
-const MAX_QUESTIONS: usize = 256;
+/// Questions that wait; beyond it the oldest is given up, which is counted.
+const MAX_QUESTIONS: usize = 2048;
 
 /// How long an answer is waited for; resolvers give up after half of it.
 const ANSWER_WITHIN_NS: u64 = 30_000_000_000;
@@ -36,9 +37,11 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub struct Namespace {
-    questions: HashMap<(Question, SocketAddr), Asked>,
+    /// By a keyed hash of question and server: a name takes no room here.
+    questions: HashMap<u64, Asked>,
+    hasher: RandomState,
     /// When each was asked, the oldest first.
-    order: VecDeque<(u64, Question, SocketAddr)>,
+    order: VecDeque<(u64, u64)>,
     addresses: HashMap<IpAddr, Vec<Known>>,
     /// Of all addresses.
     names: usize,
@@ -49,8 +52,7 @@ pub struct Namespace {
 #[derive(Debug)]
 struct Asked {
     boot_ns: u64,
-    by: Who,
-    doubt: Option<Doubt>,
+    by: Arc<Who>,
 }
 
 /// An answer to be attached to its addresses.
@@ -58,16 +60,18 @@ struct Asked {
 pub struct Names(Known);
 
 impl Names {
-    pub fn of(read: Message, server: SocketAddr, asked_by: Who, doubt: Option<Doubt>, boot_ns: u64) -> Self {
+    /// The answer that `name` stands for; `asked_by` is `None` where no question for it was seen.
+    pub fn of(name: String, read: Answer, server: SocketAddr, asked_by: Option<Arc<Who>>, boot_ns: u64) -> Self {
         let ttl_ns = u64::from(read.ttl_seconds) * SECOND_NS;
         let mut bytes = 0;
-        let mut aliases = read.aliases;
-        aliases.retain(|alias| {
+        let aliases = read.aliases.into_iter().take_while(|alias| {
             bytes += alias.len();
             bytes <= MAX_ALIAS_BYTES
         });
+        let doubt = asked_by.is_none().then_some(Doubt::Unasked);
         Self(Known {
-            told: Arc::new(Told { name: read.question.name, aliases, server, asked_by, doubt }),
+            told: Arc::new(Told { name, aliases: aliases.collect(), server, asked_by }),
+            doubt,
             first_boot_ns: boot_ns,
             until_boot_ns: boot_ns.saturating_add(ttl_ns).saturating_add(GRACE_NS),
         })
@@ -97,52 +101,65 @@ impl Namespace {
     }
 
     pub fn asks_encrypted(&self, boot_ns: u64) -> bool {
-        self.encrypted_boot_ns.is_some_and(|asked| boot_ns.saturating_sub(asked) < ENCRYPTED_FOR_NS)
+        self.encrypted_boot_ns.is_some_and(|asked| asked <= boot_ns && boot_ns - asked < ENCRYPTED_FOR_NS)
     }
 
-    pub fn ask(&mut self, question: Question, server: SocketAddr, by: Who, doubt: Option<Doubt>, boot_ns: u64) {
-        while let Some((asked_boot_ns, ..)) = self.order.front()
-            && (self.order.len() >= MAX_QUESTIONS || boot_ns.saturating_sub(*asked_boot_ns) > ANSWER_WITHIN_NS)
-        {
-            self.give_up_oldest();
+    fn key(&self, question: &Question, server: SocketAddr) -> u64 {
+        self.hasher.hash_one((question, server))
+    }
+
+    /// Remembers a question; how many had to be given up for it.
+    pub fn ask(&mut self, question: &Question, server: SocketAddr, by: Arc<Who>, boot_ns: u64) -> u64 {
+        let mut given_up = 0;
+        while let Some((asked_boot_ns, key)) = self.order.front().copied() {
+            let is_old = boot_ns.saturating_sub(asked_boot_ns) > ANSWER_WITHIN_NS;
+            if !is_old && self.order.len() < MAX_QUESTIONS {
+                break;
+            }
+            self.order.pop_front();
+            // It may have been asked again since.
+            if self.questions.get(&key).is_some_and(|asked| asked.boot_ns == asked_boot_ns) {
+                self.questions.remove(&key);
+                given_up += u64::from(!is_old);
+            }
         }
-        self.order.push_back((boot_ns, question.clone(), server));
-        self.questions.insert((question, server), Asked { boot_ns, by, doubt });
+        let key = self.key(question, server);
+        self.order.push_back((boot_ns, key));
+        self.questions.insert(key, Asked { boot_ns, by });
+        given_up
     }
 
-    fn give_up_oldest(&mut self) {
-        let Some((boot_ns, question, server)) = self.order.pop_front() else { return };
-        let key = (question, server);
-        // It may have been asked again since.
-        if self.questions.get(&key).is_some_and(|asked| asked.boot_ns == boot_ns) {
-            self.questions.remove(&key);
-        }
-    }
-
-    /// Who asked this question of this server, and what is to be said against the server. A question is answered once, but may
-    /// be asked, and answered, again.
-    pub fn asked(&mut self, question: &Question, server: SocketAddr, boot_ns: u64) -> Option<(Who, Option<Doubt>)> {
-        let asked = self.questions.get(&(question.clone(), server))?;
-        (boot_ns.saturating_sub(asked.boot_ns) <= ANSWER_WITHIN_NS).then(|| (asked.by.clone(), asked.doubt))
+    /// Who asked this question of this server. It may be answered more than once: datagrams are repeated.
+    pub fn asked(&self, question: &Question, server: SocketAddr, boot_ns: u64) -> Option<Arc<Who>> {
+        let asked = self.questions.get(&self.key(question, server))?;
+        (boot_ns.saturating_sub(asked.boot_ns) <= ANSWER_WITHIN_NS).then(|| Arc::clone(&asked.by))
     }
 
     /// Attaches an answer to one of its addresses; how many names that held were forgotten for it.
     pub fn learn(&mut self, address: IpAddr, names: &Names, boot_ns: u64) -> u64 {
         let Names(new) = names;
         let mut forgotten = 0;
+        let is_certain = new.doubt.is_none();
         if self.names >= MAX_NAMES {
+            // What nobody asked for takes the place of nothing.
+            if !is_certain {
+                return 0;
+            }
             forgotten += self.make_room(boot_ns);
         }
+        // One server takes nothing from what another said.
+        let is_same = |one: &Known| (&one.told.name, one.told.server) == (&new.told.name, new.told.server);
         let known = self.addresses.entry(address).or_default();
         let before = known.len();
-        let first_boot_ns = match known.iter().position(|one| one.told.name == new.told.name) {
-            // What a stranger says takes nothing from what a configured server said.
-            Some(at) if new.told.doubt.is_some() && known[at].told.doubt.is_none() => return forgotten,
+        let first_boot_ns = match known.iter().position(is_same) {
+            Some(at) if !is_certain && known[at].doubt.is_none() => return forgotten,
             Some(at) => {
                 let before = known.remove(at);
-                let as_certain = before.told.doubt.is_none() || new.told.doubt.is_some();
-                if as_certain { before.first_boot_ns } else { new.first_boot_ns }
+                // Between the end of an answer and the next there was none.
+                let holds_on = before.until_boot_ns >= boot_ns && before.doubt.is_none() == is_certain;
+                if holds_on { before.first_boot_ns } else { new.first_boot_ns }
             }
+            None if !is_certain && known.len() >= MAX_NAMES_OF_ONE => return forgotten,
             None => new.first_boot_ns,
         };
         known.insert(0, Known { first_boot_ns, ..new.clone() });
@@ -174,33 +191,18 @@ impl Namespace {
         forgotten
     }
 
-    /// What was known of the address at that time.
-    pub fn at(&self, address: IpAddr, boot_ns: u64) -> Resolved {
-        let told = self.addresses.get(&address).into_iter().flatten().filter(|one| one.first_boot_ns <= boot_ns);
-        let state = |known: &Known| match known.told.doubt {
-            None if known.until_boot_ns >= boot_ns => State::Matched,
-            None => State::Stale,
-            Some(_) => State::Untrusted,
-        };
-        for wanted in [State::Matched, State::Stale, State::Untrusted] {
-            let names: Vec<Known> = told.clone().filter(|one| state(one) == wanted).cloned().collect();
-            if !names.is_empty() {
-                return Resolved { state: wanted, names };
-            }
-        }
-        Resolved::default()
+    /// What had been told of the address by that time, the latest first.
+    pub fn told(&self, address: IpAddr, boot_ns: u64) -> impl Iterator<Item = &Known> {
+        self.addresses.get(&address).into_iter().flatten().filter(move |one| one.first_boot_ns <= boot_ns)
     }
 }
 
 /// What leaves first is worth least.
 fn worth(known: &Known) -> (bool, u64) {
-    (known.told.doubt.is_none(), known.until_boot_ns)
+    (known.doubt.is_none(), known.until_boot_ns)
 }
 
 /// Those that still hold and are in no doubt.
 fn holding<'a>(known: impl IntoIterator<Item = &'a Known>, boot_ns: u64) -> u64 {
-    known
-        .into_iter()
-        .filter(|one| one.told.doubt.is_none() && one.until_boot_ns >= boot_ns)
-        .fold(0, |count, _| count + 1)
+    known.into_iter().filter(|one| one.doubt.is_none() && one.until_boot_ns >= boot_ns).fold(0, |count, _| count + 1)
 }

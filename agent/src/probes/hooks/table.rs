@@ -40,8 +40,8 @@ const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces durin
      by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
 const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
-const DNS_RETURN_BLIND: &str = "names asked for by io_uring and by 32-bit programs; a process that rewrites an answer in \
-                                its own memory before the call returns";
+const DNS_RETURN_BLIND: &str = "names asked for by io_uring and by 32-bit programs; a process that shows another answer in \
+                                its own memory";
 const RARE: &str = "one short program per fork, exec or exit";
 const CONNECT_COST: &str = "a short program per connect";
 const SEND_COST: &str = "a look at a table per send";
@@ -373,7 +373,7 @@ pub const HOOKS: &[Hook] = &[
                         program("dns_send6_fentry", Attach::FEntry("ip6_send_skb", 1)),
                     ],
                     "a look at the port of each datagram",
-                    "names asked for over TCP",
+                    "names asked for over TCP; what of a packet is not in its first piece",
                 )
             },
             at_return_tp_btf(DNS_RETURN_BLIND),
