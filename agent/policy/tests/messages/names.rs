@@ -28,7 +28,7 @@ fn what_is_no_name_of_a_host_is_explained() {
                 ·                                                                             ────┬────
                 ·                                                                                 ╰── here
                 ╰────
-              help: write `matchPattern: "*.hf.co"`
+              help: write `matchPattern` for it
 
               × `a.**.co` has `**` elsewhere than in front
                 ╭─[policy.yaml:10:104]
