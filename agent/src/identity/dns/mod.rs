@@ -1,7 +1,7 @@
 //! Addresses → the names that they were asked for by, as the processes of one network namespace were told.
 //!
-//! A name counts when a process asked for it, and the server that it is configured to ask answered. It is a claim of that
-//! server's, not of the address: many names share an address, so names may alert and excuse, and never deny. Names of
+//! A name counts when a process asked for it, and a server answered that the connecting process is configured to ask. It is a
+//! claim of that server's, not of the address: many names share an address, so names may alert and excuse, and never deny. Names of
 //! records beside the question's own chain count for nothing.
 
 pub mod message;

@@ -113,7 +113,8 @@ impl Resolvers {
         if self.found.get(&view).is_some_and(is_fresh) {
             return;
         }
-        if now_boot_ns / SECOND_NS != self.second {
+        // Never back: the ends of connections are judged as of their begins.
+        if now_boot_ns / SECOND_NS > self.second {
             (self.second, self.waited) = (now_boot_ns / SECOND_NS, Duration::ZERO);
         }
         if self.waited >= MAX_WAIT {
