@@ -140,6 +140,9 @@ offsets! {
     vma_file: Fault [("vm_area_struct", "vm_file")];
     file_mapping: Fault [("file", "f_mapping")];
     mapping_host: Mapping [("address_space", "host")];
+    mapping_pages_head: Mapping [("address_space", "i_pages.xa_head")];
+    xa_node_shift: Mapping [("xa_node", "shift")];
+    xa_node_slots: Mapping [("xa_node", "slots")];
 
     io_kiocb_opcode: IoUring [("io_kiocb", "opcode")];
     io_kiocb_file: IoUring [("io_kiocb", "file")];

@@ -416,6 +416,8 @@ pub struct Control {
     pub page_shift: u32,
     /// Records of one program that one cgroup may have in a second; 0 for no limit.
     pub records_per_second: u32,
+    /// Not 0 where a fault maps all pages of a folio, and not only those that it asked for.
+    pub maps_folios: u32,
 }
 
 /// Key of the map of rates: one cgroup, one program.

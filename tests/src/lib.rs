@@ -11,3 +11,4 @@ pub mod llama;
 pub mod otlp;
 mod pages;
 pub mod spine;
+pub mod tools;

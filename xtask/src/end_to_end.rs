@@ -11,11 +11,11 @@ use crate::cache::Cache;
 use crate::cmd;
 use crate::engine::Llama;
 use crate::error::Result;
-use crate::mkfs;
 use crate::privilege;
 use crate::promtool;
 use crate::python::Python;
 use crate::report::{Report, Tally};
+use crate::tools::Tools;
 use crate::workspace;
 
 /// Step and program, in the order in which they tell most.
@@ -66,7 +66,7 @@ fn variables(cache: &Cache) -> Vec<(&'static str, PathBuf)> {
     ];
     variables.extend(Python::for_tests(cache).ok().map(|python| ("PLUMBLINE_PYTHON", python.program)));
     variables.extend(promtool::set_up(cache).ok().map(|promtool| ("PLUMBLINE_PROMTOOL", promtool)));
-    variables.extend(mkfs::set_up(cache).ok().map(|tools| ("PLUMBLINE_MKFS", tools)));
+    variables.extend(Tools::set_up(cache).ok().map(|tools| ("PLUMBLINE_TOOLS", tools.directory().to_owned())));
     if let Some(llama) = Llama::cached(cache) {
         variables.extend([("PLUMBLINE_LLAMA_SERVER", llama.server), ("PLUMBLINE_LLAMA_MODEL", llama.model)]);
     }

@@ -12,7 +12,6 @@ mod end_to_end;
 mod engine;
 mod error;
 mod lint;
-mod mkfs;
 mod portable;
 mod privilege;
 mod promtool;
@@ -22,6 +21,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod tools;
 mod vm;
 mod workspace;
 

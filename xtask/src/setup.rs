@@ -4,10 +4,10 @@ use clap::{Args, ValueEnum};
 
 use crate::cache::Cache;
 use crate::error::Result;
-use crate::mkfs;
 use crate::promtool;
 use crate::python::Python;
 use crate::toolchain::BpfToolchain;
+use crate::tools::Tools;
 use crate::vm;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,8 +20,8 @@ enum Part {
     Python,
     /// Prometheus' checker of metric pages.
     Promtool,
-    /// Makers of file systems.
-    Mkfs,
+    /// Makers of file systems, a container runtime.
+    Tools,
 }
 
 /// Fetch or build what is missing, into one cache directory.
@@ -59,8 +59,8 @@ impl Setup {
         if wanted(Part::Promtool) {
             promtool::set_up(cache)?;
         }
-        if wanted(Part::Mkfs) {
-            mkfs::set_up(cache)?;
+        if wanted(Part::Tools) {
+            Tools::set_up(cache)?;
         }
         println!("setup: ready in {}", cache.path("").display());
         Ok(())

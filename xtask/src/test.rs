@@ -13,12 +13,12 @@ use crate::cmd;
 use crate::end_to_end;
 use crate::error::Result;
 use crate::lint;
-use crate::mkfs;
 use crate::portable;
 use crate::promtool;
 use crate::python::Python;
 use crate::report::{Report, Tally};
 use crate::toolchain::BpfToolchain;
+use crate::tools::Tools;
 use crate::vm::{self, Kernel};
 use crate::workspace;
 
@@ -48,10 +48,10 @@ impl Test {
         let mut set_up =
             |name: &str, run: &dyn Fn() -> Result<()>| report.step(name, || run().map(|()| Tally::default()));
         set_up("set-up: kernel programs", &|| BpfToolchain::set_up(cache).map(drop));
-        set_up("set-up: Python, promtool and mkfs", &|| {
+        set_up("set-up: Python, promtool and tools", &|| {
             Python::for_tests(cache)?;
             promtool::set_up(cache)?;
-            mkfs::set_up(cache).map(drop)
+            Tools::set_up(cache).map(drop)
         });
         let can_boot = set_up("set-up: QEMU and kernels", &|| vm::set_up(cache, &kernels));
         let build = || Build::default().run(cache).and_then(|()| end_to_end::build()).map(|()| Tally::default());

@@ -1,8 +1,9 @@
 //! Pages of a watched file were mapped into a process: how safetensors and llama.cpp read their weights.
 //!
-//! A fault maps a range of pages that lie in the page cache already, or asks for the one that it needs. The figure counts
-//! what was mapped or asked for, so it is at most what the process can have seen; a page fault that maps a huge page counts
-//! its first pages only. Where neither the tracepoints (6.12) nor fentry are there, the figure is absent.
+//! A fault maps a range of pages that lie in the page cache already, or asks for the one that it needs; since 6.18 it maps
+//! whole folios, also beyond that range (mm/filemap.c, `filemap_map_folio_range`; mm/memory.c, `finish_fault`). The figure
+//! counts what was mapped or asked for, so it is at least what the process can have seen, but for huge pages before 6.18 and
+//! for the rest of a folio that a fault brings into the page cache. Where neither the tracepoints (6.12) nor fentry are there, the figure is absent.
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
@@ -17,7 +18,7 @@ use plumbline_ebpf::{
 
 use crate::{
     emit::{self, Lane},
-    files,
+    files, folio,
     kernel::{off, read},
     reads::{self, Figure, Range},
     task,
@@ -26,48 +27,49 @@ use crate::{
 /// `filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)`
 #[fentry(function = "filemap_map_pages")]
 pub fn file_map_pages_fentry(ctx: FEntryContext) -> i32 {
-    observe_fault(ctx.arg(0), Some((ctx.arg(1), ctx.arg(2))))
+    observe(mapping_of(ctx.arg(0)), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
 }
 
 /// `filemap_fault(struct vm_fault *vmf)`
 #[fentry(function = "filemap_fault")]
 pub fn file_fault_fentry(ctx: FEntryContext) -> i32 {
-    observe_fault(ctx.arg(0), None)
+    let fault: u64 = ctx.arg(0);
+    observe(mapping_of(fault), Pages::AskedFor(read(fault, off!(vm_fault_pgoff))))
 }
 
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub fn file_map_pages_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    observe(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
 }
 
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn file_fault_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    observe(ctx.arg(0), ctx.arg(1), ctx.arg(1))
+    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)))
 }
 
 #[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
 pub fn file_map_pages_raw_tp(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(0), ctx.arg(1), ctx.arg(2))
+    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
 }
 
 #[raw_tracepoint(tracepoint = "mm_filemap_fault")]
 pub fn file_fault_raw_tp(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(0), ctx.arg(1), ctx.arg(1))
+    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)))
+}
+
+/// Of a file, by number.
+#[derive(Clone, Copy)]
+enum Pages {
+    /// First and last.
+    Mapped(u64, u64),
+    AskedFor(u64),
 }
 
 #[inline(always)]
-fn observe_fault(fault: u64, pages: Option<(u64, u64)>) -> i32 {
+fn mapping_of(fault: u64) -> u64 {
     let vma: u64 = read(fault, off!(vm_fault_vma));
     let file: u64 = read(vma, off!(vma_file));
-    let mapping: u64 = read(file, off!(file_mapping));
-    let (first, last) = match pages {
-        Some(pages) => pages,
-        None => {
-            let page: u64 = read(fault, off!(vm_fault_pgoff));
-            (page, page)
-        }
-    };
-    observe(mapping, first, last)
+    read(file, off!(file_mapping))
 }
 
 /// Tells the daemon, which maps a file of an overlay, in which inode its pages lie.
@@ -85,14 +87,14 @@ fn answer(inode: u64, id: &FileId) {
     });
 }
 
-/// Pages `first` to `last` of a page cache.
+/// Pages of a page cache.
 #[inline(always)]
-fn observe(mapping: u64, first: u64, last: u64) -> i32 {
+fn observe(mapping: u64, pages: Pages) -> i32 {
     let Some(control) = files::control() else { return 0 };
     // SAFETY: the helper has no preconditions.
     let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     let enrolling = control.enrol_pid != 0 && control.enrol_pid == pid;
-    if (control.watched == 0 && !enrolling) || last < first {
+    if control.watched == 0 && !enrolling {
         return 0;
     }
     let shift = control.page_shift & 31;
@@ -107,6 +109,18 @@ fn observe(mapping: u64, first: u64, last: u64) -> i32 {
         return 0;
     }
     let size: u64 = read(inode, off!(inode_size));
+    let (mut first, mut last) = match pages {
+        Pages::Mapped(first, last) => (first, last),
+        Pages::AskedFor(page) => (page, page),
+    };
+    if control.maps_folios != 0 {
+        let whole_pages = size >> shift;
+        let asked = last;
+        (first, last) = whole_folio(mapping, first, whole_pages);
+        if asked > last {
+            (_, last) = whole_folio(mapping, asked, whole_pages);
+        }
+    }
     let start_bytes = first << shift;
     let end = (last + 1) << shift;
     let end = if end < size { end } else { size };
@@ -115,4 +129,11 @@ fn observe(mapping: u64, first: u64, last: u64) -> i32 {
         reads::add(program::FILE_FAULT, inode, &id, &watch, Figure::Faulted, range);
     }
     0
+}
+
+/// A folio that goes beyond the file's end is mapped page by page.
+#[inline(always)]
+fn whole_folio(mapping: u64, page: u64, whole_pages: u64) -> (u64, u64) {
+    let (first, last) = folio::pages(mapping, page);
+    if last < whole_pages { (first, last) } else { (page, page) }
 }

@@ -67,6 +67,20 @@ impl KernelFacts {
     }
 }
 
+/// Since then a fault maps whole folios, as far as they lie within the mapping and the file (Linux commits 19773df031bc and
+/// 357b92761d94). Nothing in the kernel's types tells.
+pub const MAPS_FOLIOS: (u32, u32) = (6, 18);
+
+/// The running kernel's version; zeros where it does not say.
+pub fn version() -> (u32, u32) {
+    version_of(rustix::system::uname().release().to_str().unwrap_or_default())
+}
+
+fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// A fact in words: what is not known is absent, with its reason.
 pub fn words(fact: &Fact) -> String {
     match fact {
@@ -113,6 +127,14 @@ fn read_trimmed(path: &str) -> Fact {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_the_first_two_numbers_of_a_release() {
+        assert_eq!(version_of("6.18.5"), (6, 18));
+        assert_eq!(version_of("7.3.4+deb13-cloud-amd64"), (7, 3));
+        assert_eq!(version_of("6.1.0-50-cloud-amd64"), (6, 1));
+        assert_eq!(version_of("unknown"), (0, 0));
+    }
 
     #[test]
     fn the_cgroup2_root_is_found_in_a_hybrid_hierarchy() {

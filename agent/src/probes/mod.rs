@@ -150,6 +150,7 @@ impl Probes {
             control.attached = climbed.attached;
             control.records_per_second = config.records_per_second;
             control.page_shift = rustix::param::page_size().trailing_zeros();
+            control.maps_folios = u32::from(kernel::version() >= kernel::MAPS_FOLIOS);
         })?;
         Ok(probes)
     }

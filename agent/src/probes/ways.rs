@@ -109,6 +109,7 @@ const INHERITED: &[Seen] = &[any("socket_send")];
 const OPENS: &[Seen] = &[any("file_open")];
 const READS: &[Seen] = &[any("file_read")];
 const NO_OPENS: &str = "no open is seen";
+const NO_FAULTS: &str = "what is read through a mapping is not seen; the open is";
 const NO_READS: &str = "no read is seen; the open is, by `file_open`";
 
 pub const WAYS: &[Way] = &[
@@ -142,8 +143,9 @@ pub const WAYS: &[Way] = &[
     read("read by io_uring", &[fentry("file_read"), any("io_uring")], NO_READS),
     read("read by io_uring from a fixed file", &[fentry("file_read"), any("io_uring")], NO_READS),
     read("read by AIO (io_submit)", &[fentry("file_read")], NO_READS),
-    read("map and touch", &[any("file_fault")], "what is read through a mapping is not seen; the open is"),
-    read("map populated in advance", &[any("file_fault")], "what is read through a mapping is not seen; the open is"),
+    read("map and touch", &[any("file_fault")], NO_FAULTS),
+    read("map and touch what no cache has", &[any("file_fault")], NO_FAULTS),
+    read("map populated in advance", &[any("file_fault")], NO_FAULTS),
     read("open on an overlay", OPENS, NO_OPENS),
     read(
         "open in the layer below an overlay",

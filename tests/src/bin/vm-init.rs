@@ -2,7 +2,7 @@
 //!
 //! Output, one line each: `ok <name>`, `not ok <name>: <why>`, `skip <name>: <why>`, `# <remark>`; then `vm: done`.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, os::fd::AsFd as _, path::Path, process::ExitCode};
 
 use plumbline_tests::{
     bypass,
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("exit-with-7") => return ExitCode::from(7),
         Some("act") => return bypass::act(&arguments[1..]),
+        Some("in-a-container") => return checks::container::inside(&arguments[1..]),
         _ => {}
     }
     let is_init = std::process::id() == 1;
@@ -49,6 +50,24 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Loads the modules that `cargo xtask vm` packs, by their numbers. What one is missing shows in the check that needs it.
+fn load_modules() {
+    // MODULE_INIT_COMPRESSED_FILE (Linux 5.17, include/uapi/linux/module.h).
+    const COMPRESSED: i32 = 4;
+    let mut modules: Vec<_> =
+        fs::read_dir("/modules").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    modules.sort();
+    for path in modules {
+        let flags = if path.extension().is_some_and(|kind| kind == "ko") { 0 } else { COMPRESSED };
+        let loaded = fs::File::open(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|file| rustix::system::finit_module(file.as_fd(), c"", flags).map_err(|error| error.to_string()));
+        if let Err(why) = loaded {
+            println!("# {} is not loaded: {why}", path.display());
+        }
+    }
+}
+
 /// Mounts what the checks read, and brings loopback up.
 fn prepare_machine() -> Result<(), String> {
     for (kind, target) in [
@@ -65,6 +84,12 @@ fn prepare_machine() -> Result<(), String> {
         if let Err(error) = mount(kind, Path::new(target), kind, MountFlags::empty(), None) {
             println!("# {kind} is not mounted on {target}: {error}");
         }
+    }
+    // Some mount points only they make.
+    load_modules();
+    for (kind, target) in [("nfsd", "/proc/fs/nfsd"), ("rpc_pipefs", "/run/rpc_pipefs")] {
+        let _ = fs::create_dir_all(target);
+        let _ = mount(kind, Path::new(target), kind, MountFlags::empty(), None);
     }
     bypass::loopback_up().map_err(|error| format!("loopback: {error}"))
 }

@@ -169,6 +169,12 @@ fn go(way: &str, site: &Site) -> io::Result<()> {
         }
         "read by AIO (io_submit)" => aio(&File::open(file)?),
         "map and touch" => map(&File::open(file)?, libc::PROT_READ, libc::MAP_PRIVATE, touch),
+        "map and touch what no cache has" => {
+            let file = File::open(file)?;
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+            map(&file, libc::PROT_READ, libc::MAP_PRIVATE, touch)
+        }
         "map populated in advance" => {
             map(&File::open(file)?, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_POPULATE, |_| {})
         }

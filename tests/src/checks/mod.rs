@@ -3,6 +3,7 @@
 //! Each check has a sentence for a name, does one thing to the kernel, and compares every field of the event with what
 //! `/proc`, `stat` and the sockets say.
 
+pub mod container;
 mod network;
 mod process;
 
@@ -55,10 +56,10 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     for rung in Hook::find("file_open").map_or(&[][..], |hook| hook.rungs) {
         files(rung, scratch, told);
     }
-    connections_and_processes("best rungs", &[], told);
+    connections_and_processes("best rungs", &[], scratch, told);
     let raw: Vec<(&str, &str)> =
         ["tcp_connect", "fork", "exec", "exit"].into_iter().map(|hook| (hook, "raw_tp")).collect();
-    connections_and_processes("raw_tp", &raw, told);
+    connections_and_processes("raw_tp", &raw, scratch, told);
     bypass::run(&scratch.join("ways"), told);
     for rung in Hook::find("udp_connect").map_or(&[][..], |hook| hook.rungs) {
         udp_sockets(rung, told);
@@ -103,7 +104,7 @@ fn files(rung: &Rung, scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     tell("a flood of one cgroup is held back, counted and told", a_flood_is_held_back(rung, &scratch));
 }
 
-fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn FnMut(&str, Ended)) {
+fn connections_and_processes(which: &str, rungs: &[(&str, &str)], scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     let mut bench = match Bench::start(rungs, RING_BYTES, None) {
         Ok(bench) => bench,
         Err(why) => return told(&format!("the programs load ({which})"), Ended::NotOk(why)),
@@ -125,6 +126,9 @@ fn connections_and_processes(which: &str, rungs: &[(&str, &str)], told: &mut dyn
         process::a_program_without_a_name(&mut bench),
     );
     tell("the iterator finds this process", process::iterator(&mut bench));
+    let contained = container::is_told_with_its_pod(&mut bench, &scratch.join("container").join(which));
+    let name = "what a container of crun does is told with its pod, its container and its own path";
+    told(&format!("{name} ({which})"), contained.err().unwrap_or(Ended::Ok));
 }
 
 fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::cmd;
 use crate::error::{Error, Result};
+use crate::tools::{self, Tools};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -50,9 +51,21 @@ impl Initramfs {
         let stripped = scratch.join(format!("{path}.stripped"));
         cmd::output(Command::new("strip").arg("-o").arg(&stripped).arg(from))?;
         self.file(path, &stripped)?;
-        for library in libraries(&cmd::output(Command::new("ldd").arg(from))?) {
+        for library in tools::libraries(&cmd::output(Command::new("ldd").arg(from))?) {
             if self.directories.insert(library.to_owned()) {
                 self.file(library.trim_start_matches('/'), Path::new(library))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A program of others in `/usr/bin`, with its libraries where they belong.
+    pub(crate) fn tool(&mut self, name: &str, from: &Path, tools: &Tools) -> Result<()> {
+        self.file(&format!("usr/bin/{name}"), from)?;
+        for (path, here) in tools.libraries(from)? {
+            let path = path.to_string_lossy();
+            if self.directories.insert(format!("/{}", path.trim_start_matches('/'))) {
+                self.file(path.trim_start_matches('/'), &here)?;
             }
         }
         Ok(())
@@ -104,11 +117,6 @@ impl Initramfs {
     }
 }
 
-/// The paths in `ldd`'s answer; the kernel's own `linux-vdso` has none.
-fn libraries(ldd: &str) -> impl Iterator<Item = &str> {
-    ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
@@ -139,13 +147,5 @@ mod tests {
     /// The names with their padding, one a line.
     fn names(shown: &str) -> String {
         shown.split("070701").skip(1).map(|entry| format!("..{}\n", &entry[104..])).collect()
-    }
-
-    #[test]
-    fn the_libraries_are_the_paths_that_ldd_names() {
-        let ldd = "\tlinux-vdso.so.1 (0x7ffe)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f)\n\t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
-        let found: Vec<&str> = libraries(ldd).collect();
-        assert_eq!(found, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert_eq!(libraries("\tstatically linked\n").count(), 0);
     }
 }

@@ -1,7 +1,8 @@
-//! Debian's kernels by series, unpacked into the cache: one `vmlinuz` each.
+//! Debian's kernels by series, unpacked into the cache: a `vmlinuz` each, and the modules that the checks need.
 //!
 //! The `cloud` flavour is taken: it is the smallest, has the type information and hooks of the full one, and what it
-//! lacks is drivers, which a virtual machine with a serial line and an initramfs does not need.
+//! lacks is drivers, which a virtual machine with a serial line and an initramfs does not need. Modules are kept as they are
+//! packed: kernels whose modules are compressed unpack them themselves.
 
 use std::fmt;
 use std::fs;
@@ -22,6 +23,45 @@ pub(crate) const ALL: [Kernel; 4] = [
 
 /// Depends on the current kernel of its suite, in every suite.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// Modules, each behind those that it needs. What a kernel has built in, or under another name, is not among its files.
+const MODULES: [&str; 27] = [
+    "overlay",
+    "fuse",
+    "loop",
+    "libcrc32c",
+    "xfs",
+    "zstd_compress",
+    "libblake2b",
+    "xor",
+    "raid6_pq",
+    "btrfs",
+    "udp_tunnel",
+    "ip6_udp_tunnel",
+    "sctp",
+    "vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vsock_loopback",
+    "fscache",
+    "netfs",
+    "sunrpc",
+    "auth_rpcgss",
+    "grace",
+    "lockd",
+    "nfs_acl",
+    "nfsd",
+    "nfs",
+    "dns_resolver",
+    "nfsv4",
+];
+
+/// What is booted.
+#[derive(Debug)]
+pub(crate) struct Image {
+    pub(crate) vmlinuz: PathBuf,
+    /// In the order in which they can be loaded.
+    pub(crate) modules: Vec<PathBuf>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
@@ -47,13 +87,18 @@ impl FromStr for Kernel {
 }
 
 impl Kernel {
-    /// The kernel's image, fetched if it is not in the cache.
-    pub(crate) fn image(self, cache: &Cache) -> Result<PathBuf> {
+    /// The kernel's image and modules, fetched if they are not in the cache.
+    pub(crate) fn image(self, cache: &Cache) -> Result<Image> {
         let item = cache.item(&self.item_name(), |scratch| {
             let apt = Apt::of_suite(cache, self.suite, Installed::Nothing)?;
             let package = image_package(&apt)?;
             let unpacked = scratch.join("unpacked");
-            apt.unpack(std::slice::from_ref(&package), &unpacked)?;
+            // Newer kernels have packages of their own for modules.
+            let modules =
+                package.name.strip_prefix("linux-binary-").map(|rest| apt.newest(&format!("linux-modules-{rest}")));
+            let packages: Vec<Package> =
+                [Some(Ok(package.clone())), modules].into_iter().flatten().collect::<Result<_>>()?;
+            apt.unpack(&packages, &unpacked)?;
             // `/boot/vmlinuz-VERSION`; since 6.19 `/usr/lib/modules/VERSION/vmlinuz`.
             let found = find(&unpacked, &|name| name.starts_with("vmlinuz"))?
                 .ok_or_else(|| Error::said(format!("no vmlinuz in the package {}", package.name)))?;
@@ -62,13 +107,18 @@ impl Kernel {
             let version = scratch.join("version");
             fs::write(&version, format!("{} {}\n", package.name, package.version))
                 .map_err(Error::file("write", &version))?;
+            keep_modules(&unpacked, &scratch.join("modules"))?;
             fs::remove_dir_all(&unpacked).map_err(Error::file("remove", &unpacked))
         })?;
-        Ok(item.join("vmlinuz"))
+        let directory = item.join("modules");
+        let entries = fs::read_dir(&directory).map_err(Error::file("list", &directory))?;
+        let mut modules: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        modules.sort();
+        Ok(Image { vmlinuz: item.join("vmlinuz"), modules })
     }
 
     pub(crate) fn item_name(self) -> String {
-        format!("kernel-{}", self.name)
+        format!("linux-{}", self.name)
     }
 }
 
@@ -85,6 +135,18 @@ fn image_package(apt: &Apt) -> Result<Package> {
             None => return newest.package(),
         }
     }
+}
+
+/// Moves the wanted modules into one directory, numbered in the order of loading.
+fn keep_modules(unpacked: &Path, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).map_err(Error::file("create", into))?;
+    for (number, module) in MODULES.iter().enumerate() {
+        let file = |name: &str| name.strip_prefix(module).is_some_and(|rest| rest.starts_with(".ko"));
+        let Some(found) = find(unpacked, &file)? else { continue };
+        let name = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        fs::rename(&found, into.join(format!("{number:02}-{name}"))).map_err(Error::file("move", &found))?;
+    }
+    Ok(())
 }
 
 /// The first file below `dir` whose name passes.

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: Debian's kernels in QEMU, each with the test program as its first process.
 //!
 //! The guest is a kernel, an initramfs with `/init` (the binary `vm-init` of the package `plumbline-tests`) and the kernel
-//! object `/plumbline.bpf.o`; it has no disk and no network card. It reports on the serial console, one line a test:
+//! object `/plumbline.bpf.o`, with the kernel's modules in `/modules` and the programs of `tools`; it has no disk and no network card. It reports on the serial console, one line a test:
 //! `ok NAME`, `not ok NAME: why`, `skip NAME: why`, and `vm: done` when it got to the end.
 
 mod initramfs;
@@ -16,6 +16,7 @@ use std::time::Instant;
 use clap::Args;
 
 use self::initramfs::Initramfs;
+use self::kernel::Image;
 pub(crate) use self::kernel::{ALL, Kernel};
 use self::qemu::Qemu;
 use crate::build::Build;
@@ -23,6 +24,7 @@ use crate::cache::Cache;
 use crate::cmd;
 use crate::error::{Error, Result};
 use crate::report::{Report, Tally};
+use crate::tools::Tools;
 use crate::workspace;
 
 /// Boot Debian kernels in QEMU and run the kernel programs' tests in them.
@@ -65,6 +67,7 @@ impl Vm {
 /// Fetches QEMU and these kernels.
 pub(crate) fn set_up(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
     Qemu::set_up(cache)?;
+    Tools::set_up(cache)?;
     kernels.iter().try_for_each(|kernel| kernel.image(cache).map(drop))
 }
 
@@ -85,13 +88,14 @@ pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool)
     let work = workspace::target().join("vm");
     fs::create_dir_all(&work).map_err(Error::file("create", &work))?;
     let initramfs = work.join(format!("{kernel}.cpio"));
-    fs::write(&initramfs, pack(init, &work)?).map_err(Error::file("write", &initramfs))?;
+    fs::write(&initramfs, pack(init, &image, &Tools::set_up(cache)?, &work)?)
+        .map_err(Error::file("write", &initramfs))?;
 
-    let version = fs::read_to_string(image.with_file_name("version")).unwrap_or_default();
+    let version = fs::read_to_string(image.vmlinuz.with_file_name("version")).unwrap_or_default();
     println!("booting {}", version.trim());
     let start = Instant::now();
     let mut tally = Tally::default();
-    qemu.boot(&image, &initramfs, &work.join(format!("{kernel}.log")), |line| {
+    qemu.boot(&image.vmlinuz, &initramfs, &work.join(format!("{kernel}.log")), |line| {
         let result = Tally::of_console_line(line);
         tally += result.unwrap_or_default();
         if verbose || result.is_some() {
@@ -105,13 +109,20 @@ pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool)
     Ok(tally)
 }
 
-fn pack(init: &Path, scratch: &Path) -> Result<Vec<u8>> {
+fn pack(init: &Path, kernel: &Image, tools: &Tools, scratch: &Path) -> Result<Vec<u8>> {
     let mut image = Initramfs::default();
     image.console();
     for mount_point in ["proc", "sys", "tmp", "run"] {
         image.directory(mount_point);
     }
     image.program("init", init, scratch)?;
+    for module in &kernel.modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        image.file(&format!("modules/{name}"), module)?;
+    }
+    for (name, path) in tools.programs() {
+        image.tool(name, &path, tools)?;
+    }
     let object = workspace::bpf_object();
     if object.exists() {
         image.file("plumbline.bpf.o", &object)?;

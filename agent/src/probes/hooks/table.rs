@@ -39,7 +39,7 @@ const READ_COST: &str = "a look at a table per read and write of a regular file"
 const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces during the call; reads by AIO (io_submit), by splice inside io_uring, and \
      by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
-const FAULT_BLIND: &str = "files on DAX; of a huge page only the first pages are counted";
+const FAULT_BLIND: &str = "files on DAX; before 6.18, all but the first pages of a huge page; since then, the rest of a folio that the fault itself brings into the page cache";
 const DNS_RETURN_BLIND: &str = "names asked for by io_uring and by 32-bit programs; a process that shows another answer in \
                                 its own memory";
 const RARE: &str = "one short program per fork, exec or exit";
@@ -80,7 +80,7 @@ pub const HOOKS: &[Hook] = &[
                 "fentry",
                 &[program("file_read_fentry", Attach::FEntry("rw_verify_area", 4))],
                 READ_COST,
-                "nothing known; bytes are those asked for, up to the file's end, and kernels before 6.8 are asked twice by sendfile",
+                "nothing known; bytes are those asked for, up to the file's end: more than given where reads come short, and kernels before 6.8 are asked twice by sendfile",
             ),
             at_return_tp_btf(READ_RETURN_BLIND),
             at_return_raw_tp(READ_RETURN_BLIND),
