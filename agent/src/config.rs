@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::{
     cost::PriceBook,
     engines::config::Engines,
+    kubelet::KubeletApi,
     probes::ProbesConfig,
     record::redact::{Redactor, Rule},
     ship::http::Endpoint,
@@ -191,11 +192,13 @@ pub const LEAST_RETENTION_DAYS: u64 = 183;
 pub struct KubeletConfig {
     /// The host's `/var/log`, which has `pods` and `containers`.
     pub log_dir: PathBuf,
+    /// The kubelet's own interface, which has labels too. Without it, nobody is asked.
+    pub api: Option<KubeletApi>,
 }
 
 impl Default for KubeletConfig {
     fn default() -> Self {
-        Self { log_dir: PathBuf::from("/var/log") }
+        Self { log_dir: PathBuf::from("/var/log"), api: None }
     }
 }
 

@@ -60,6 +60,7 @@ impl<P: Processes> Core<P> {
         match message {
             Message::Event(event) => self.event(&event),
             Message::Tasks { taken_boot_ns, tasks } => self.world.heal(taken_boot_ns, &tasks, &self.processes),
+            Message::Pods { taken_boot_ns, pods } => self.world.pods.told(taken_boot_ns, pods),
             Message::Sample(sample) => {
                 self.ledger.observe(&sample);
                 lock(&self.store).take(sample);

@@ -12,6 +12,7 @@ pub mod event;
 pub mod gpu;
 pub mod http;
 pub mod identity;
+pub mod kubelet;
 pub mod message;
 pub mod own;
 pub mod probes;

@@ -2,6 +2,7 @@
 //! file descriptors; whether they are threads or processes is decided in `daemon`, and nowhere else.
 
 use crate::event::{Event, Task};
+use crate::identity::pod::Told;
 use crate::series::Sample;
 
 #[derive(Debug)]
@@ -10,6 +11,8 @@ pub enum Message {
     Event(Box<Event>),
     /// Every process that ran at this time: some of what told of them was lost.
     Tasks { taken_boot_ns: u64, tasks: Vec<Task> },
+    /// Every pod of this node, by its uid, as the kubelet had them at this time.
+    Pods { taken_boot_ns: u64, pods: Vec<(String, Told)> },
     /// What a GPU or an engine said of itself.
     Sample(Sample),
 }

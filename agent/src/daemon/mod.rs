@@ -10,7 +10,7 @@ use plumbline_policy::{LoadError, PolicySet};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 use self::sensor::Sensor;
@@ -29,6 +29,7 @@ use crate::{
     gpu,
     http::{self, Node},
     identity::{World, procfs::Procfs},
+    kubelet,
     message::Message,
     probes::{ProbesError, loss::account_ticker},
     series::{Point, Sample, agent, kernel},
@@ -94,8 +95,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         sensor.hooks(),
         Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
     );
+    let mut world = World::with_resolvers(config.dns.resolvers.clone());
+    let kubelet = config.kubelet.api.clone().map(|api| {
+        let wanted = Arc::new(Notify::new());
+        world.pods.ask_by(Arc::clone(&wanted));
+        tokio::spawn(kubelet::run(api, wanted, messages.clone(), stop.clone()))
+    });
     let core = Core {
-        world: World::with_resolvers(config.dns.resolvers.clone()),
+        world,
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
         rules: Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() },
         recorder: opened.recorder,
@@ -149,6 +156,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
+    if let Some(kubelet) = kubelet {
+        let _ = kubelet.await;
+    }
     if let Some(gpu) = gpu {
         let _ = tokio::task::spawn_blocking(move || gpu.join()).await;
     }

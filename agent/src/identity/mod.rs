@@ -86,7 +86,7 @@ pub struct World {
     processes: HashMap<u32, Process>,
     dead: VecDeque<(u64, u32, u64)>,
     readings: Readings,
-    pods: Pods,
+    pub pods: Pods,
     pub dns: Dns,
 }
 

@@ -4,9 +4,11 @@
 //! `pkg/kubelet/kuberuntime/helpers.go` `BuildPodLogsDirectory` and `legacy.go` `legacyLogSymlink`).
 //!
 //! They are there on every node with a kubelet, whatever its runtime, need neither network nor credentials, and a workload
-//! cannot write them. Labels are not in them.
+//! cannot write them. Labels are not in them: those come from the kubelet itself, where it may be asked (`kubelet`).
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
+
+use tokio::sync::Notify;
 
 /// What a pod is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +17,32 @@ pub struct Pod {
     pub name: String,
     /// The container that the process is in, where the kubelet has told yet.
     pub container: Option<String>,
+    /// By name; empty where only the directories tell.
+    pub labels: Labels,
+}
+
+pub type Labels = Arc<[(String, String)]>;
+
+/// What the kubelet says of a pod when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub namespace: String,
+    pub name: String,
+    pub labels: Labels,
+    /// Container id and name.
+    pub containers: Vec<(String, String)>,
+}
+
+impl Told {
+    fn pod(&self, container_id: Option<&str>) -> Pod {
+        let container = self.containers.iter().find(|(id, _)| Some(&**id) == container_id);
+        Pod {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            container: container.map(|(_, name)| name.clone()),
+            labels: Arc::clone(&self.labels),
+        }
+    }
 }
 
 /// Entries of a directory that one search looks at.
@@ -28,7 +56,7 @@ impl Pod {
             (is_label(namespace) && is_name(name)).then(|| (namespace.to_owned(), name.to_owned()))
         })?;
         let container = container_id.and_then(|id| container(&logs.join("containers"), &namespace, &name, id));
-        Some(Self { namespace, name, container })
+        Some(Self { namespace, name, container, labels: Labels::default() })
     }
 }
 
@@ -46,12 +74,12 @@ fn names(directory: &Path) -> impl Iterator<Item = String> {
 }
 
 /// RFC 1123, as Kubernetes has it: a label of namespaces and containers, …
-fn is_label(text: &str) -> bool {
+pub fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 /// … and a subdomain of pods.
-fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
 }
 
@@ -61,34 +89,71 @@ const MAX_REMEMBERED: usize = 4096;
 /// What is not known completely is asked for again after this long.
 const ASK_AGAIN_NS: u64 = 5_000_000_000;
 
-/// Answers that were given, by pod uid and container id.
+/// The kubelet's word on a pod that is gone is kept for so long, for its last events.
+const KEEP_GONE_NS: u64 = 60_000_000_000;
+
+/// What is known of the node's pods.
 #[derive(Debug, Default)]
-pub struct Pods(HashMap<(String, Option<String>), (u64, Option<Pod>)>);
+pub struct Pods {
+    /// What the directories answered, by pod uid and container id, and when they were asked.
+    found: HashMap<(String, Option<String>), (u64, Option<Pod>)>,
+    /// What the kubelet said, by pod uid, and when it did last.
+    told: HashMap<String, (u64, Told)>,
+    /// Notified when the kubelet should be asked anew.
+    wanted: Option<Arc<Notify>>,
+}
 
 impl Pods {
-    /// The answer, asked for at most once in [`ASK_AGAIN_NS`] and never again once it is complete.
+    /// From now on `wanted` hears of pods and containers that the kubelet has not told.
+    pub fn ask_by(&mut self, wanted: Arc<Notify>) {
+        self.wanted = Some(wanted);
+    }
+
+    /// Takes in the kubelet's list of all pods.
+    pub fn told(&mut self, taken_boot_ns: u64, pods: Vec<(String, Told)>) {
+        self.told.retain(|_, (told_boot_ns, _)| *told_boot_ns + KEEP_GONE_NS > taken_boot_ns);
+        let room = MAX_REMEMBERED.saturating_sub(self.told.len());
+        let known: Vec<_> = pods.into_iter().take(room.max(MAX_REMEMBERED / 2)).collect();
+        self.told.extend(known.into_iter().map(|(uid, told)| (uid, (taken_boot_ns, told))));
+    }
+
+    /// What the pod is called. The directories are looked through at most once in [`ASK_AGAIN_NS`] for each container, and
+    /// never again once they told all.
     pub fn of(
         &mut self,
         uid: &str,
         container_id: Option<&str>,
         now_boot_ns: u64,
-        ask: impl FnOnce() -> Option<Pod>,
+        find: impl FnOnce() -> Option<Pod>,
     ) -> Option<Pod> {
+        let told = self.told.get(uid).map(|(_, told)| told.pod(container_id));
+        let is_complete =
+            |pod: &Option<Pod>| pod.as_ref().is_some_and(|pod| container_id.is_none() || pod.container.is_some());
+        if is_complete(&told) {
+            return told;
+        }
+        // The kubelet's names and labels, and the container's name from wherever it is.
+        let join = |found: Option<Pod>| match (told.clone(), found) {
+            (Some(told), Some(found)) => Some(Pod { container: found.container, ..told }),
+            (told, found) => told.or(found),
+        };
         let key = (uid.to_owned(), container_id.map(str::to_owned));
-        if let Some((asked_boot_ns, pod)) = self.0.get(&key) {
-            let complete = pod.as_ref().is_some_and(|pod| container_id.is_none() || pod.container.is_some());
-            if complete || now_boot_ns.saturating_sub(*asked_boot_ns) < ASK_AGAIN_NS {
-                return pod.clone();
+        if let Some((asked_boot_ns, pod)) = self.found.get(&key) {
+            if is_complete(pod) || now_boot_ns.saturating_sub(*asked_boot_ns) < ASK_AGAIN_NS {
+                return join(pod.clone());
             }
         }
-        if self.0.len() >= MAX_REMEMBERED {
-            self.0.clear();
+        if self.found.len() >= MAX_REMEMBERED {
+            self.found.clear();
         }
-        let before = self.0.remove(&key).and_then(|(_, pod)| pod);
+        if let Some(wanted) = &self.wanted {
+            wanted.notify_one();
+        }
+        let before = self.found.remove(&key).and_then(|(_, pod)| pod);
         // The directories of a pod that is gone are removed, and its last events come later.
-        let pod = ask().or(before);
-        self.0.insert(key, (now_boot_ns, pod.clone()));
-        pod
+        let pod = find().or(before);
+        self.found.insert(key, (now_boot_ns, pod.clone()));
+        join(pod)
     }
 }
 
@@ -147,7 +212,7 @@ mod tests {
     fn an_answer_is_asked_for_until_it_is_complete_and_kept_when_the_pod_is_gone() {
         let mut pods = Pods::default();
         let (namespace, name) = ("a".to_owned(), "b".to_owned());
-        let pod = Pod { namespace, name, container: None };
+        let pod = Pod { namespace, name, container: None, labels: Labels::default() };
         let complete = Pod { container: Some("c".into()), ..pod.clone() };
         let never = || panic!("asked too early");
         assert_eq!(pods.of("u", Some("i"), 0, || None), None);
@@ -156,5 +221,46 @@ mod tests {
         assert_eq!(pods.of("u", Some("i"), 2 * ASK_AGAIN_NS, || None), Some(pod));
         assert_eq!(pods.of("u", Some("i"), 3 * ASK_AGAIN_NS, || Some(complete.clone())), Some(complete.clone()));
         assert_eq!(pods.of("u", Some("i"), u64::MAX, never), Some(complete));
+    }
+    #[test]
+    fn what_the_kubelet_says_goes_before_the_directories_and_outlives_its_pod() {
+        let labels: Labels = [("app".to_owned(), "vllm".to_owned())].into();
+        let containers = vec![("i".to_owned(), "engine".to_owned())];
+        let told = Told { namespace: "a".into(), name: "b".into(), labels: Arc::clone(&labels), containers };
+        let pod = Pod { namespace: "a".into(), name: "b".into(), container: Some("engine".into()), labels };
+        let mut pods = Pods::default();
+        let never = || panic!("the kubelet has told");
+        pods.told(0, vec![("u".into(), told)]);
+        assert_eq!(pods.of("u", Some("i"), 0, never), Some(pod.clone()));
+        assert_eq!(pods.of("u", None, 0, never), Some(Pod { container: None, ..pod.clone() }));
+        // A container that the kubelet has not told yet.
+        let found = Pod { container: Some("other".into()), labels: Labels::default(), ..pod.clone() };
+        assert_eq!(
+            pods.of("u", Some("j"), 0, || Some(found.clone())),
+            Some(Pod { labels: Arc::clone(&pod.labels), ..found })
+        );
+        assert_eq!(pods.of("u", Some("k"), 0, || None), Some(Pod { container: None, ..pod.clone() }));
+        pods.told(KEEP_GONE_NS - 1, vec![]);
+        assert_eq!(pods.of("u", Some("i"), KEEP_GONE_NS, never), Some(pod));
+        pods.told(KEEP_GONE_NS, vec![]);
+        assert_eq!(pods.of("u", Some("i"), KEEP_GONE_NS, || None), None);
+    }
+
+    #[test]
+    fn the_kubelet_is_to_be_asked_when_a_container_is_not_known() {
+        let (mut pods, wanted) = (Pods::default(), Arc::new(Notify::new()));
+        pods.ask_by(Arc::clone(&wanted));
+        pods.told(0, vec![]);
+        let is_wanted = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let soon = std::time::Duration::from_millis(1);
+            runtime.block_on(async { tokio::time::timeout(soon, wanted.notified()).await.is_ok() })
+        };
+        assert!(!is_wanted());
+        pods.of("u", Some("i"), 0, || None);
+        assert!(is_wanted());
+        // It is not asked again at each event of somebody whom it does not know.
+        pods.of("u", Some("i"), 1, || None);
+        assert!(!is_wanted());
     }
 }

@@ -223,7 +223,12 @@ impl Recorder {
             own.insert("cgroup".into(), text::shown(&cgroup.path).into());
         }
         if let Some(pod) = identity.and_then(|identity| identity.pod.as_ref()) {
-            own.insert("pod".into(), json!({ "namespace": pod.namespace, "name": pod.name }));
+            let mut named = json!({ "namespace": pod.namespace, "name": pod.name });
+            if !pod.labels.is_empty() {
+                let labels = pod.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())));
+                named["labels"] = Value::Object(labels.collect());
+            }
+            own.insert("pod".into(), named);
         }
         if let Some(verdict) = verdict {
             let rules: Vec<Value> = verdict

@@ -242,7 +242,18 @@ pub static DNS_NAMES: Series = Series {
     labels: &[],
 };
 
+pub static PODS: Series = Series {
+    name: "plumbline_pods",
+    kind: Kind::Gauge,
+    unit: Unit::None,
+    help: "Pods of this node that the kubelet named when it was asked last; absent where it is not asked or does not answer.",
+    source: "the kubelet, GET /pods",
+    otel: "plumbline.pods",
+    labels: &[],
+};
+
 pub const ROWS: &[&Series] = &[
+    &PODS,
     &BUILD_INFO,
     &START_TIME,
     &CPU_SECONDS,

@@ -11,7 +11,11 @@ use std::{
 
 use plumbline::{
     event::{Event, What},
-    identity::{Identity, World, pod::Pod, procfs::Procfs},
+    identity::{
+        Identity, World,
+        pod::{Labels, Pod},
+        procfs::Procfs,
+    },
 };
 use serde_json::{Value, json};
 
@@ -98,12 +102,21 @@ fn run(bench: &mut Bench, scratch: &Path) -> Outcome {
         same("cgroup", &String::from_utf8_lossy(&cgroup.path).into_owned(), &CGROUP.to_owned())?;
         same("runtime", &cgroup.container.map(|container| container.runtime), &Some("containerd"))?;
         same("pod's uid", &cgroup.pod_uid.as_deref(), &Some(POD))?;
-        let pod = Pod { namespace: "serving".into(), name: "vllm-0".into(), container: Some("engine".into()) };
+        let pod = Pod {
+            namespace: "serving".into(),
+            name: "vllm-0".into(),
+            container: Some("engine".into()),
+            labels: Labels::default(),
+        };
         same("pod", &who.pod, &Some(pod))?;
-        let comm: Vec<_> = who.ancestors.iter().map(|one| String::from_utf8_lossy(&one.comm).into_owned()).collect();
+        let above: Vec<_> = who
+            .ancestors
+            .iter()
+            .map(|one| String::from_utf8_lossy(one.exe.as_deref().unwrap_or_default()).into_owned())
+            .collect();
         // It runs as a sealed copy of itself.
-        let has_crun = comm.iter().any(|comm| comm.contains("crun"));
-        same(&format!("crun among {comm:?}"), &has_crun, &true)?;
+        let has_crun = above.iter().any(|exe| exe.contains("crun"));
+        same(&format!("crun among {above:?}"), &has_crun, &true)?;
         let own = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).map_err(text);
         for (kind, number) in [("mnt", task.namespaces.mnt), ("net", task.namespaces.net), ("pid", task.namespaces.pid)]
         {

@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{QUIET, Spine, ensure, equal, not_ok, skipped, verdict};
+use super::{Spine, ensure, equal, not_ok, skipped, verdict};
 use crate::{
     checks::Ended,
     daemon::{Tools, run},
@@ -78,41 +78,6 @@ pub(super) fn a_hostile_name_is_kept(tools: &Tools, scratch: &Path) -> Result<()
         .map_err(not_ok)?;
     let shown = record["file"]["name"].as_str().unwrap_or_default().to_owned();
     ensure(shown == "we\u{fffd}ights\u{fffd}\u{fffd}[31m\u{fffd}.bin", || format!("shown as {shown:?}"))
-}
-
-pub(super) fn a_container_is_named(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let root = plumbline::probes::kernel::cgroup2_root().map_err(|error| skipped(&error.to_string()))?;
-    let id = "8f3b0a52c1d94e6f7a8b9c0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f60718293a4b";
-    let pod = "3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60";
-    let slice = root.join(format!("kubepods-burstable-pod{}.slice", pod.replace('-', "_")));
-    let cgroup = slice.join(format!("cri-containerd-{id}.scope"));
-    fs::create_dir_all(&cgroup).map_err(not_ok)?;
-    let outcome = (|| {
-        let logs = scratch.join("log");
-        fs::create_dir_all(logs.join(format!("pods/serving_vllm-0_{pod}"))).map_err(not_ok)?;
-        fs::create_dir_all(logs.join("containers")).map_err(not_ok)?;
-        fs::write(logs.join(format!("containers/vllm-0_serving_engine-{id}.log")), "").map_err(not_ok)?;
-        let config = format!("{QUIET}kubelet: {{log_dir: {}}}\n", logs.display());
-        let spine = Spine::start_with(tools, scratch, &config)?;
-        let path = spine.models.join("x.gguf");
-        fs::write(&path, b"weights").map_err(not_ok)?;
-        let script = format!("echo $$ > {}/cgroup.procs && exec cat {}", cgroup.display(), path.display());
-        run(Command::new("sh").args(["-c", &script])).map_err(not_ok)?;
-        let record = spine
-            .daemon
-            .wait_for_record("the open from the container", |record| {
-                record["actor"]["process"]["container"]["uid"] == id
-            })
-            .map_err(not_ok)?;
-        equal("runtime", &record["actor"]["process"]["container"]["runtime"], "containerd")?;
-        equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
-        equal("pod", &record["actor"]["process"]["container"]["pod_uuid"], pod)?;
-        let named = &record["unmapped"]["plumbline"]["pod"];
-        equal("the pod's name", named, serde_json::json!({ "namespace": "serving", "name": "vllm-0" }))
-    })();
-    let _ = fs::remove_dir(&cgroup);
-    let _ = fs::remove_dir(&slice);
-    outcome
 }
 
 pub(super) fn a_forbidden_connection_is_recorded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {

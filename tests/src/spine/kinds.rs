@@ -245,7 +245,12 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
         process: Process::default(),
         ancestors: ancestors.collect(),
         artefact: None,
-        pod: Some(Pod { namespace: "n".into(), name: "p".into(), container: Some("c".into()) }),
+        pod: Some(Pod {
+            namespace: "n".into(),
+            name: "p".into(),
+            container: Some("c".into()),
+            labels: [("l".to_owned(), "v".to_owned())].into(),
+        }),
         has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 1 },
         dns: resolved(),
     };

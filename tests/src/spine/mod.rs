@@ -5,6 +5,7 @@ mod evidence;
 mod faults;
 mod kinds;
 mod names;
+mod pods;
 mod review;
 mod ship;
 mod sight;
@@ -35,7 +36,12 @@ const CHECKS: &[Check] = &[
     ("a read of the weights becomes a signed policy event with lineage, path and inode", evidence::a_read_is_recorded),
     ("a read through a hugging face cache names the model it claims to be", evidence::a_cache_read_names_the_model),
     ("a name that is not utf-8 is kept exactly and shown safely", evidence::a_hostile_name_is_kept),
-    ("a process in a container's cgroup is recorded with its container", evidence::a_container_is_named),
+    ("a process in a container's cgroup is recorded with its container", pods::a_container_is_named),
+    ("the kubelet tells labels of pods and names of containers", pods::the_kubelet_tells_labels),
+    (
+        "a kubelet that refuses or cannot prove itself is said, and who cannot prove itself gets no token",
+        pods::a_kubelet_that_does_not_answer_is_said,
+    ),
     (
         "a connection from one network namespace to another is a policy event",
         evidence::a_forbidden_connection_is_recorded,

@@ -1,0 +1,84 @@
+//! What the kubelet of this node says of its pods, asked at its own interface (`GET /pods`): their labels, and names where
+//! its directories of logs are not at hand. Read-only, and only where the configuration says so.
+//!
+//! Asked at the start, when a pod is seen that the last answer did not have, and each minute, because labels change.
+
+mod client;
+mod config;
+mod list;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use self::client::AskError;
+pub use self::config::KubeletApi;
+use crate::{
+    clock,
+    core::chain,
+    identity::pod::Told,
+    message::Message,
+    series::{Point, Sample, agent},
+};
+
+/// However many pods are new: between two questions.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// However few.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Asks until it is told to stop; `wanted` is notified when a pod is not known.
+pub async fn run(
+    api: KubeletApi,
+    wanted: Arc<Notify>,
+    messages: mpsc::Sender<Message>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut said = None;
+    loop {
+        let begun = Instant::now();
+        let taken_boot_ns = clock::boot_ns();
+        let asked = tokio::select! {
+            asked = ask(&api) => asked,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let points = match asked {
+            Ok(pods) => {
+                #[expect(clippy::cast_precision_loss, reason = "a node has few hundred pods")]
+                let points = vec![Point::new(&agent::PODS, &[], pods.len() as f64)];
+                if messages.send(Message::Pods { taken_boot_ns, pods }).await.is_err() {
+                    return;
+                }
+                said = None;
+                Ok(points)
+            }
+            Err(error) => {
+                let why = chain(&error);
+                if said.as_ref() != Some(&why) {
+                    tracing::warn!(%why, "the kubelet does not say which pods there are");
+                    said = Some(why.clone());
+                }
+                Err(why)
+            }
+        };
+        let sample = Sample { source: "kubelet".to_owned(), taken_boot_ns, points };
+        if messages.send(Message::Sample(sample)).await.is_err() {
+            return;
+        }
+        let pause = async {
+            sleep_until(begun + LEAST_PAUSE).await;
+            let _ = timeout(LONGEST_PAUSE, wanted.notified()).await;
+        };
+        tokio::select! {
+            () = pause => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn ask(api: &KubeletApi) -> Result<Vec<(String, Told)>, AskError> {
+    let answer = client::pods(api).await?;
+    list::parse(&answer).map_err(AskError::Json)
+}
