@@ -5,127 +5,169 @@ use crate::{
     task,
 };
 
+/// Numbers of calls, and the list of all of them.
+macro_rules! numbers {
+    ($($name:ident = $number:expr;)*) => {
+        $(pub const $name: u64 = $number;)*
+        pub const ALL: &[u64] = &[$($number),*];
+    };
+}
+
 /// x86-64: arch/x86/entry/syscalls/syscall_64.tbl
 #[cfg(bpf_target_arch = "x86_64")]
 pub mod number {
-    pub const READ: u64 = 0;
-    pub const WRITE: u64 = 1;
-    pub const OPEN: u64 = 2;
-    pub const CLOSE: u64 = 3;
-    pub const MMAP: u64 = 9;
-    pub const IOCTL: u64 = 16;
-    pub const PREAD64: u64 = 17;
-    pub const PWRITE64: u64 = 18;
-    pub const READV: u64 = 19;
-    pub const WRITEV: u64 = 20;
-    pub const SENDFILE: u64 = 40;
-    pub const SOCKET: u64 = 41;
-    pub const CONNECT: u64 = 42;
-    pub const SENDTO: u64 = 44;
-    pub const RECVFROM: u64 = 45;
-    pub const SENDMSG: u64 = 46;
-    pub const RECVMSG: u64 = 47;
-    pub const FTRUNCATE: u64 = 77;
-    pub const RENAME: u64 = 82;
-    pub const CREAT: u64 = 85;
-    pub const PIVOT_ROOT: u64 = 155;
-    pub const MOUNT: u64 = 165;
-    pub const UMOUNT2: u64 = 166;
-    pub const OPENAT: u64 = 257;
-    pub const RENAMEAT: u64 = 264;
-    pub const SPLICE: u64 = 275;
-    pub const FALLOCATE: u64 = 285;
-    pub const PREADV: u64 = 295;
-    pub const PWRITEV: u64 = 296;
-    pub const RECVMMSG: u64 = 299;
-    pub const OPEN_BY_HANDLE_AT: u64 = 304;
-    pub const SENDMMSG: u64 = 307;
-    pub const RENAMEAT2: u64 = 316;
-    pub const COPY_FILE_RANGE: u64 = 326;
-    pub const PREADV2: u64 = 327;
-    pub const PWRITEV2: u64 = 328;
-    pub const MOVE_MOUNT: u64 = 429;
-    pub const OPENAT2: u64 = 437;
-    pub const PIDFD_GETFD: u64 = 438;
-    pub const PTRACE: u64 = 101;
-    pub const PROCESS_VM_READV: u64 = 310;
+    numbers! {
+        READ = 0;
+        WRITE = 1;
+        OPEN = 2;
+        CLOSE = 3;
+        MMAP = 9;
+        IOCTL = 16;
+        PREAD64 = 17;
+        PWRITE64 = 18;
+        READV = 19;
+        WRITEV = 20;
+        SENDFILE = 40;
+        SOCKET = 41;
+        CONNECT = 42;
+        SENDTO = 44;
+        RECVFROM = 45;
+        SENDMSG = 46;
+        RECVMSG = 47;
+        FTRUNCATE = 77;
+        RENAME = 82;
+        CREAT = 85;
+        PIVOT_ROOT = 155;
+        MOUNT = 165;
+        UMOUNT2 = 166;
+        OPENAT = 257;
+        RENAMEAT = 264;
+        SPLICE = 275;
+        FALLOCATE = 285;
+        PREADV = 295;
+        PWRITEV = 296;
+        RECVMMSG = 299;
+        OPEN_BY_HANDLE_AT = 304;
+        SENDMMSG = 307;
+        RENAMEAT2 = 316;
+        COPY_FILE_RANGE = 326;
+        PREADV2 = 327;
+        PWRITEV2 = 328;
+        MOVE_MOUNT = 429;
+        OPENAT2 = 437;
+        PIDFD_GETFD = 438;
+        PTRACE = 101;
+        PROCESS_VM_READV = 310;
+    }
 }
 
 /// arm64: include/uapi/asm-generic/unistd.h. Calls that it lacks have numbers that no call has.
 #[cfg(bpf_target_arch = "aarch64")]
 pub mod number {
     const NONE: u64 = 0xffff_ff00;
-    pub const READ: u64 = 63;
-    pub const WRITE: u64 = 64;
-    pub const OPEN: u64 = NONE;
-    pub const CLOSE: u64 = 57;
-    pub const MMAP: u64 = 222;
-    pub const IOCTL: u64 = 29;
-    pub const PREAD64: u64 = 67;
-    pub const PWRITE64: u64 = 68;
-    pub const READV: u64 = 65;
-    pub const WRITEV: u64 = 66;
-    pub const SENDFILE: u64 = 71;
-    pub const SOCKET: u64 = 198;
-    pub const CONNECT: u64 = 203;
-    pub const SENDTO: u64 = 206;
-    pub const RECVFROM: u64 = 207;
-    pub const SENDMSG: u64 = 211;
-    pub const RECVMSG: u64 = 212;
-    pub const RECVMMSG: u64 = 243;
-    pub const SENDMMSG: u64 = 269;
-    pub const FTRUNCATE: u64 = 46;
-    pub const RENAME: u64 = NONE + 1;
-    pub const CREAT: u64 = NONE + 2;
-    pub const PIVOT_ROOT: u64 = 41;
-    pub const MOUNT: u64 = 40;
-    pub const UMOUNT2: u64 = 39;
-    pub const OPENAT: u64 = 56;
-    pub const RENAMEAT: u64 = 38;
-    pub const SPLICE: u64 = 76;
-    pub const FALLOCATE: u64 = 47;
-    pub const PREADV: u64 = 69;
-    pub const PWRITEV: u64 = 70;
-    pub const OPEN_BY_HANDLE_AT: u64 = 265;
-    pub const RENAMEAT2: u64 = 276;
-    pub const COPY_FILE_RANGE: u64 = 285;
-    pub const PREADV2: u64 = 286;
-    pub const PWRITEV2: u64 = 287;
-    pub const MOVE_MOUNT: u64 = 429;
-    pub const OPENAT2: u64 = 437;
-    pub const PIDFD_GETFD: u64 = 438;
-    pub const PTRACE: u64 = 117;
-    pub const PROCESS_VM_READV: u64 = 270;
+    numbers! {
+        READ = 63;
+        WRITE = 64;
+        OPEN = NONE;
+        CLOSE = 57;
+        MMAP = 222;
+        IOCTL = 29;
+        PREAD64 = 67;
+        PWRITE64 = 68;
+        READV = 65;
+        WRITEV = 66;
+        SENDFILE = 71;
+        SOCKET = 198;
+        CONNECT = 203;
+        SENDTO = 206;
+        RECVFROM = 207;
+        SENDMSG = 211;
+        RECVMSG = 212;
+        RECVMMSG = 243;
+        SENDMMSG = 269;
+        FTRUNCATE = 46;
+        RENAME = NONE + 1;
+        CREAT = NONE + 2;
+        PIVOT_ROOT = 41;
+        MOUNT = 40;
+        UMOUNT2 = 39;
+        OPENAT = 56;
+        RENAMEAT = 38;
+        SPLICE = 76;
+        FALLOCATE = 47;
+        PREADV = 69;
+        PWRITEV = 70;
+        OPEN_BY_HANDLE_AT = 265;
+        RENAMEAT2 = 276;
+        COPY_FILE_RANGE = 285;
+        PREADV2 = 286;
+        PWRITEV2 = 287;
+        MOVE_MOUNT = 429;
+        OPENAT2 = 437;
+        PIDFD_GETFD = 438;
+        PTRACE = 117;
+        PROCESS_VM_READV = 270;
+    }
 }
 
 /// The 32-bit table of x86-64: arch/x86/entry/syscalls/syscall_32.tbl
 #[cfg(bpf_target_arch = "x86_64")]
 pub mod number_32 {
-    pub const READ: u64 = 3;
-    pub const WRITE: u64 = 4;
-    pub const OPEN: u64 = 5;
-    pub const CREAT: u64 = 8;
-    pub const READV: u64 = 145;
-    pub const WRITEV: u64 = 146;
-    pub const PREAD64: u64 = 180;
-    pub const OPENAT: u64 = 295;
-    pub const PREADV: u64 = 333;
-    pub const OPENAT2: u64 = 437;
+    numbers! {
+        READ = 3;
+        WRITE = 4;
+        OPEN = 5;
+        CREAT = 8;
+        READV = 145;
+        WRITEV = 146;
+        PREAD64 = 180;
+        OPENAT = 295;
+        PREADV = 333;
+        OPENAT2 = 437;
+    }
 }
 
 /// The 32-bit table of arm64: arch/arm/tools/syscall.tbl
 #[cfg(bpf_target_arch = "aarch64")]
 pub mod number_32 {
-    pub const READ: u64 = 3;
-    pub const WRITE: u64 = 4;
-    pub const OPEN: u64 = 5;
-    pub const CREAT: u64 = 8;
-    pub const READV: u64 = 145;
-    pub const WRITEV: u64 = 146;
-    pub const PREAD64: u64 = 180;
-    pub const OPENAT: u64 = 322;
-    pub const PREADV: u64 = 361;
-    pub const OPENAT2: u64 = 437;
+    numbers! {
+        READ = 3;
+        WRITE = 4;
+        OPEN = 5;
+        CREAT = 8;
+        READV = 145;
+        WRITEV = 146;
+        PREAD64 = 180;
+        OPENAT = 322;
+        PREADV = 361;
+        OPENAT2 = 437;
+    }
+}
+
+/// A bit for each number of either table that something is done for.
+const LOOKED_AT: [u64; 8] = {
+    let mut bits = [0; 8];
+    let (mut table, mut next) = (number::ALL, 0);
+    let mut tables = 2;
+    while tables > 0 {
+        while next < table.len() {
+            let number = table[next];
+            if number < 512 {
+                bits[(number >> 6) as usize] |= 1 << (number & 63);
+            }
+            next += 1;
+        }
+        (table, next) = (number_32::ALL, 0);
+        tables -= 1;
+    }
+    bits
+};
+
+/// Whether anything is done for calls of this number, in whichever table; most calls need no look at more than that.
+#[inline(always)]
+pub fn is_looked_at(number: u64) -> bool {
+    static BITS: [u64; 8] = LOOKED_AT;
+    number < 512 && BITS[(number >> 6) as usize & 7] >> (number & 63) & 1 != 0
 }
 
 /// A system call that has returned: its `struct pt_regs`.

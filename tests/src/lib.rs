@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod bypass;
 pub mod checks;
+pub mod cost;
 pub mod daemon;
 pub mod fake_engine;
 pub mod llama;

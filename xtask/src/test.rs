@@ -85,7 +85,7 @@ fn unit_tests(cache: &Cache) -> Result<Tally> {
 }
 
 fn on_kernel(cache: &Cache, kernel: Kernel) -> Result<Tally> {
-    vm::build_init()?;
+    vm::build(cache)?;
     vm::test_on(cache, kernel, &vm::default_init(), false)
 }
 

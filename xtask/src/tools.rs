@@ -1,4 +1,4 @@
-//! Programs that checks run, out of Debian's packages as far as the machine lacks them: makers of file systems, a file
+//! Programs that checks and benchmarks run, out of Debian's packages as far as the machine lacks them: makers of file systems, a file
 //! system in user space, a container runtime.
 
 use std::fs;
@@ -12,12 +12,14 @@ use crate::cmd;
 use crate::error::{Error, Result};
 
 /// Programs and their packages.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("bindfs", "bindfs"),
     ("crun", "crun"),
+    // The packaged daemon is not started; `cargo xtask bench` sets a rule.
+    ("auditctl", "auditd"),
 ];
 
 /// What virtual machines get of every machine's own.

@@ -127,12 +127,12 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
     let socket: u64 = read(file, off!(file_private_data));
     let sock: u64 = read(socket, off!(socket_sk));
     let port: u16 = read(sock, off!(sock_dport));
+    if port != DNS_PORT.to_be() && port != 0 {
+        return;
+    }
     let protocol = peer::protocol(sock);
     let family: u16 = read(sock, off!(sock_family));
-    if (port != DNS_PORT.to_be() && port != 0)
-        || !matches!(family, AF_INET | AF_INET6)
-        || !matches!(protocol, IPPROTO_UDP | IPPROTO_TCP)
-    {
+    if !matches!(family, AF_INET | AF_INET6) || !matches!(protocol, IPPROTO_UDP | IPPROTO_TCP) {
         return;
     }
     let is_sent =
@@ -153,8 +153,9 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
             number::SENDTO => name = call.arg4(),
             number::RECVFROM => {
                 flags = call.arg3();
-                // The kernel says how long the name is that it wrote.
-                if user_word(call.arg5()) & 0xffff_ffff >= MIN_NAME_BYTES {
+                // The kernel says how long the name is that it wrote. Most ask for none, and to read at 0 is a fault, which
+                // costs more than all the rest.
+                if port == 0 && call.arg5() != 0 && user_word(call.arg5()) & 0xffff_ffff >= MIN_NAME_BYTES {
                     name = call.arg4();
                 }
             }
@@ -184,6 +185,9 @@ pub fn at_return(slot: Slot, call: Call, returned: u64) {
                 total_bytes -= bytes;
                 (start, bytes) = (user_word(vector.wrapping_add(16)), user_word(vector.wrapping_add(24)));
             }
+        }
+        if port == 0 && name == 0 {
+            continue;
         }
         let peer = if port == 0 { named(name) } else { peer::of_sock(sock) };
         if peer.port == DNS_PORT.to_be() && peer.family != 0 {

@@ -138,10 +138,10 @@ impl Pods {
             (told, found) => told.or(found),
         };
         let key = (uid.to_owned(), container_id.map(str::to_owned));
-        if let Some((asked_boot_ns, pod)) = self.found.get(&key) {
-            if is_complete(pod) || now_boot_ns.saturating_sub(*asked_boot_ns) < ASK_AGAIN_NS {
-                return join(pod.clone());
-            }
+        if let Some((asked_boot_ns, pod)) = self.found.get(&key)
+            && (is_complete(pod) || now_boot_ns.saturating_sub(*asked_boot_ns) < ASK_AGAIN_NS)
+        {
+            return join(pod.clone());
         }
         if self.found.len() >= MAX_REMEMBERED {
             self.found.clear();

@@ -15,7 +15,12 @@ impl Processes for Told {
     }
 
     fn pod(&self, uid: &str, _: Option<&str>) -> Option<Pod> {
-        let pod = || Pod { namespace: "serving".into(), name: "vllm-0".into(), container: None, labels: pod::Labels::default() };
+        let pod = || Pod {
+            namespace: "serving".into(),
+            name: "vllm-0".into(),
+            container: None,
+            labels: pod::Labels::default(),
+        };
         (uid == "known").then(pod)
     }
 

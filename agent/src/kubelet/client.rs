@@ -141,5 +141,5 @@ where
         return Err(AskError::Status(response.status()));
     }
     let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-    body.map(|whole| whole.to_bytes()).map_err(|error| AskError::Body(error.to_string()))
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| AskError::Body(error.to_string()))
 }

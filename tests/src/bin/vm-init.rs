@@ -7,6 +7,7 @@ use std::{fs, os::fd::AsFd as _, path::Path, process::ExitCode};
 use plumbline_tests::{
     bypass,
     checks::{self, Ended},
+    cost,
 };
 use rustix::mount::{MountFlags, mount};
 
@@ -25,6 +26,11 @@ fn main() -> ExitCode {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("# kernel {}", release.trim());
     let scratch = std::env::temp_dir().join(format!("plumbline-checks-{}", std::process::id()));
+    // The kernel hands what it does not know on its command line to its first process.
+    if std::env::var_os("PLUMBLINE_COST").is_some() {
+        cost::run(&scratch);
+        end(is_init);
+    }
     let mut failed = 0;
     checks::run(&scratch, &mut |name, ended| match ended {
         Ended::Ok => println!("ok {name}"),
@@ -42,12 +48,17 @@ fn main() -> ExitCode {
         }
     });
     let _ = fs::remove_dir_all(scratch);
+    end(is_init);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The last words; a machine stops.
+fn end(is_init: bool) {
     println!("vm: done");
     if is_init {
         let error = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
         println!("# the machine does not power off: {error:?}");
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Loads the modules that `cargo xtask vm` packs, by their numbers. What one is missing shows in the check that needs it.

@@ -3,8 +3,10 @@
 //! One file per benchmark, one line in [`ALL`].
 
 mod audit;
+mod beside;
 mod daemon;
 mod flood;
+mod instructions;
 mod open;
 
 use clap::Args;
@@ -20,11 +22,16 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 3] = [
+const ALL: [Benchmark; 4] = [
     Benchmark {
         name: "open",
-        about: "calls that concern nobody, bare, with one watched directory and with a thousand",
+        about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
         run: open::run,
+    },
+    Benchmark {
+        name: "instructions",
+        about: "the same calls on every rung, in instructions of an emulated machine",
+        run: instructions::run,
     },
     Benchmark {
         name: "flood",

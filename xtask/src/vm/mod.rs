@@ -18,6 +18,7 @@ use clap::Args;
 use self::initramfs::Initramfs;
 use self::kernel::Image;
 pub(crate) use self::kernel::{ALL, Kernel};
+pub(crate) use self::qemu::Clock;
 use self::qemu::Qemu;
 use crate::build::Build;
 use crate::cache::Cache;
@@ -51,8 +52,7 @@ impl Vm {
     /// Whether everything passed.
     pub(crate) fn run(&self, cache: &Cache) -> Result<bool> {
         if self.init.is_none() {
-            Build { bpf_only: true, ..Build::default() }.run(cache)?;
-            build_init()?;
+            build(cache)?;
         }
         let init = self.init.clone().unwrap_or_else(default_init);
         let mut report = Report::default();
@@ -71,8 +71,9 @@ pub(crate) fn set_up(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
     kernels.iter().try_for_each(|kernel| kernel.image(cache).map(drop))
 }
 
-/// Builds the first process of the guests.
-pub(crate) fn build_init() -> Result<()> {
+/// Builds the kernel programs and the first process of the guests.
+pub(crate) fn build(cache: &Cache) -> Result<()> {
+    Build { bpf_only: true, ..Build::default() }.run(cache)?;
     let build = ["build", "--package", "plumbline-tests", "--bin", "vm-init"];
     cmd::run(Command::new("cargo").current_dir(workspace::root()).args(build))
 }
@@ -83,19 +84,9 @@ pub(crate) fn default_init() -> PathBuf {
 
 /// Boots one kernel and counts what the guest reports.
 pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool) -> Result<Tally> {
-    let qemu = Qemu::set_up(cache)?;
-    let image = kernel.image(cache)?;
-    let work = workspace::target().join("vm");
-    fs::create_dir_all(&work).map_err(Error::file("create", &work))?;
-    let initramfs = work.join(format!("{kernel}.cpio"));
-    fs::write(&initramfs, pack(init, &image, &Tools::set_up(cache)?, &work)?)
-        .map_err(Error::file("write", &initramfs))?;
-
-    let version = fs::read_to_string(image.vmlinuz.with_file_name("version")).unwrap_or_default();
-    println!("booting {}", version.trim());
     let start = Instant::now();
     let mut tally = Tally::default();
-    qemu.boot(&image.vmlinuz, &initramfs, &work.join(format!("{kernel}.log")), |line| {
+    boot(cache, kernel, init, Clock::Real, &mut |line| {
         let result = Tally::of_console_line(line);
         tally += result.unwrap_or_default();
         if verbose || result.is_some() {
@@ -107,6 +98,26 @@ pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool)
         return Err(Error::said("the guest ran to its end without reporting a single test"));
     }
     Ok(tally)
+}
+
+/// Boots one kernel and hands on each line of its console.
+pub(crate) fn boot(
+    cache: &Cache,
+    kernel: Kernel,
+    init: &Path,
+    clock: Clock,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let qemu = Qemu::set_up(cache)?;
+    let image = kernel.image(cache)?;
+    let work = workspace::target().join("vm");
+    fs::create_dir_all(&work).map_err(Error::file("create", &work))?;
+    let initramfs = work.join(format!("{kernel}.cpio"));
+    fs::write(&initramfs, pack(init, &image, &Tools::set_up(cache)?, &work)?)
+        .map_err(Error::file("write", &initramfs))?;
+    let version = fs::read_to_string(image.vmlinuz.with_file_name("version")).unwrap_or_default();
+    println!("booting {}", version.trim());
+    qemu.boot(&image.vmlinuz, &initramfs, clock, &work.join(format!("{kernel}.log")), on_line)
 }
 
 fn pack(init: &Path, kernel: &Image, tools: &Tools, scratch: &Path) -> Result<Vec<u8>> {

@@ -26,6 +26,14 @@ const DONE: &str = "vm: done";
 /// Texts of the kernel after which nothing good comes.
 const FATAL: [&str; 4] = ["Kernel panic", "soft lockup", "rcu_preempt detected stalls", "Unable to mount root fs"];
 
+/// What time is in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Real,
+    /// A nanosecond for each instruction, on one processor; the first process is told to measure costs and nothing else.
+    Instructions,
+}
+
 #[derive(Debug)]
 pub(crate) struct Qemu {
     /// Where the package is unpacked; none when the machine has its own.
@@ -63,18 +71,27 @@ impl Qemu {
         &self,
         kernel: &Path,
         initramfs: &Path,
+        clock: Clock,
         log_path: &Path,
-        mut on_line: impl FnMut(&str),
+        on_line: &mut dyn FnMut(&str),
     ) -> Result<()> {
         let mut log = File::create(log_path).map_err(Error::file("create", log_path))?;
         let mut command = self.command();
         // Plain emulation: the same on every machine, while KVM inside a virtual machine may start and then fail.
         // Without `cx16`: QEMU 7.2 emulates a 16-byte compare-and-swap that is interrupted with wrong flags, and half of
         // the runs of a 6.12 kernel, whose allocator uses it, ended in a double fault. The kernel has a way around it.
-        command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"]);
+        command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "1024"]);
+        let (processors, extra) = match clock {
+            Clock::Real => ("2", ""),
+            Clock::Instructions => {
+                command.args(["-icount", "shift=0,sleep=off"]);
+                ("1", " PLUMBLINE_COST=1")
+            }
+        };
+        command.args(["-smp", processors]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
-        command.args(["-append", "console=ttyS0 panic=-1 quiet lsm=lockdown,yama,bpf"]);
+        command.arg("-append").arg(format!("console=ttyS0 panic=-1 quiet lsm=lockdown,yama,bpf{extra}"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|source| Error::Start { program: PROGRAM.to_owned(), source })?;
         let mut guest = Guest { child };
