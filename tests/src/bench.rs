@@ -11,6 +11,7 @@ use plumbline::{
     message::Message,
     probes::{
         Counted, HookVerdict, Probes, ProbesConfig,
+        canary::{Canary, Finding, Proof},
         loss::{Holes, LossAccount},
         sensor::{self, Taps},
         watch::Enrolled,
@@ -35,6 +36,7 @@ pub struct Bench {
     events: mpsc::Receiver<Message>,
     answers: std_mpsc::Receiver<Enrolled>,
     holes: Arc<Holes>,
+    proof: Arc<Proof>,
     account: LossAccount,
     stop: watch::Sender<bool>,
 }
@@ -77,13 +79,13 @@ impl Bench {
         let (enrolled, answers) = std_mpsc::channel();
         let (stop, stopped) = watch::channel(false);
         let taps = Taps::new(enrolled);
-        let holes = Arc::clone(&taps.holes);
+        let (holes, proof) = (Arc::clone(&taps.holes), Arc::clone(&taps.canary));
         {
             let _entered = runtime.enter();
             let started = sensor::start(&mut probes, &out, &taps, &stopped);
             drop(started.map_err(|error| error.to_string())?);
         }
-        let mut bench = Self { runtime, probes, events, answers, holes, account: LossAccount::default(), stop };
+        let mut bench = Self { runtime, probes, events, answers, holes, proof, account: LossAccount::default(), stop };
         if let Some(directory) = watch_directory {
             bench.watch(directory)?;
         }
@@ -98,6 +100,16 @@ impl Bench {
             Some((path, error)) => Err(format!("{}: {error}", path.display())),
             None => Ok(()),
         }
+    }
+
+    /// Lets a canary sing once in this directory; what the attached hooks did not tell, or not rightly.
+    pub fn canary(&mut self, directory: &Path) -> Result<Finding, String> {
+        let canary = Canary::new(directory, Arc::clone(&self.proof)).map_err(|error| error.to_string())?;
+        let key = self.probes.enrol_canary(canary.path(), &self.answers).map_err(|error| error.to_string())?;
+        canary.enrolled(key).map_err(|error| error.to_string())?;
+        let attached = self.verdicts().iter().filter(|verdict| verdict.attached().is_some());
+        let expected = attached.fold(0, |bits, verdict| bits | 1 << verdict.hook.program);
+        canary.sing(expected).map_err(|error| error.to_string())
     }
 
     pub fn verdicts(&self) -> &[HookVerdict] {

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -20,11 +20,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plumbline_ebpf::{program, record::Reads};
+use plumbline_ebpf::{
+    program,
+    record::{DNS_PORT, Reads},
+};
+use rustix::net::{AddressFamily, SocketType, ipproto, socket};
 
 use super::watch::touch_first_page;
 use crate::{
-    event::{Change, Event, FileKey, FileOpen, Task, What},
+    event::{Change, Direction, DnsMessage, Event, FileKey, FileOpen, Task, What},
     identity::procfs::{Processes as _, Procfs},
 };
 
@@ -53,9 +57,20 @@ pub const PROVABLE: u32 = 1 << program::FILE_OPEN
     | 1 << program::FILE_NAME
     | 1 << program::TCP_CONNECT
     | 1 << program::UDP_CONNECT
+    | 1 << program::SOCKET_OPEN
+    | 1 << program::DNS
     | 1 << program::FORK
     | 1 << program::EXEC
     | 1 << program::EXIT;
+
+/// Where the canary asks for a name: an address of this machine (RFC 1122, 3.2.1.3 g) that nobody answers at, as a rule.
+const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 99, 97, 110)), DNS_PORT);
+
+/// The question for the address of `canary.invalid`, a name that no one has (RFC 1035, 4.1; RFC 6761, 6.4).
+const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x06canary\x07invalid\0\0\x01\0\x01";
+
+/// `AF_INET` and `SOCK_RAW`.
+const RAW_SOCKET: (u32, u32) = (2, 3);
 
 /// What was seen of the canary: written by the sensor as it drains the rings.
 #[derive(Debug, Default)]
@@ -104,9 +119,18 @@ impl Proof {
                 } else if to == target.udp {
                     program::UDP_CONNECT
                 } else {
-                    return false;
+                    // That it sends there is told once a minute only, so it proves nothing.
+                    return to == NAME_SERVER;
                 };
                 self.judge(number, compare_task(task));
+                true
+            }
+            What::SocketOpen(socket) if own && (socket.family, socket.kind) == RAW_SOCKET => {
+                self.mark(program::SOCKET_OPEN);
+                true
+            }
+            What::Dns(message) if own && message.server == NAME_SERVER => {
+                self.judge(program::DNS, compare_question(message).and_then(|()| compare_task(task)));
                 true
             }
             What::ConnectEnd(end) if own => SocketAddr::new(end.address, end.port) == target.tcp,
@@ -223,10 +247,10 @@ impl Canary {
     pub fn sing(&self, expected: u32) -> io::Result<Finding> {
         self.proof.seen.store(0, Ordering::Relaxed);
         self.proof.wrong.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.act(expected)?;
+        let untried = self.act(expected)?;
         let deadline = Instant::now() + PATIENCE;
         let silent = loop {
-            let silent = expected & PROVABLE & !self.proof.seen.load(Ordering::Relaxed);
+            let silent = expected & PROVABLE & !untried & !self.proof.seen.load(Ordering::Relaxed);
             if silent == 0 || Instant::now() > deadline {
                 break silent;
             }
@@ -236,7 +260,8 @@ impl Canary {
         Ok(Finding { silent, wrong })
     }
 
-    fn act(&self, expected: u32) -> io::Result<()> {
+    /// The programs that it could not try, as bits.
+    fn act(&self, expected: u32) -> io::Result<u32> {
         let moved = self.path.with_extension("moved");
         // A round that ended between its two renames.
         if moved.exists() && !self.path.exists() {
@@ -258,11 +283,15 @@ impl Canary {
         // Whoever else connects is let go with ours: nobody can fill the backlog for long.
         while self.tcp.accept().is_ok() {}
         UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.connect(self.udp.local_addr()?)?;
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.send_to(QUESTION, NAME_SERVER)?;
+        // It takes a capability (CAP_NET_RAW) that nothing else here does.
+        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP));
+        let untried = if raw.is_ok() { 0 } else { 1 << program::SOCKET_OPEN };
 
         // This very program, which ends at once.
         let mut child = Command::new("/proc/self/exe");
         child.arg("canary").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-        Ok(())
+        Ok(untried)
     }
 }
 
@@ -290,6 +319,12 @@ fn compare_open(open: &FileOpen, target: &Target) -> Result<(), String> {
         return Err(format!("the path is told as {}", String::from_utf8_lossy(&open.path)));
     }
     Ok(())
+}
+
+fn compare_question(message: &DnsMessage) -> Result<(), String> {
+    same("direction", u64::from(message.direction == Direction::Received), 0)?;
+    same("length of the message", u64::from(message.total_bytes), u64::try_from(QUESTION.len()).unwrap_or(0))?;
+    if message.bytes == QUESTION { Ok(()) } else { Err("the message is told with other bytes".to_owned()) }
 }
 
 /// The task against what `/proc` says of this process.
@@ -372,6 +407,32 @@ mod tests {
         assert_eq!(wrong.as_deref(), expect);
         assert_eq!(proof.seen.load(Ordering::Relaxed), 1 << program::FILE_OPEN);
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn its_own_question_is_compared_and_makes_no_record() {
+        let (proof, directory) = (Arc::new(Proof::default()), tempfile::tempdir().unwrap());
+        let canary = Canary::new(directory.path(), Arc::clone(&proof)).unwrap();
+        canary.enrolled(NO_DIRECTORY).unwrap();
+        let told = |server, bytes: &[u8]| {
+            let what = What::Dns(DnsMessage {
+                direction: Direction::Sent,
+                protocol: crate::event::Protocol::Udp,
+                server,
+                net_ns: crate::event::NetNs::default(),
+                bytes: bytes.to_vec(),
+                total_bytes: u32::try_from(bytes.len()).unwrap(),
+            });
+            proof.takes(&Event { boot_ns: 1, origin: None, task: Some(own_task()), what })
+        };
+        let wrong = || proof.wrong.lock().unwrap().get(&program::DNS).cloned();
+        assert!(
+            !told(SocketAddr::from(([127, 0, 0, 53], DNS_PORT)), QUESTION),
+            "this daemon's resolver is not the canary"
+        );
+        assert!(told(NAME_SERVER, QUESTION) && wrong().is_none());
+        assert!(told(NAME_SERVER, &QUESTION[1..]));
+        assert_eq!(wrong().as_deref(), Some("the length of the message is told as 31, and is 32"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod network;
 mod process;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::{
@@ -126,9 +127,18 @@ fn connections_and_processes(which: &str, rungs: &[(&str, &str)], scratch: &Path
         process::a_program_without_a_name(&mut bench),
     );
     tell("the iterator finds this process", process::iterator(&mut bench));
+    tell("every hook that a canary can prove tells of it, and rightly", canary(&mut bench, &scratch.join(which)));
     let contained = container::is_told_with_its_pod(&mut bench, &scratch.join("container").join(which));
     let name = "what a container of crun does is told with its pod, its container and its own path";
     told(&format!("{name} ({which})"), contained.err().unwrap_or(Ended::Ok));
+}
+
+fn canary(bench: &mut Bench, directory: &Path) -> Outcome {
+    fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+    let found = bench.canary(directory)?;
+    let silent = HOOKS.iter().filter(|hook| found.silent & 1 << hook.program != 0).map(|hook| hook.name);
+    same("silent", &silent.collect(), &Vec::<&str>::new())?;
+    same("wrong", &found.wrong, &BTreeMap::new())
 }
 
 fn udp_sockets(rung: &Rung, told: &mut dyn FnMut(&str, Ended)) {

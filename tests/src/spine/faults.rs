@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{QUIET, Spine, ensure, equal, not_ok, priced, skipped, verdict};
@@ -98,7 +100,7 @@ pub(super) fn a_policy_mistake_is_shown(tools: &Tools, scratch: &Path) -> Result
     let file = scratch.join("policies/weights.yaml");
     let good = fs::read_to_string(&file).map_err(not_ok)?;
     fs::write(&file, good.replace("severity: high", "severty: high")).map_err(not_ok)?;
-    spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+    spine.daemon.signal(Signal::HUP).map_err(not_ok)?;
     let deadline = Instant::now() + Duration::from_secs(10);
     while !spine.daemon.said(scratch).contains("last good ones stay in force") {
         ensure(Instant::now() < deadline, || "the mistake was not told".to_owned())?;
@@ -193,4 +195,55 @@ pub(super) fn no_btf(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let useful = run(Command::new("unshare").args(["--mount", "sh", "-c", &script])).map_err(not_ok)?;
     let said = String::from_utf8_lossy(&useful.stderr).into_owned();
     ensure(said.contains("engine answers") && said.contains("stopping"), || said.clone())
+}
+
+/// Processes that are enough to fill the ring of their lives, 1 MiB, several times over.
+const FLOOD: usize = 4000;
+
+pub(super) fn lost_lives_are_read_anew(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(python) = &tools.python else { return Err(skipped("no Python (PLUMBLINE_PYTHON)")) };
+    let spine = Spine::start(tools, scratch)?;
+    let path = spine.models.join("h.gguf");
+    fs::write(&path, b"weights").map_err(not_ok)?;
+    let program = format!("import sys; sys.stdin.readline(); open({:?}).read(); sys.stdin.readline()", path.display());
+    // Known as a shell, until it becomes something else while nobody looks.
+    let mut child = Command::new("sh")
+        .args(["-c", "read go; exec \"$0\" -c \"$1\""])
+        .arg(python)
+        .arg(program)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(not_ok)?;
+    let pid = child.id();
+    let outcome = (|| {
+        let mut say = child.stdin.take().ok_or_else(|| not_ok("no pipe to the shell"))?;
+        let first = spine.models.join("first.gguf");
+        fs::write(&first, b"weights").and_then(|()| fs::read(&first)).map_err(not_ok)?;
+        // What came before it in time is known with it: the shell is.
+        spine.open_of(&first).map_err(not_ok)?;
+
+        spine.daemon.signal(Signal::STOP).map_err(not_ok)?;
+        let flooded = (0..FLOOD).try_for_each(|_| Command::new("true").status().map(drop)).map_err(not_ok);
+        let became = say.write_all(b"go\n").map_err(not_ok);
+        std::thread::sleep(Duration::from_millis(500));
+        spine.daemon.signal(Signal::CONT).map_err(not_ok)?;
+        flooded.and(became)?;
+        let lost = "plumbline_lost_total{place=\"ring\",what=\"exec\"}";
+        spine.daemon.wait_for(lost, |count| count > 0.0).map_err(not_ok)?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !spine.daemon.said(scratch).contains("read anew") {
+            ensure(Instant::now() < deadline, || "the table of processes is not read anew".to_owned())?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        say.write_all(b"\n").map_err(not_ok)?;
+        let is_it = |record: &Value| {
+            record["actor"]["process"]["pid"] == pid && record["file"]["path"] == path.display().to_string()
+        };
+        let record = spine.daemon.wait_for_record("its open", is_it).map_err(not_ok)?;
+        let shown = record["actor"]["process"]["file"]["path"].as_str().unwrap_or_default().to_owned();
+        ensure(shown.contains("python"), || format!("it runs {shown:?}"))
+    })();
+    let _ = child.kill();
+    let _ = child.wait();
+    outcome
 }

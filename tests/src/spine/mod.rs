@@ -61,6 +61,7 @@ const CHECKS: &[Check] = &[
     ("an allow-listed program is recorded without an alert", evidence::an_allowed_read_is_no_alert),
     ("one flipped byte is found and placed, by our verifier and by one in python", evidence::a_flipped_byte_is_placed),
     ("a killed daemon recovers its log and says so", faults::a_killed_daemon_recovers),
+    ("what became of processes while their lives were lost is read anew", faults::lost_lives_are_read_anew),
     ("a full disk is loud, loses nothing silently and breaks nothing", faults::a_full_disk_is_declared),
     (
         "a writer killed at random points loses nothing durable and raises no alarm",
