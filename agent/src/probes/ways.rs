@@ -192,6 +192,16 @@ pub const WAYS: &[Way] = &[
         "transfers pass no read; the opens of the file, and of /dev/nvidia-fs* by that name, are seen",
     ),
     read("a file on DAX, mapped", &[], "there is no page cache to tell of; the open is seen"),
+    read(
+        "open on a file system whose inode numbers change (some in user space)",
+        &[],
+        "directories and files are found anew by name every ten seconds; what is opened between is not seen",
+    ),
+    read(
+        "read on another node, from a network file system",
+        &[],
+        "each node tells of its own reads; put the daemon on all that mount it",
+    ),
     read("by the kernel's NFS server", &[fentry("file_open")], "the server opens files without a system call"),
     change("write", READS, "a write is not seen; the open for writing is"),
     change(
@@ -283,7 +293,8 @@ pub fn markdown() -> String {
     let mut page = String::from(
         "# Coverage\n\nGenerated from the tables in `agent/src/probes/ways.rs` and `hooks/table.rs`; `UPDATE_EXPECT=1 cargo test -p plumbline \
          probes::ways` writes it anew.\n\nThe suite in `tests/src/bypass/` goes the ways that a test can go, on every rung, natively and on Debian's kernels \
-         5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened; it lists the others as not run. `plumbline doctor` and the \
+         5.10, 6.1, 6.12 and the newest, and fails where this page says otherwise than what happened; it lists the others as not run. The ways to files and to change them are gone on ext4, xfs, btrfs, \
+         FUSE (bindfs) and NFS 4.2 too, as far as the kernel has them. `plumbline doctor` and the \
          coverage statement in the log say which of them are seen on a given node.\n",
     );
     for subject in Subject::ALL {
