@@ -63,10 +63,12 @@ pub enum Slot {
     DnsReceive,
     DnsSend4,
     DnsSend6,
+    DnsStreamSend,
+    DnsStreamReceive,
 }
 
 impl Slot {
-    const COUNT: u32 = 17;
+    const COUNT: u32 = 19;
 }
 
 /// The slot's room for a record `T` and its path.

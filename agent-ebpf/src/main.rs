@@ -14,6 +14,8 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod limit;
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod path;
 #[cfg(target_arch = "bpf")]
 mod peer;

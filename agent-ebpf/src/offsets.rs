@@ -21,6 +21,8 @@ pub enum Group {
     Local,
     /// Programs that read a packet.
     Packet,
+    /// Programs that read the pieces of a packet that lie in pages of their own.
+    Pages,
     /// Programs at page faults, by function.
     Fault,
     /// Programs that start from a page cache.
@@ -175,7 +177,18 @@ offsets! {
     skb_len: Packet [("sk_buff", "len")];
     skb_data_len: Packet [("sk_buff", "data_len")];
     skb_network_header: Packet [("sk_buff", "network_header")];
+    skb_end: Packet [("sk_buff", "end")];
     skb_transport_header: Packet [("sk_buff", "transport_header")];
+
+    // A fragment was a bio_vec until 6.9.
+    shared_nr_frags: Pages [("skb_shared_info", "nr_frags")];
+    shared_frags: Pages [("skb_shared_info", "frags")];
+    frag_page: Pages [("skb_frag", "netmem"), ("skb_frag", "bv_page"), ("bio_vec", "bv_page")];
+    frag_bytes: Pages [("skb_frag", "len"), ("skb_frag", "bv_len"), ("bio_vec", "bv_len")];
+    frag_start: Pages [("skb_frag", "offset"), ("skb_frag", "bv_offset"), ("bio_vec", "bv_offset")];
+    msghdr_iter: Pages [("msghdr", "msg_iter")];
+    iov_iter_offset: Pages [("iov_iter", "iov_offset")];
+    iov_iter_vector: Pages [("iov_iter", "__iov"), ("iov_iter", "iov")];
 
     binprm_file: Exec [("linux_binprm", "file")];
     task_mm: Exec [("task_struct", "mm")];

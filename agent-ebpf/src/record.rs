@@ -418,6 +418,11 @@ pub struct Control {
     pub records_per_second: u32,
     /// Not 0 where a fault maps all pages of a folio, and not only those that it asked for.
     pub maps_folios: u32,
+    /// Size of a `struct page`; 0 where nobody knows at which addresses pages lie, which the next two say.
+    pub page_bytes: u32,
+    /// Addresses of the kernel's variables `vmemmap_base` and `page_offset_base`.
+    pub vmemmap_base_at: u64,
+    pub page_offset_base_at: u64,
 }
 
 /// Key of the map of rates: one cgroup, one program.

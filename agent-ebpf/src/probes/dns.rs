@@ -18,8 +18,9 @@ use plumbline_ebpf::{
 
 use crate::{
     emit::{self, Lane, Slot},
-    kernel::{off, read, read_into, user_word},
+    kernel::{off, read, user_word},
     limit,
+    packet::{self, End},
     peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     syscall::{Call, number},
     task,
@@ -41,13 +42,13 @@ const MSG_ERRQUEUE: u64 = 0x2000;
 const MIN_NAME_BYTES: u64 = 16;
 
 /// Where a message lies.
-struct Message {
+pub(super) struct Message {
     /// In the kernel's memory, or in the current task's.
-    start: u64,
-    by_kernel: bool,
+    pub(super) start: u64,
+    pub(super) by_kernel: bool,
     /// That lie there.
-    bytes: u64,
-    total_bytes: u64,
+    pub(super) bytes: u64,
+    pub(super) total_bytes: u64,
 }
 
 /// `skb_consume_udp(struct sock *sk, struct sk_buff *skb, int len)`: the process has its copy.
@@ -72,39 +73,24 @@ pub fn dns_send6_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A packet whose headers are set: RFC 791 (protocol at 9, addresses at 12 and 16), RFC 8200 (next header at 6, addresses
-/// at 8 and 24), RFC 768 (ports, then 4 bytes of length and checksum).
+/// A datagram whose headers are set (RFC 768: 8 bytes).
 #[inline(always)]
 fn observe_packet(slot: Slot, skb: u64, direction: u32, net: u64) {
-    let head: u64 = read(skb, off!(skb_head));
-    let udp = head.wrapping_add(u64::from(read::<u16>(skb, off!(skb_transport_header))));
-    let other_end = if direction == DNS_SENT { 1 } else { 0 };
-    let port: u16 = read(udp, other_end * 2);
-    if port != DNS_PORT.to_be() {
+    let end = if direction == DNS_SENT { End::Destination } else { End::Source };
+    if packet::port(skb, end) != DNS_PORT.to_be() {
         return;
     }
-    let ip = head.wrapping_add(u64::from(read::<u16>(skb, off!(skb_network_header))));
-    let mut peer = Peer { address: [0; 4], family: AF_INET, port };
-    let protocol: u8 = if read::<u8>(ip, 0) >> 4 == 4 {
-        peer.address[0] = read(ip, 12 + other_end * 4);
-        read(ip, 9)
-    } else {
-        peer.family = AF_INET6;
-        read_into(&raw mut peer.address, ip, 8 + other_end * 16);
-        read(ip, 6)
-    };
+    let headers = packet::headers(skb, end);
     // What is received here is UDP behind whatever extension headers; what is sent may be anything.
-    if direction == DNS_SENT && u32::from(protocol) != IPPROTO_UDP {
+    if direction == DNS_SENT && headers.protocol != IPPROTO_UDP {
         return;
     }
     let data: u64 = read(skb, off!(skb_data));
-    let length: u32 = read(skb, off!(skb_len));
-    let elsewhere: u32 = read(skb, off!(skb_data_len));
-    let start = udp.wrapping_add(8);
-    let headers = start.wrapping_sub(data);
-    let bytes = u64::from(length.wrapping_sub(elsewhere)).wrapping_sub(headers);
-    let total_bytes = u64::from(length).wrapping_sub(headers);
-    tell(slot, direction, IPPROTO_UDP, &peer, net, &Message { start, by_kernel: true, bytes, total_bytes });
+    let before = headers.transport.wrapping_add(8).wrapping_sub(data);
+    let total_bytes = u64::from(read::<u32>(skb, off!(skb_len))).wrapping_sub(before);
+    let piece = packet::piece(skb, before, total_bytes);
+    let message = Message { start: piece.start, by_kernel: true, bytes: piece.bytes, total_bytes };
+    tell(slot, direction, IPPROTO_UDP, &headers.peer, net, &message);
 }
 
 /// A call of the 64-bit table that has sent or received bytes, or messages.
@@ -223,7 +209,7 @@ fn is_socket(file: u64) -> bool {
 }
 
 #[inline(always)]
-fn tell(slot: Slot, direction: u32, protocol: u32, peer: &Peer, net: u64, message: &Message) {
+pub(super) fn tell(slot: Slot, direction: u32, protocol: u32, peer: &Peer, net: u64, message: &Message) {
     if message.total_bytes < DNS_MIN_BYTES || !limit::admits_at_most(DNS, MAX_PER_SECOND) {
         return;
     }

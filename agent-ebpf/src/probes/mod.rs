@@ -2,6 +2,7 @@
 //! of a few lines that finds its arguments.
 
 mod dns;
+mod dns_stream;
 mod file_change;
 mod file_close;
 mod file_fault;

@@ -140,6 +140,11 @@ impl Btf {
         (kind_of(info) == KIND_FUNC_PROTO).then_some((info & 0xffff) as usize)
     }
 
+    /// Bytes of a struct; `None` where there is none of this name.
+    pub fn size(&self, of: &str) -> Option<u32> {
+        self.word(*self.structs.get(of.as_bytes())?, 8).ok()
+    }
+
     /// How many arguments a BTF tracepoint hands over, from the typedef `btf_trace_<name>`; `None` without it.
     pub fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
         let typedef = *self.typedefs.get(format!("btf_trace_{name}").as_bytes())?;

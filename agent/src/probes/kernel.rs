@@ -22,8 +22,14 @@ pub struct KernelFacts {
 }
 
 /// Capabilities that loading and attaching takes (include/uapi/linux/capability.h), and what each is for.
-const CAPABILITIES: &[(u32, &str)] =
-    &[(39, "CAP_BPF"), (38, "CAP_PERFMON"), (12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
+const CAPABILITIES: &[(u32, &str)] = &[
+    (39, "CAP_BPF"),
+    (38, "CAP_PERFMON"),
+    (34, "CAP_SYSLOG"),
+    (12, "CAP_NET_ADMIN"),
+    (19, "CAP_SYS_PTRACE"),
+    (21, "CAP_SYS_ADMIN"),
+];
 
 impl KernelFacts {
     pub fn read() -> Self {

@@ -13,6 +13,7 @@ mod ladder;
 pub mod loss;
 pub mod ntp;
 mod offsets;
+mod pages;
 pub mod reads;
 pub mod sensor;
 mod tasks;
@@ -150,6 +151,11 @@ impl Probes {
             control.attached = climbed.attached;
             control.records_per_second = config.records_per_second;
             control.page_shift = rustix::param::page_size().trailing_zeros();
+            if let Ok(pages) = resolved.pages {
+                control.page_bytes = pages.page_bytes;
+                control.vmemmap_base_at = pages.vmemmap_base_at;
+                control.page_offset_base_at = pages.page_offset_base_at;
+            }
             control.maps_folios = u32::from(kernel::version() >= kernel::MAPS_FOLIOS);
         })?;
         Ok(probes)

@@ -3,7 +3,10 @@
 use plumbline_ebpf::offsets::{FIELDS, Group, Offsets, UNKNOWN};
 use zerocopy::FromBytes as _;
 
-use super::btf::Btf;
+use super::{
+    btf::Btf,
+    pages::{self, Pages},
+};
 
 /// What the running kernel gave us.
 #[derive(Debug)]
@@ -11,11 +14,18 @@ pub struct Resolved {
     pub offsets: Offsets,
     /// Fields that this kernel lacks, with the group that needs them.
     pub missing: Vec<(Group, String)>,
+    /// Where pages lie, or why nobody knows.
+    pub pages: Result<Pages, String>,
 }
 
 impl Resolved {
     /// Why programs that need `groups` cannot run here, or `None`.
     pub fn lacks(&self, groups: &[Group]) -> Option<String> {
+        if groups.contains(&Group::Pages)
+            && let Err(why) = &self.pages
+        {
+            return Some(why.clone());
+        }
         let names: Vec<&str> =
             self.missing.iter().filter(|(group, _)| groups.contains(group)).map(|(_, name)| name.as_str()).collect();
         (!names.is_empty()).then(|| format!("this kernel's BTF lacks {}", names.join(", ")))
@@ -38,5 +48,5 @@ pub fn resolve(btf: &Btf) -> Resolved {
         .collect();
     let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
     let offsets = Offsets::read_from_bytes(&bytes).unwrap_or(Offsets::NONE);
-    Resolved { offsets, missing }
+    Resolved { offsets, missing, pages: pages::find(btf) }
 }

@@ -102,6 +102,8 @@ const fn name(name: &'static str, seen_by: &'static [Seen], otherwise: &'static 
 }
 
 const DNS: &[Seen] = &[any("dns")];
+/// From the kernel's memory.
+const PACKETS: &[Seen] = &[Seen { hook: "dns", rungs: &["fentry", "fentry_udp"] }];
 const NO_NAME: &str = "no name is known: connections say `dns: none`";
 const LOCAL: &str = "the connections of whoever listens there are seen, charged to it";
 const TCP: &[Seen] = &[any("tcp_connect")];
@@ -257,13 +259,15 @@ pub const WAYS: &[Way] = &[
     name("ask by write and read", DNS, NO_NAME),
     name("ask by sendmsg and recvmsg", DNS, NO_NAME),
     name("ask two questions by sendmmsg and recvmmsg", DNS, NO_NAME),
-    name("ask, and take the answer without asking who sent it", &[fentry("dns")], NO_NAME),
+    name("ask, and take the answer without asking who sent it", PACKETS, NO_NAME),
     name("ask, and be answered with 9000 bytes", DNS, NO_NAME),
-    name("ask by io_uring", &[fentry("dns")], NO_NAME),
-    name("ask over TCP", &[at_return("dns")], NO_NAME),
-    name("ask over TCP with one write and one read", &[at_return("dns")], NO_NAME),
-    name("learn by a 32-bit system call", &[fentry("dns")], NO_NAME),
-    name("learn more than two names with one call", &[fentry("dns")], NO_NAME),
+    name("ask, and be answered by a packet in two pieces", &[fentry("dns"), at_return("dns")], NO_NAME),
+    name("ask by io_uring", PACKETS, NO_NAME),
+    name("ask over TCP", &[fentry("dns"), at_return("dns")], NO_NAME),
+    name("ask over TCP with one write and one read", &[fentry("dns"), at_return("dns")], NO_NAME),
+    name("ask over TCP by io_uring", &[fentry("dns")], NO_NAME),
+    name("learn by a 32-bit system call", PACKETS, NO_NAME),
+    name("learn more than two names with one call", PACKETS, NO_NAME),
     name("learn over TLS, QUIC or HTTPS", &[], "connections to port 853, and to known services, say `dns: encrypted`"),
     name(
         "learn from systemd-resolved over its own socket",
@@ -272,13 +276,13 @@ pub const WAYS: &[Way] = &[
     ),
     name("learn from /etc/hosts, nscd, mDNS or a HTTPS record's hints", &[], NO_NAME),
     name(
-        "learn from a packet that the driver left in pieces (large frames, large answers)",
+        "learn from a message that lies in more than one piece behind a packet's headers (large frames)",
         &[at_return("dns")],
-        "what is in its first piece is read; the rest is counted as `absent` or cut",
+        "what is in the first of them is read; the rest is cut",
     ),
     name(
         "show the kernel another answer than the one that came",
-        &[fentry("dns")],
+        PACKETS,
         "where answers are read from the process's memory, it names addresses as it likes in its network namespace",
     ),
     name(

@@ -75,7 +75,23 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
             Err(why) => told(&format!("the programs load ({end})"), Ended::NotOk(why)),
         }
     }
+    names_by_datagrams(&scratch.join("fentry_udp"), told);
     filesystems::run(&scratch.join("filesystems"), told);
+}
+
+/// The rung for kernels that do not say where pages lie.
+fn names_by_datagrams(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    const RUNG: &str = "fentry_udp";
+    match Suite::start(&[("dns", RUNG)], scratch) {
+        Ok(suite) if !suite.has_fentry() => {
+            told(
+                &format!("every way to a name is seen or declared ({RUNG})"),
+                Ended::Skipped("fentry is refused here".into()),
+            );
+        }
+        Ok(mut suite) => suite.run(RUNG, |way| way.subject == Subject::Name && expect::of(way.name).is_some(), told),
+        Err(why) => told(&format!("the programs load ({RUNG})"), Ended::NotOk(why)),
+    }
 }
 
 struct Suite {

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
     sync::OnceLock,
     thread,
 };
@@ -21,6 +21,8 @@ use plumbline::{
         procfs::Procfs,
     },
 };
+
+use rustix::net::SendFlags;
 
 use super::tools::{positive, submit};
 
@@ -70,8 +72,28 @@ impl NameServer {
 fn serve(socket: &UdpSocket) {
     let mut bytes = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut bytes) {
-        let _ = socket.send_to(&answer(&bytes[..length]), from);
+        let answer = answer(&bytes[..length]);
+        let _ = if answer[13..].starts_with(PIECES) {
+            send_in_pieces(socket, &answer, from)
+        } else {
+            socket.send_to(&answer, from).map(drop)
+        };
     }
+}
+
+/// Without copying, the kernel makes a packet of headers, and of pages that have the message.
+fn send_in_pieces(socket: &UdpSocket, message: &[u8], to: SocketAddr) -> io::Result<()> {
+    let (on, bytes) = (1i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0));
+    // SAFETY: an option of four bytes that live through the call.
+    let set = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const on).cast(), bytes)
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = SendFlags::from_bits_retain(libc::MSG_ZEROCOPY.cast_unsigned());
+    rustix::net::sendto(socket, message, flags, &to)?;
+    Ok(())
 }
 
 fn serve_streams(listener: &TcpListener) {
@@ -104,6 +126,9 @@ fn question_of(id: u16, label: &[u8]) -> Vec<u8> {
     let length = [u8::try_from(label.len()).unwrap_or(0)];
     [&header[..], &length, label, b"\x04test\0\0\x01\0\x01"].concat()
 }
+
+/// What is asked for to be answered by a packet in two pieces.
+const PIECES: &[u8] = b"pieces";
 
 /// What is asked for to be answered at length.
 const HUGE: &[u8] = b"huge";
@@ -159,6 +184,10 @@ pub fn go(way: &str, server: &str, server6: &str) -> Option<io::Result<()>> {
             let length = socket.recv(&mut vec![0; 2 * HUGE_BYTES])?;
             if length == HUGE_BYTES { Ok(()) } else { Err(io::Error::other(format!("{length} bytes"))) }
         }),
+        "ask, and be answered by a packet in two pieces" => connected(server).and_then(|socket| {
+            socket.send(&question_of(ID, PIECES))?;
+            socket.recv(&mut [0; 512]).map(drop)
+        }),
         "ask over IPv6" => by_name(server6),
         "ask, and take the answer without asking who sent it" => UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
             socket.send_to(&question(ID), server)?;
@@ -175,7 +204,10 @@ pub fn go(way: &str, server: &str, server6: &str) -> Option<io::Result<()>> {
         }),
         "ask by sendmsg and recvmsg" => by_message(server),
         "ask two questions by sendmmsg and recvmmsg" => by_messages(server),
-        "ask by io_uring" => by_ring(server),
+        "ask by io_uring" => connected(server).and_then(|socket| by_ring(socket.as_raw_fd(), &question(ID))),
+        "ask over TCP by io_uring" => {
+            TcpStream::connect(server).and_then(|stream| by_ring(stream.as_raw_fd(), &framed(&question(ID))))
+        }
         "ask over TCP" => TcpStream::connect(server).and_then(|mut stream| {
             let asked = question(ID);
             let length = u16::try_from(asked.len()).unwrap_or(0).to_be_bytes();
@@ -256,12 +288,10 @@ fn by_messages(server: SocketAddr) -> io::Result<()> {
     if (sent, received) == (2, 2) { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn by_ring(server: SocketAddr) -> io::Result<()> {
-    let socket = connected(server)?;
-    let mut ring = IoUring::new(8)?;
-    let (asked, mut answered) = (question(ID), [0u8; 512]);
+fn by_ring(socket: RawFd, asked: &[u8]) -> io::Result<()> {
+    let (mut ring, mut answered) = (IoUring::new(8)?, [0u8; 512]);
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(0);
-    let file = types::Fd(socket.as_raw_fd());
-    submit(&mut ring, &opcode::Send::new(file, asked.as_ptr(), length(&asked)).build())?;
+    let file = types::Fd(socket);
+    submit(&mut ring, &opcode::Send::new(file, asked.as_ptr(), length(asked)).build())?;
     submit(&mut ring, &opcode::Recv::new(file, answered.as_mut_ptr(), length(&answered)).build()).map(drop)
 }

@@ -106,7 +106,7 @@ impl Bench {
         outcome
             .inspect_err(|why| {
                 if says {
-                    println!("{}: not run, because {why}", state.name)
+                    println!("{}: not run, because {why}", state.name);
                 }
             })
             .ok()

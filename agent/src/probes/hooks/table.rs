@@ -48,6 +48,10 @@ const SEND_COST: &str = "a look at a table per send";
 const SEND_BLIND: &str = "connections that were there before the daemon";
 const STATE_COST: &str = "a short program per change of a TCP socket's state";
 
+const DNS_RECEIVE: Program = program("dns_receive_fentry", Attach::FEntry("skb_consume_udp", 2));
+const DNS_SEND4: Program = program("dns_send4_fentry", Attach::FEntry("ip_send_skb", 2));
+const DNS_SEND6: Program = program("dns_send6_fentry", Attach::FEntry("ip6_send_skb", 1));
+
 pub const HOOKS: &[Hook] = &[
     Hook {
         name: "file_open",
@@ -364,14 +368,25 @@ pub const HOOKS: &[Hook] = &[
         only_for: None,
         rungs: &[
             Rung {
-                needs: &[Group::Packet],
+                needs: &[Group::Packet, Group::Pages],
                 ..rung(
                     "fentry",
                     &[
-                        program("dns_receive_fentry", Attach::FEntry("skb_consume_udp", 2)),
-                        program("dns_send4_fentry", Attach::FEntry("ip_send_skb", 2)),
-                        program("dns_send6_fentry", Attach::FEntry("ip6_send_skb", 1)),
+                        DNS_RECEIVE,
+                        DNS_SEND4,
+                        DNS_SEND6,
+                        program("dns_stream_send_fentry", Attach::FEntry("tcp_sendmsg", 3)),
+                        program("dns_stream_receive_fentry", Attach::FEntry("skb_copy_datagram_iter", 4)),
                     ],
+                    "a look at the port of each datagram, and of what is sent and received over TCP",
+                    "what of a packet is not in its first two pieces",
+                )
+            },
+            Rung {
+                needs: &[Group::Packet],
+                ..rung(
+                    "fentry_udp",
+                    &[DNS_RECEIVE, DNS_SEND4, DNS_SEND6],
                     "a look at the port of each datagram",
                     "names asked for over TCP; what of a packet is not in its first piece",
                 )
