@@ -69,10 +69,6 @@ const NAME_SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 99
 /// The question for the address of `canary.invalid`, a name that no one has (RFC 1035, 4.1; RFC 6761, 6.4).
 const QUESTION: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x06canary\x07invalid\0\0\x01\0\x01";
 
-/// What was told of the bytes of the canary's file.
-const READ: u32 = 1;
-const WRITTEN: u32 = 2;
-
 /// `AF_INET` and `SOCK_RAW`.
 const RAW_SOCKET: (u32, u32) = (2, 3);
 
@@ -80,8 +76,6 @@ const RAW_SOCKET: (u32, u32) = (2, 3);
 #[derive(Debug, Default)]
 pub struct Proof {
     seen: AtomicU32,
-    /// [`READ`] and [`WRITTEN`].
-    moved: AtomicU32,
     target: Mutex<Option<Target>>,
     wrong: Mutex<BTreeMap<u32, String>>,
 }
@@ -162,9 +156,7 @@ impl Proof {
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         let own = pid == std::process::id() && target.as_ref().is_some_and(|target| same_file(file, target.file));
         if own {
-            // They may come in two looks at the table: an earlier close is told at any time.
-            let new = u32::from(reads.bytes_read > 0) * READ | u32::from(reads.bytes_written > 0) * WRITTEN;
-            if self.moved.fetch_or(new, Ordering::Relaxed) | new == READ | WRITTEN {
+            if reads.bytes_read > 0 && reads.bytes_written > 0 {
                 self.mark(program::FILE_READ);
             }
             if reads.bytes_faulted > 0 {
@@ -254,7 +246,6 @@ impl Canary {
     /// Does everything once and waits until each program of `expected` has told, or for [`PATIENCE`].
     pub fn sing(&self, expected: u32) -> io::Result<Finding> {
         self.proof.seen.store(0, Ordering::Relaxed);
-        self.proof.moved.store(0, Ordering::Relaxed);
         self.proof.wrong.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let untried = self.act(expected)?;
         let deadline = Instant::now() + PATIENCE;
