@@ -32,7 +32,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
 };
-use plumbline_ebpf::{program, record::Control};
+use plumbline_ebpf::{offsets::Group, program, record::Control};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -146,12 +146,14 @@ impl Probes {
             watched: Vec::new(),
             has_canary: false,
         };
+        let rungs = probes.verdicts.iter().filter_map(HookVerdict::attached);
+        let reads_pages = rungs.into_iter().any(|rung| rung.needs.contains(&Group::Pages));
         probes.control(|control| {
             control.at_return = climbed.at_return;
             control.attached = climbed.attached;
             control.records_per_second = config.records_per_second;
             control.page_shift = rustix::param::page_size().trailing_zeros();
-            if let Ok(pages) = resolved.pages {
+            if let (true, Ok(pages)) = (reads_pages, resolved.pages) {
                 control.page_bytes = pages.page_bytes;
                 control.vmemmap_base_at = pages.vmemmap_base_at;
                 control.page_offset_base_at = pages.page_offset_base_at;

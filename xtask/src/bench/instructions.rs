@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::build::Build;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::vm::{self, Clock};
+use crate::vm::{self, Errand};
 
 /// The oldest kernel with fentry for file hooks that people run, and the newest.
 const KERNELS: [&str; 2] = ["6.1", "newest"];
@@ -17,7 +17,7 @@ pub(super) fn run(_: &Build) -> Result<()> {
     for name in KERNELS {
         let kernel = name.parse().map_err(Error::said)?;
         let mut bare = HashMap::new();
-        vm::boot(&cache, kernel, &vm::default_init(), Clock::Instructions, &mut |line| {
+        vm::boot(&cache, kernel, &vm::default_init(), Errand::Cost, &mut |line| {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["cost", rung, call, count] => {

@@ -18,7 +18,7 @@ use clap::Args;
 use self::initramfs::Initramfs;
 use self::kernel::Image;
 pub(crate) use self::kernel::{ALL, Kernel};
-pub(crate) use self::qemu::Clock;
+pub(crate) use self::qemu::Errand;
 use self::qemu::Qemu;
 use crate::build::Build;
 use crate::cache::Cache;
@@ -57,7 +57,7 @@ impl Vm {
         let init = self.init.clone().unwrap_or_else(default_init);
         let mut report = Report::default();
         for kernel in if self.all { ALL.to_vec() } else { self.kernel.clone() } {
-            report.step(&format!("kernel {kernel}"), || test_on(cache, kernel, &init, self.verbose));
+            report.step(&format!("kernel {kernel}"), || test_on(cache, kernel, &init, Errand::Checks, self.verbose));
         }
         println!("\n{report}");
         Ok(report.total().failed == 0)
@@ -83,10 +83,10 @@ pub(crate) fn default_init() -> PathBuf {
 }
 
 /// Boots one kernel and counts what the guest reports.
-pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, verbose: bool) -> Result<Tally> {
+pub(crate) fn test_on(cache: &Cache, kernel: Kernel, init: &Path, errand: Errand, verbose: bool) -> Result<Tally> {
     let start = Instant::now();
     let mut tally = Tally::default();
-    boot(cache, kernel, init, Clock::Real, &mut |line| {
+    boot(cache, kernel, init, errand, &mut |line| {
         let result = Tally::of_console_line(line);
         tally += result.unwrap_or_default();
         if verbose || result.is_some() {
@@ -105,7 +105,7 @@ pub(crate) fn boot(
     cache: &Cache,
     kernel: Kernel,
     init: &Path,
-    clock: Clock,
+    errand: Errand,
     on_line: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let qemu = Qemu::set_up(cache)?;
@@ -117,7 +117,7 @@ pub(crate) fn boot(
         .map_err(Error::file("write", &initramfs))?;
     let version = fs::read_to_string(image.vmlinuz.with_file_name("version")).unwrap_or_default();
     println!("booting {}", version.trim());
-    qemu.boot(&image.vmlinuz, &initramfs, clock, &work.join(format!("{kernel}.log")), on_line)
+    qemu.boot(&image.vmlinuz, &initramfs, errand, &work.join(format!("{kernel}.log")), on_line)
 }
 
 fn pack(init: &Path, kernel: &Image, tools: &Tools, scratch: &Path) -> Result<Vec<u8>> {

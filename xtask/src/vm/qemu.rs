@@ -26,12 +26,15 @@ const DONE: &str = "vm: done";
 /// Texts of the kernel after which nothing good comes.
 const FATAL: [&str; 4] = ["Kernel panic", "soft lockup", "rcu_preempt detected stalls", "Unable to mount root fs"];
 
-/// What time is in the guest.
+/// What the first process of the guest does; the kernel hands what it does not know of its command line to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
-    Real,
-    /// A nanosecond for each instruction, on one processor; the first process is told to measure costs and nothing else.
-    Instructions,
+pub(crate) enum Errand {
+    /// All checks.
+    Checks,
+    /// The same, but the ways to files only on the file system at hand.
+    ChecksOnOneFileSystem,
+    /// It measures what the programs cost, on one processor whose clock goes on by a nanosecond with each instruction.
+    Cost,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,7 @@ impl Qemu {
         &self,
         kernel: &Path,
         initramfs: &Path,
-        clock: Clock,
+        errand: Errand,
         log_path: &Path,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<()> {
@@ -81,9 +84,10 @@ impl Qemu {
         // Without `cx16`: QEMU 7.2 emulates a 16-byte compare-and-swap that is interrupted with wrong flags, and half of
         // the runs of a 6.12 kernel, whose allocator uses it, ended in a double fault. The kernel has a way around it.
         command.args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "1024"]);
-        let (processors, extra) = match clock {
-            Clock::Real => ("2", ""),
-            Clock::Instructions => {
+        let (processors, extra) = match errand {
+            Errand::Checks => ("2", ""),
+            Errand::ChecksOnOneFileSystem => ("2", " PLUMBLINE_FILESYSTEMS=one"),
+            Errand::Cost => {
                 command.args(["-icount", "shift=0,sleep=off"]);
                 ("1", " PLUMBLINE_COST=1")
             }
