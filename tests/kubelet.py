@@ -1,10 +1,11 @@
 """A kubelet's interface as far as it lists pods: HTTPS with a certificate that an authority of its own has signed, a bearer
 token, `GET /pods` with a `v1.PodList`.
 
-    python3 kubelet.py --dir DIR --token TOKEN --pods FILE [--impostor]
+    python3 kubelet.py --dir DIR --token TOKEN --pods FILE [--name NAME] [--impostor]
 
-Writes `ca.pem` and, when it listens, `port` into DIR, and one line for each request into `requests`. With `--impostor` its
-certificate is not signed by the authority in `ca.pem`.
+Writes `ca.pem` and, when it listens, `port` into DIR, and one line for each request into `requests`; reads FILE for each answer.
+Its certificate is for NAME, `node-7` where none is given; with `--impostor` it is not signed by the authority in `ca.pem`.
+Answers come in chunks, as long lists do.
 """
 
 import argparse
@@ -18,10 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-NAME = "node-7"
-
-
-def certificate(name, key, issuer, issuer_key, authority):
+def certificate(name, key, issuer, issuer_key, dns_name=None):
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = (
         x509.CertificateBuilder()
@@ -31,10 +29,10 @@ def certificate(name, key, issuer, issuer_key, authority):
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=dns_name is None, path_length=None), critical=True)
     )
-    if not authority:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+    if dns_name is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
 
 
@@ -48,8 +46,8 @@ def pem(cert):
 
 def authority():
     key = ec.generate_private_key(ec.SECP256R1())
-    name = named(NAME + "-ca")
-    return name, key, certificate(name, key, name, key, True)
+    name = named("a kubelet's own authority")
+    return name, key, certificate(name, key, name, key)
 
 
 def main():
@@ -57,6 +55,7 @@ def main():
     parser.add_argument("--dir", type=pathlib.Path, required=True)
     parser.add_argument("--token", required=True)
     parser.add_argument("--pods", type=pathlib.Path, required=True)
+    parser.add_argument("--name", default="node-7")
     parser.add_argument("--impostor", action="store_true")
     given = parser.parse_args()
 
@@ -69,10 +68,12 @@ def main():
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        + pem(certificate(named(NAME), key, name, ca_key, False))
+        + pem(certificate(named(given.name), key, name, ca_key, given.name))
     )
 
     class Kubelet(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
             is_known = self.headers.get("Authorization") == f"Bearer {given.token}"
             with (given.dir / "requests").open("a") as requests:
@@ -86,9 +87,12 @@ def main():
         def answer(self, status, body):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.wfile.write(body)
+            for start in range(0, len(body), 100):
+                part = body[start : start + 100]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+            self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, *_):
             pass

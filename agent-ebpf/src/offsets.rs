@@ -139,6 +139,9 @@ offsets! {
 
     vm_fault_vma: Fault [("vm_fault", "vma")];
     vm_fault_pgoff: Fault [("vm_fault", "pgoff")];
+    vma_start: Fault [("vm_area_struct", "vm_start")];
+    vma_end: Fault [("vm_area_struct", "vm_end")];
+    vma_pgoff: Fault [("vm_area_struct", "vm_pgoff")];
     vma_file: Fault [("vm_area_struct", "vm_file")];
     file_mapping: Fault [("file", "f_mapping")];
     mapping_host: Mapping [("address_space", "host")];
@@ -186,6 +189,8 @@ offsets! {
     frag_page: Pages [("skb_frag", "netmem"), ("skb_frag", "bv_page"), ("bio_vec", "bv_page")];
     frag_bytes: Pages [("skb_frag", "len"), ("skb_frag", "bv_len"), ("bio_vec", "bv_len")];
     frag_start: Pages [("skb_frag", "offset"), ("skb_frag", "bv_offset"), ("bio_vec", "bv_offset")];
+    skb_cb: Pages [("sk_buff", "cb")];
+    tcp_rcv_nxt: Pages [("tcp_sock", "rcv_nxt")];
     msghdr_iter: Pages [("msghdr", "msg_iter")];
     iov_iter_offset: Pages [("iov_iter", "iov_offset")];
     iov_iter_vector: Pages [("iov_iter", "__iov"), ("iov_iter", "iov")];

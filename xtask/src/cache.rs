@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -67,6 +68,13 @@ impl Cache {
     pub(crate) fn forget(&self, name: &str) -> Result<()> {
         remove(&self.path(name))
     }
+}
+
+/// Distinguishes items that are made of different lists.
+pub(crate) fn mark_of(list: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    list.hash(&mut hasher);
+    format!("{:08x}", hasher.finish() & 0xffff_ffff)
 }
 
 fn root_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {

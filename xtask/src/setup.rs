@@ -20,7 +20,7 @@ enum Part {
     Python,
     /// Prometheus' checker of metric pages.
     Promtool,
-    /// Makers of file systems, a container runtime.
+    /// Makers of file systems, one in user space, a container runtime, the audit system's control.
     Tools,
 }
 

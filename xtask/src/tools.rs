@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::apt::Apt;
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::cmd;
 use crate::error::{Error, Result};
 
@@ -39,7 +39,7 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn set_up(cache: &Cache) -> Result<Self> {
-        let directory = cache.item("tools", |scratch| {
+        let directory = cache.item(&format!("tools-{}", cache::mark_of(&PROGRAMS)), |scratch| {
             let apt = Apt::of_machine(cache)?;
             for (program, package) in PROGRAMS.iter().filter(|(program, _)| !cmd::exists(program)) {
                 apt.unpack(&apt.closure(package)?, &scratch.join("root"))?;

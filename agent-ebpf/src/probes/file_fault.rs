@@ -2,8 +2,9 @@
 //!
 //! A fault maps a range of pages that lie in the page cache already, or asks for the one that it needs; since 6.18 it maps
 //! whole folios, also beyond that range (mm/filemap.c, `filemap_map_folio_range`; mm/memory.c, `finish_fault`). The figure
-//! counts what was mapped or asked for, so it is at least what the process can have seen, but for huge pages before 6.18 and
-//! for the rest of a folio that a fault brings into the page cache. Where neither the tracepoints (6.12) nor fentry are there, the figure is absent.
+//! counts what was mapped or asked for, so it is at least what the process can have seen; what it misses, and where the
+//! tracepoints count too much because they do not say into which area pages are mapped, is in the table of hooks. Where
+//! neither the tracepoints (6.12) nor fentry are there, the figure is absent.
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
@@ -27,34 +28,36 @@ use crate::{
 /// `filemap_map_pages(struct vm_fault *vmf, pgoff_t start_pgoff, pgoff_t end_pgoff)`
 #[fentry(function = "filemap_map_pages")]
 pub fn file_map_pages_fentry(ctx: FEntryContext) -> i32 {
-    observe(mapping_of(ctx.arg(0)), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
+    let area: u64 = read(ctx.arg(0), off!(vm_fault_vma));
+    observe(mapping_of(area), Pages::Mapped(ctx.arg(1), ctx.arg(2)), area)
 }
 
 /// `filemap_fault(struct vm_fault *vmf)`
 #[fentry(function = "filemap_fault")]
 pub fn file_fault_fentry(ctx: FEntryContext) -> i32 {
     let fault: u64 = ctx.arg(0);
-    observe(mapping_of(fault), Pages::AskedFor(read(fault, off!(vm_fault_pgoff))))
+    let area: u64 = read(fault, off!(vm_fault_vma));
+    observe(mapping_of(area), Pages::AskedFor(read(fault, off!(vm_fault_pgoff))), area)
 }
 
 #[btf_tracepoint(function = "mm_filemap_map_pages")]
 pub fn file_map_pages_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
+    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)), 0)
 }
 
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn file_fault_tp_btf(ctx: BtfTracePointContext) -> i32 {
-    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)))
+    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)), 0)
 }
 
 #[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
 pub fn file_map_pages_raw_tp(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)))
+    observe(ctx.arg(0), Pages::Mapped(ctx.arg(1), ctx.arg(2)), 0)
 }
 
 #[raw_tracepoint(tracepoint = "mm_filemap_fault")]
 pub fn file_fault_raw_tp(ctx: RawTracePointContext) -> i32 {
-    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)))
+    observe(ctx.arg(0), Pages::AskedFor(ctx.arg(1)), 0)
 }
 
 /// Of a file, by number.
@@ -66,9 +69,8 @@ enum Pages {
 }
 
 #[inline(always)]
-fn mapping_of(fault: u64) -> u64 {
-    let vma: u64 = read(fault, off!(vm_fault_vma));
-    let file: u64 = read(vma, off!(vma_file));
+fn mapping_of(area: u64) -> u64 {
+    let file: u64 = read(area, off!(vma_file));
     read(file, off!(file_mapping))
 }
 
@@ -87,9 +89,9 @@ fn answer(inode: u64, id: &FileId) {
     });
 }
 
-/// Pages of a page cache.
+/// Pages of a page cache, mapped into this area (`struct vm_area_struct`), or 0 where nobody knows.
 #[inline(always)]
-fn observe(mapping: u64, pages: Pages) -> i32 {
+fn observe(mapping: u64, pages: Pages, area: u64) -> i32 {
     let Some(control) = files::control() else { return 0 };
     // SAFETY: the helper has no preconditions.
     let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
@@ -116,9 +118,9 @@ fn observe(mapping: u64, pages: Pages) -> i32 {
     if control.maps_folios != 0 {
         let whole_pages = size >> shift;
         let asked = last;
-        (first, last) = whole_folio(mapping, first, whole_pages);
+        (first, last) = whole_folio(mapping, first, whole_pages, area, shift);
         if asked > last {
-            (_, last) = whole_folio(mapping, asked, whole_pages);
+            (_, last) = whole_folio(mapping, asked, whole_pages, area, shift);
         }
     }
     let start_bytes = first << shift;
@@ -131,9 +133,23 @@ fn observe(mapping: u64, pages: Pages) -> i32 {
     0
 }
 
-/// A folio that goes beyond the file's end is mapped page by page.
+/// A folio that goes beyond the file's end, the area's, or one page table, is mapped page by page.
 #[inline(always)]
-fn whole_folio(mapping: u64, page: u64, whole_pages: u64) -> (u64, u64) {
+fn whole_folio(mapping: u64, page: u64, whole_pages: u64, area: u64, shift: u32) -> (u64, u64) {
     let (first, last) = folio::pages(mapping, page);
-    if last < whole_pages { (first, last) } else { (page, page) }
+    if last >= whole_pages || (area != 0 && !is_in_one_table(area, first, last, shift)) {
+        return (page, page);
+    }
+    (first, last)
+}
+
+/// Whether the area has all these pages of its file, in one table: of as many entries of 8 bytes as fill a page.
+#[inline(always)]
+fn is_in_one_table(area: u64, first: u64, last: u64, shift: u32) -> bool {
+    let (start, end): (u64, u64) = (read(area, off!(vma_start)), read(area, off!(vma_end)));
+    let offset: u64 = read(area, off!(vma_pgoff));
+    let table = 2 * shift - 3;
+    let from = start.wrapping_add(first.wrapping_sub(offset) << shift);
+    let to = start.wrapping_add((last.wrapping_sub(offset) + 1) << shift);
+    first >= offset && to <= end && from >> (table & 63) == (to - 1) >> (table & 63)
 }

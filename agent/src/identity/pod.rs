@@ -89,7 +89,7 @@ const MAX_REMEMBERED: usize = 4096;
 /// What is not known completely is asked for again after this long.
 const ASK_AGAIN_NS: u64 = 5_000_000_000;
 
-/// The kubelet's word on a pod that is gone is kept for so long, for its last events.
+/// The kubelet's word on a pod that its answers name no more is kept for so long, for its last events.
 const KEEP_GONE_NS: u64 = 60_000_000_000;
 
 /// What is known of the node's pods.
@@ -97,8 +97,10 @@ const KEEP_GONE_NS: u64 = 60_000_000_000;
 pub struct Pods {
     /// What the directories answered, by pod uid and container id, and when they were asked.
     found: HashMap<(String, Option<String>), (u64, Option<Pod>)>,
-    /// What the kubelet said, by pod uid, and when it did last.
-    told: HashMap<String, (u64, Told)>,
+    /// What the kubelet said last, by pod uid.
+    told: HashMap<String, Told>,
+    /// What it said of pods that it has not named since this time.
+    gone: HashMap<String, (u64, Told)>,
     /// Notified when the kubelet should be asked anew.
     wanted: Option<Arc<Notify>>,
 }
@@ -111,10 +113,13 @@ impl Pods {
 
     /// Takes in the kubelet's list of all pods.
     pub fn told(&mut self, taken_boot_ns: u64, pods: Vec<(String, Told)>) {
-        self.told.retain(|_, (told_boot_ns, _)| *told_boot_ns + KEEP_GONE_NS > taken_boot_ns);
-        let room = MAX_REMEMBERED.saturating_sub(self.told.len());
-        let known: Vec<_> = pods.into_iter().take(room.max(MAX_REMEMBERED / 2)).collect();
-        self.told.extend(known.into_iter().map(|(uid, told)| (uid, (taken_boot_ns, told))));
+        let before = std::mem::replace(&mut self.told, pods.into_iter().take(MAX_REMEMBERED).collect());
+        self.gone.retain(|uid, (gone_boot_ns, _)| {
+            *gone_boot_ns + KEEP_GONE_NS > taken_boot_ns && !self.told.contains_key(uid)
+        });
+        let gone = before.into_iter().filter(|(uid, _)| !self.told.contains_key(uid));
+        let room = MAX_REMEMBERED.saturating_sub(self.gone.len());
+        self.gone.extend(gone.take(room).map(|(uid, told)| (uid, (taken_boot_ns, told))));
     }
 
     /// What the pod is called. The directories are looked through at most once in [`ASK_AGAIN_NS`] for each container, and
@@ -126,7 +131,8 @@ impl Pods {
         now_boot_ns: u64,
         find: impl FnOnce() -> Option<Pod>,
     ) -> Option<Pod> {
-        let told = self.told.get(uid).map(|(_, told)| told.pod(container_id));
+        let told = self.told.get(uid).or_else(|| self.gone.get(uid).map(|(_, told)| told));
+        let told = told.map(|told| told.pod(container_id));
         let is_complete =
             |pod: &Option<Pod>| pod.as_ref().is_some_and(|pod| container_id.is_none() || pod.container.is_some());
         if is_complete(&told) {
@@ -240,10 +246,13 @@ mod tests {
             Some(Pod { labels: Arc::clone(&pod.labels), ..found })
         );
         assert_eq!(pods.of("u", Some("k"), 0, || None), Some(Pod { container: None, ..pod.clone() }));
-        pods.told(KEEP_GONE_NS - 1, vec![]);
-        assert_eq!(pods.of("u", Some("i"), KEEP_GONE_NS, never), Some(pod));
-        pods.told(KEEP_GONE_NS, vec![]);
-        assert_eq!(pods.of("u", Some("i"), KEEP_GONE_NS, || None), None);
+        // However late the answer comes that does not name it.
+        let late_ns = 100 * KEEP_GONE_NS;
+        pods.told(late_ns, vec![]);
+        pods.told(late_ns + KEEP_GONE_NS - 1, vec![]);
+        assert_eq!(pods.of("u", Some("i"), late_ns + KEEP_GONE_NS, never), Some(pod));
+        pods.told(late_ns + KEEP_GONE_NS, vec![]);
+        assert_eq!(pods.of("u", Some("i"), late_ns + KEEP_GONE_NS, || None), None);
     }
 
     #[test]

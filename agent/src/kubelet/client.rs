@@ -24,13 +24,13 @@ use tokio_rustls::{
     },
 };
 
-use super::config::{KubeletApi, Security};
+use super::config::KubeletApi;
 
 /// From the start of connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A hundred pods with long descriptions have a few megabytes.
-const ANSWER_BYTES: usize = 64 << 20;
+const ANSWER_BYTES: usize = 32 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -53,7 +53,7 @@ pub(super) enum AskError {
     Http(#[source] hyper::Error),
     #[error("the kubelet answered {0}, not 200{hint}", hint = hint(*.0))]
     Status(StatusCode),
-    #[error("the answer is longer than {ANSWER_BYTES} bytes or broke off: {0}")]
+    #[error("the answer broke off, or is longer than {ANSWER_BYTES} bytes: {0}")]
     Body(String),
     #[error("the answer is no list of pods")]
     Json(#[source] serde_json::Error),
@@ -61,8 +61,8 @@ pub(super) enum AskError {
 
 fn hint(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::UNAUTHORIZED => ": it does not know the token in `token_file`",
-        StatusCode::FORBIDDEN => ": the service account may not `get` the resource `nodes/pods` or `nodes/proxy`",
+        StatusCode::UNAUTHORIZED => ": it knows no such token as in `token_file`",
+        StatusCode::FORBIDDEN => ": the service account may not `get` the resource `nodes/pods`",
         StatusCode::NOT_FOUND => ": this is not a kubelet's port",
         _ => "",
     }
@@ -80,21 +80,17 @@ async fn ask(api: &KubeletApi) -> Result<Bytes, AskError> {
         port,
         source,
     })?;
-    match &api.security {
-        Security::None => exchange(api, stream, None).await,
-        Security::Tls { ca_file, server_name, token_file } => {
-            let connector = TlsConnector::from(Arc::new(trusting(ca_file).await?));
-            let token = match token_file {
-                Some(path) => Some(bearer(path).await?),
-                None => None,
-            };
-            let stream = connector.connect(server_name.clone(), stream).await.map_err(AskError::Handshake)?;
-            exchange(api, stream, token).await
-        }
-    }
+    let connector = TlsConnector::from(Arc::new(trusting(&api.ca_file).await?));
+    let token = match &api.token_file {
+        Some(path) => Some(bearer(path).await?),
+        None => None,
+    };
+    // The token is sent behind this, to who has proven to be the kubelet.
+    let stream = connector.connect(api.server_name.clone(), stream).await.map_err(AskError::Handshake)?;
+    exchange(api, stream, token).await
 }
 
-/// TLS 1.3 with whom one of these certificates has signed, or who has one of them.
+/// TLS 1.3 with whose certificate one of these has signed; one that signed itself is its own.
 async fn trusting(path: &PathBuf) -> Result<ClientConfig, AskError> {
     let pem = tokio::fs::read(path).await.map_err(|source| AskError::File { path: path.clone(), source })?;
     let unusable = |why: String| AskError::Certificates { path: path.clone(), why };

@@ -1,8 +1,13 @@
 //! The kubelet's list of pods (`v1.PodList`) → what we keep of each: names, labels, and which container has which name.
 //!
-//! A field that is not as Kubernetes writes it is left out; a pod without uid, namespace and name is none.
+//! Labels and containers that are not as Kubernetes writes them are left out; a pod that is not is none.
 
-use serde::Deserialize;
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use crate::identity::pod::{Labels, Told, is_label, is_name};
@@ -10,10 +15,59 @@ use crate::identity::pod::{Labels, Told, is_label, is_name};
 /// Labels of one pod that are kept, the first by name.
 const MAX_LABELS: usize = 32;
 
+/// Pods of one node, and containers of one pod, that are kept; a kubelet runs some hundreds at most.
+const MAX_PODS: usize = 2048;
+const MAX_CONTAINERS: usize = 256;
+
+/// The first `MAX` elements of a list that are what they should be; `null` is an empty one.
+struct UpTo<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> Default for UpTo<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// One element, or something else.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Perhaps<T> {
+    It(T),
+    Not(IgnoredAny),
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for UpTo<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for List<T, MAX> {
+            type Value = UpTo<T, MAX>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(UpTo::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < MAX {
+                    match list.next_element::<Perhaps<T>>()? {
+                        Some(Perhaps::It(it)) => kept.push(it),
+                        Some(Perhaps::Not(_)) => {}
+                        None => return Ok(UpTo(kept)),
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(UpTo(kept))
+            }
+        }
+        deserializer.deserialize_any(List(PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
 struct PodList {
     /// `null` where the node has no pod.
-    items: Option<Vec<Pod>>,
+    items: UpTo<Pod, MAX_PODS>,
 }
 
 #[derive(Deserialize)]
@@ -38,9 +92,9 @@ struct Metadata {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Status {
-    init_container_statuses: Option<Vec<Container>>,
-    container_statuses: Option<Vec<Container>>,
-    ephemeral_container_statuses: Option<Vec<Container>>,
+    init_container_statuses: UpTo<Container, MAX_CONTAINERS>,
+    container_statuses: UpTo<Container, MAX_CONTAINERS>,
+    ephemeral_container_statuses: UpTo<Container, MAX_CONTAINERS>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +108,7 @@ struct Container {
 
 pub(super) fn parse(answer: &[u8]) -> Result<Vec<(String, Told)>, serde_json::Error> {
     let list: PodList = serde_json::from_slice(answer)?;
-    Ok(list.items.unwrap_or_default().into_iter().filter_map(told).collect())
+    Ok(list.items.0.into_iter().filter_map(told).collect())
 }
 
 fn told(Pod { metadata, status }: Pod) -> Option<(String, Told)> {
@@ -63,7 +117,7 @@ fn told(Pod { metadata, status }: Pod) -> Option<(String, Told)> {
         return None;
     }
     let all = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
-    let containers = all.into_iter().flatten().flatten().filter_map(|container| {
+    let containers = all.into_iter().flat_map(|list| list.0).filter_map(|container| {
         let (_, id) = container.container_id.split_once("://")?;
         is_label(&container.name).then(|| (id.to_owned(), container.name))
     });
@@ -143,7 +197,26 @@ mod tests {
     #[test]
     fn another_answer_is_an_error() {
         check("Unauthorized", expect!["expected value at line 1 column 1"]);
-        check(r#"{"items": 1}"#, expect!["invalid type: integer `1`, expected a sequence at line 1 column 11"]);
+        check(r#"{"items": 1}"#, expect!["invalid type: integer `1`, expected a list at line 1 column 11"]);
+    }
+
+    #[test]
+    fn one_pod_that_is_none_takes_no_other_with_it() {
+        check(
+            r#"{"items": [1, {}, {"metadata": {"name": null, "namespace": "b", "uid": "v"}}, {"metadata": {"name": "a", "namespace": "b", "uid": "u"}}]}"#,
+            expect![[r#"
+                u: Told { namespace: "b", name: "a", labels: [], containers: [] }
+            "#]],
+        );
+    }
+
+    #[test]
+    fn more_pods_than_a_node_runs_are_not_kept() {
+        let pods: Vec<String> = (0..MAX_PODS + 7)
+            .map(|number| format!(r#"{{"metadata": {{"name": "a", "namespace": "b", "uid": "{number}"}}}}"#))
+            .collect();
+        let list = format!(r#"{{"items": [{}], "kind": "PodList"}}"#, pods.join(","));
+        assert_eq!(parse(list.as_bytes()).unwrap().len(), MAX_PODS);
     }
 
     proptest! {

@@ -56,9 +56,10 @@ pub async fn run(
             }
             Err(error) => {
                 let why = chain(&error);
-                if said.as_ref() != Some(&why) {
+                // Once for each kind of reason: its words may be another each time.
+                let kind = std::mem::discriminant(&error);
+                if said.replace(kind) != Some(kind) {
                     tracing::warn!(%why, "the kubelet does not say which pods there are");
-                    said = Some(why.clone());
                 }
                 Err(why)
             }

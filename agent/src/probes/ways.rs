@@ -266,6 +266,8 @@ pub const WAYS: &[Way] = &[
     name("ask over TCP", &[fentry("dns"), at_return("dns")], NO_NAME),
     name("ask over TCP with one write and one read", &[fentry("dns"), at_return("dns")], NO_NAME),
     name("ask over TCP by io_uring", &[fentry("dns")], NO_NAME),
+    name("ask over TCP, and read the answer in pieces", &[], NO_NAME),
+    name("learn by sendfile, splice, TCP Fast Open, MPTCP or kernel TLS", &[], NO_NAME),
     name("learn by a 32-bit system call", PACKETS, NO_NAME),
     name("learn more than two names with one call", PACKETS, NO_NAME),
     name("learn over TLS, QUIC or HTTPS", &[], "connections to port 853, and to known services, say `dns: encrypted`"),

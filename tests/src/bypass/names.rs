@@ -99,7 +99,10 @@ fn send_in_pieces(socket: &UdpSocket, message: &[u8], to: SocketAddr) -> io::Res
 fn serve_streams(listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
-        let _ = read_framed(&mut stream).and_then(|asked| stream.write_all(&framed(&answer(&asked))));
+        let _ = read_framed(&mut stream).and_then(|asked| {
+            let is_quote = usize::from(asked[12]) == LONGEST_LABEL;
+            stream.write_all(&framed(&if is_quote { repeated(&asked) } else { answer(&asked) }))
+        });
     }
 }
 
@@ -126,6 +129,19 @@ fn question_of(id: u16, label: &[u8]) -> Vec<u8> {
     let length = [u8::try_from(label.len()).unwrap_or(0)];
     [&header[..], &length, label, b"\x04test\0\0\x01\0\x01"].concat()
 }
+
+/// No way to learn a name, but to pretend that one was learned: an honest server repeats what it was asked for.
+pub const QUOTE: &str = "quote an answer in a question over TCP, and read it apart";
+
+/// A question for a name whose first label is this, to be repeated as it is.
+fn quoting(bytes: &[u8]) -> Vec<u8> {
+    let mut label = bytes.to_vec();
+    label.resize(LONGEST_LABEL, b'x');
+    question_of(!ID, &label)
+}
+
+/// RFC 1035, 2.3.4.
+const LONGEST_LABEL: usize = 63;
 
 /// What is asked for to be answered by a packet in two pieces.
 const PIECES: &[u8] = b"pieces";
@@ -156,6 +172,13 @@ fn answer(question: &[u8]) -> Vec<u8> {
     if bytes[13..].starts_with(HUGE) {
         bytes.resize(HUGE_BYTES, 0);
     }
+    bytes
+}
+
+/// The question itself, as an answer that has none.
+fn repeated(question: &[u8]) -> Vec<u8> {
+    let mut bytes = question.to_vec();
+    bytes[2..4].copy_from_slice(&[0x81, 0x80]);
     bytes
 }
 
@@ -216,6 +239,20 @@ pub fn go(way: &str, server: &str, server6: &str) -> Option<io::Result<()>> {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             read_framed(&mut stream).map(drop)
+        }),
+        "ask over TCP, and read the answer in pieces" => TcpStream::connect(server).and_then(|mut stream| {
+            stream.write_all(&framed(&question(ID)))?;
+            stream.read_exact(&mut [0; 15])?;
+            stream.read(&mut [0; 512]).map(drop)
+        }),
+        QUOTE => connected(server).and_then(|socket| {
+            // Asked for, and never answered to whoever would take it.
+            socket.send(&question(ID))?;
+            let mut stream = TcpStream::connect(server)?;
+            stream.write_all(&framed(&quoting(&answer(&question(ID)))))?;
+            // The length, the header, and the length of the label.
+            stream.read_exact(&mut [0; 2 + 12 + 1])?;
+            stream.read_exact(&mut vec![0; answer(&question(ID)).len()])
         }),
         "ask over TCP with one write and one read" => TcpStream::connect(server).and_then(|mut stream| {
             stream.write_all(&framed(&question(ID)))?;

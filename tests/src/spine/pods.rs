@@ -27,7 +27,7 @@ pub(super) fn a_container_is_named(tools: &Tools, scratch: &Path) -> Result<(), 
     fs::write(logs.join(format!("containers/vllm-0_serving_engine-{ID}.log")), "").map_err(not_ok)?;
     let config = format!("{QUIET}kubelet: {{log_dir: {}}}\n", logs.display());
     let spine = Spine::start_with(tools, scratch, &config)?;
-    let record = cgroup.opens_from_inside(&spine)?;
+    let record = cgroup.opens_from_inside(&spine, "x.gguf")?;
     equal("runtime", &record["actor"]["process"]["container"]["runtime"], "containerd")?;
     equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
     equal("pod", &record["actor"]["process"]["container"]["pod_uuid"], POD)?;
@@ -42,8 +42,13 @@ pub(super) fn the_kubelet_tells_labels(tools: &Tools, scratch: &Path) -> Result<
     let cgroup = Cgroup::make()?;
     let kubelet = Kubelet::start(tools, &scratch.join("kubelet"), "right", &[])?;
     let spine = Spine::start_with(tools, scratch, &kubelet.config("right", scratch)?)?;
-    spine.daemon.wait_for("plumbline_pods", |pods| (pods - 1.0).abs() < 1e-9).map_err(not_ok)?;
-    let record = cgroup.opens_from_inside(&spine)?;
+    let are = |number: f64| move |pods: f64| (pods - number).abs() < 1e-9;
+    spine.daemon.wait_for("plumbline_pods", are(0.0)).map_err(not_ok)?;
+    // A pod comes; that its first event is of nobody known makes the daemon ask, long before the minute is over.
+    kubelet.has(&[pod()])?;
+    cgroup.opens_from_inside(&spine, "first.gguf")?;
+    spine.daemon.wait_for("plumbline_pods", are(1.0)).map_err(not_ok)?;
+    let record = cgroup.opens_from_inside(&spine, "x.gguf")?;
     equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
     let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
     let pod = json!({ "namespace": "serving", "name": "vllm-0", "labels": labels });
@@ -52,9 +57,10 @@ pub(super) fn the_kubelet_tells_labels(tools: &Tools, scratch: &Path) -> Result<
 
 pub(super) fn a_kubelet_that_does_not_answer_is_said(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     for (name, token, more, why, requests) in [
-        ("stranger", "wrong", &[][..], "it does not know the token", "/pods False\n"),
-        // Who cannot prove to be the kubelet is not shown the token.
+        ("stranger", "wrong", &[][..], "it knows no such token", "/pods False\n"),
+        // Who cannot prove to be this node's kubelet is not shown the token.
         ("impostor", "right", &["--impostor"][..], "agreeing on TLS with the kubelet", ""),
+        ("neighbour", "right", &["--name", "node-8"][..], "agreeing on TLS with the kubelet", ""),
     ] {
         let scratch = scratch.join(name);
         let kubelet = Kubelet::start(tools, &scratch.join("kubelet"), "right", more)?;
@@ -86,12 +92,14 @@ impl Cgroup {
     }
 
     /// The record of a process in it that reads weights.
-    fn opens_from_inside(&self, spine: &Spine) -> Result<Value, Ended> {
-        let path = spine.models.join("x.gguf");
+    fn opens_from_inside(&self, spine: &Spine, name: &str) -> Result<Value, Ended> {
+        let path = spine.models.join(name);
         fs::write(&path, b"weights").map_err(not_ok)?;
         let script = format!("echo $$ > {}/cgroup.procs && exec cat {}", self.scope.display(), path.display());
         run(Command::new("sh").args(["-c", &script])).map_err(not_ok)?;
-        let is_it = |record: &Value| record["actor"]["process"]["container"]["uid"] == ID;
+        let path = path.display().to_string();
+        let is_it =
+            |record: &Value| record["actor"]["process"]["container"]["uid"] == ID && record["file"]["path"] == path;
         spine.daemon.wait_for_record("the open from the container", is_it).map_err(not_ok)
     }
 }
@@ -101,6 +109,13 @@ impl Drop for Cgroup {
         let _ = fs::remove_dir(&self.scope);
         let _ = fs::remove_dir(&self.slice);
     }
+}
+
+/// As the kubelet tells it.
+fn pod() -> Value {
+    let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
+    let status = json!({ "containerStatuses": [{ "name": "engine", "containerID": format!("containerd://{ID}") }] });
+    json!({ "metadata": { "namespace": "serving", "name": "vllm-0", "uid": POD, "labels": labels }, "status": status })
 }
 
 /// The kubelet in Python.
@@ -116,18 +131,13 @@ impl Kubelet {
             return Err(skipped("no Python with `cryptography` (PLUMBLINE_PYTHON)"));
         };
         fs::create_dir_all(dir).map_err(not_ok)?;
-        let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
-        let status =
-            json!({ "containerStatuses": [{ "name": "engine", "containerID": format!("containerd://{ID}") }] });
-        let pod = json!({ "metadata": { "namespace": "serving", "name": "vllm-0", "uid": POD, "labels": labels }, "status": status });
-        let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod] });
-        fs::write(dir.join("pods.json"), list.to_string()).map_err(not_ok)?;
         let log = fs::File::create(dir.join("log")).map_err(not_ok)?;
         let mut command = Command::new(python);
         command.arg(tools.scripts.join("kubelet.py")).arg("--dir").arg(dir).args(["--token", token]);
         command.arg("--pods").arg(dir.join("pods.json")).args(more).stdin(Stdio::null()).stderr(log);
         let child = command.spawn().map_err(not_ok)?;
         let mut kubelet = Self { child, dir: dir.to_owned(), port: String::new() };
+        kubelet.has(&[])?;
         let deadline = Instant::now() + Duration::from_secs(20);
         while kubelet.port.is_empty() {
             ensure(Instant::now() < deadline, || fs::read_to_string(dir.join("log")).unwrap_or_default())?;
@@ -135,6 +145,13 @@ impl Kubelet {
             kubelet.port = fs::read_to_string(dir.join("port")).unwrap_or_default();
         }
         Ok(kubelet)
+    }
+
+    /// From now on it has these pods.
+    fn has(&self, pods: &[Value]) -> Result<(), Ended> {
+        let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods });
+        let (part, whole) = (self.dir.join("pods.part"), self.dir.join("pods.json"));
+        fs::write(&part, list.to_string()).and_then(|()| fs::rename(part, whole)).map_err(not_ok)
     }
 
     /// What a user writes.

@@ -25,6 +25,8 @@ pub(super) struct AuditRule {
 
 impl AuditRule {
     pub(super) fn set(auditctl: &Path, directory: &Path) -> Result<Self> {
+        // One that was left by a run that was interrupted.
+        let _ = cmd::output(Command::new(auditctl).args(["-D", "-k", KEY]));
         let status = cmd::output(Command::new(auditctl).arg("-s"))?;
         let was_enabled = !status.lines().any(|line| line.trim() == "enabled 0");
         let rule = Self { auditctl: auditctl.to_owned(), directory: directory.to_owned(), was_enabled };
@@ -58,7 +60,7 @@ pub(super) struct Bpftrace {
 impl Bpftrace {
     pub(super) fn start() -> Result<Self> {
         const SCRIPT: &str = "mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/debug/tracing; \
-            exec bpftrace -e 'tracepoint:syscalls:sys_enter_openat { @[pid] = count(); }'";
+            exec timeout -s INT 120 bpftrace -e 'tracepoint:syscalls:sys_enter_openat { @[pid] = count(); }'";
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let child = command.spawn().map_err(|source| Error::Start { program: "unshare".to_owned(), source })?;
@@ -66,7 +68,7 @@ impl Bpftrace {
         let stdout = bpftrace.child.stdout.take();
         let mut lines =
             stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(std::io::Result::ok);
-        if !lines.any(|line| line.starts_with("Attaching")) {
+        if !lines.any(|line| line.starts_with("Attach")) {
             return Err(Error::said("bpftrace attached nothing"));
         }
         // It says so before it does.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::apt::{Apt, Installed, Package};
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 
 /// The kernel series that the tests run on, oldest first.
@@ -42,8 +42,8 @@ const MODULES: [&str; 27] = [
     "vsock",
     "vmw_vsock_virtio_transport_common",
     "vsock_loopback",
-    "fscache",
     "netfs",
+    "fscache",
     "sunrpc",
     "auth_rpcgss",
     "grace",
@@ -118,7 +118,7 @@ impl Kernel {
     }
 
     pub(crate) fn item_name(self) -> String {
-        format!("linux-{}", self.name)
+        format!("linux-{}-{}", self.name, cache::mark_of(&MODULES))
     }
 }
 

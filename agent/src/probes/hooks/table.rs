@@ -39,7 +39,11 @@ const READ_COST: &str = "a look at a table per read and write of a regular file"
 const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces during the call; reads by AIO (io_submit), by splice inside io_uring, and \
      by sendfile and splice of 32-bit programs";
 const FAULT_COST: &str = "a look at a table per page fault of a mapped file";
-const FAULT_BLIND: &str = "files on DAX; before 6.18, all but the first pages of a huge page; since then, the rest of a folio that the fault itself brings into the page cache";
+const FAULT_BLIND: &str = "files on DAX; of a huge page that is mapped at once all but the first pages before 6.18; since \
+                           then, the rest of a folio that the fault itself brings into the page cache, and on tmpfs of one beyond the \
+                           file's end";
+const FAULT_TRACE_BLIND: &str = "files on DAX; huge pages that are mapped at once; the rest of a folio that the fault itself brings into \
+                                 the page cache. Since 6.18 whole folios are counted where part of one was mapped";
 const DNS_RETURN_BLIND: &str = "names asked for by io_uring and by 32-bit programs; a process that shows another answer in \
                                 its own memory";
 const RARE: &str = "one short program per fork, exec or exit";
@@ -116,7 +120,7 @@ pub const HOOKS: &[Hook] = &[
                     program("file_fault_tp_btf", Attach::BtfTracepoint("mm_filemap_fault", 2)),
                 ],
                 FAULT_COST,
-                FAULT_BLIND,
+                FAULT_TRACE_BLIND,
             ),
             rung(
                 "raw_tp",
@@ -125,7 +129,7 @@ pub const HOOKS: &[Hook] = &[
                     program("file_fault_raw_tp", Attach::RawTracepoint("mm_filemap_fault")),
                 ],
                 FAULT_COST,
-                FAULT_BLIND,
+                FAULT_TRACE_BLIND,
             ),
         ],
     },
@@ -378,8 +382,8 @@ pub const HOOKS: &[Hook] = &[
                         program("dns_stream_send_fentry", Attach::FEntry("tcp_sendmsg", 3)),
                         program("dns_stream_receive_fentry", Attach::FEntry("skb_copy_datagram_iter", 4)),
                     ],
-                    "a look at the port of each datagram, and of what is sent and received over TCP",
-                    "what of a packet is not in its first two pieces",
+                    "a look at the port of each datagram, and of the socket of each copy of received bytes",
+                    "what of a packet is not in the one piece where its message begins; over TCP, messages that are not read whole with one call, with or without their length, or by splice, and those behind one that was not",
                 )
             },
             Rung {
