@@ -1,3 +1,5 @@
+//! What the canary judges of what it is told of itself.
+
 use super::*;
 use crate::event::Namespaces;
 
