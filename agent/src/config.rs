@@ -470,12 +470,20 @@ mod tests {
         );
     }
 
+    /// Example number `number` of a page.
+    fn example(page: &str, number: usize) -> Config {
+        let example = page.split("```yaml\n").nth(number).and_then(|rest| rest.split("```").next()).unwrap();
+        Config::parse(example).unwrap()
+    }
+
     #[test]
-    fn the_example_in_the_guide_is_valid() {
-        let guide = include_str!("../../docs/audit.md");
-        let example = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-        let config = Config::parse(example).unwrap();
+    fn the_examples_in_the_guides_are_valid() {
+        let config = example(include_str!("../../docs/audit.md"), 1);
         assert_eq!(config.audit.witnesses[0].vkey.name(), "witness.example/w1");
         assert_eq!(config.webhook.unwrap().secret_file, Path::new("/etc/plumbline/webhook.secret"));
+        let page = include_str!("../../docs/kubernetes.md");
+        assert_eq!(example(page, 1).kubelet.log_dir, Path::new("/host/var/log"));
+        let api = example(page, 2).kubelet.api.unwrap();
+        assert_eq!((&*api.host, api.port, &*api.server_name.to_str()), ("127.0.0.1", 10250, "node-7"));
     }
 }

@@ -53,7 +53,6 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
 
 /// The kernel knows the kind, there are the devices that it needs, and the tools were fetched.
 fn is_possible(kind: &str) -> bool {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     // Virtual machines bring all that it takes.
     if std::process::id() == 1 {
         return true;
@@ -63,6 +62,7 @@ fn is_possible(kind: &str) -> bool {
         "nfs" => return false,
         _ => "/dev/loop-control",
     };
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     known.split_whitespace().any(|word| word == kind) && Path::new(device).exists() && are_set_up()
 }
 
