@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     program,
-    record::{Control, FileId, VIA_BLOCK_DEVICE, VIA_BYPASS_DEVICE, VIA_PROC_MEM, WatchedFile},
+    record::{Control, FileId, VIA_BLOCK_DEVICE, VIA_BYPASS_DEVICE, VIA_GPU_DEVICE, VIA_PROC_MEM, WatchedFile},
 };
 
 use crate::{
@@ -59,6 +59,9 @@ pub const S_IFREG: u16 = 0o100_000;
 pub const S_IFBLK: u16 = 0o060_000;
 pub const S_IFCHR: u16 = 0o020_000;
 
+/// `NV_MAJOR_DEVICE_NUMBER` of NVIDIA's open kernel modules (kernel-open/common/inc/nv-chardev-numbers.h).
+const NVIDIA_MAJOR: u32 = 195;
+
 /// include/uapi/linux/magic.h
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -101,23 +104,29 @@ pub fn id(inode: u64) -> FileId {
     FileId { ino: read(inode, off!(inode_ino)), dev: read(super_block, off!(super_block_dev)), reserved: 0 }
 }
 
-/// Whether opening this opens a way around the watched files: `VIA_*` of the record, or 0. `mode` is the inode's.
+/// Whether this is a GPU's device node, or a way around the watched files: `VIA_*` of the record, or 0. `mode` is the inode's.
 #[inline(always)]
-pub fn way_around(inode: u64, mode: u16, dentry: u64) -> u32 {
+pub fn special(inode: u64, mode: u16, dentry: u64) -> u32 {
     let name: u64 = read(dentry, off!(dentry_name));
     match mode & S_IFMT {
         S_IFBLK => {
             let device: u32 = read(inode, off!(inode_rdev));
             if DEVICES.get_ptr(&device).is_some() { VIA_BLOCK_DEVICE } else { 0 }
         }
-        // Names as their drivers give them: /dev/infiniband/{uverbs0,rdma_cm}, /dev/nvidia-fs0.
+        // Names as their drivers give them: /dev/infiniband/{uverbs0,rdma_cm}, /dev/nvidia-fs0; /dev/nvidia{0,ctl,-uvm},
+        // /dev/dri/renderD128, /dev/kfd. Another name of the same device is known by its major number.
         S_IFCHR => {
             let name: u64 = read(name, 0);
             let is = |text: &[u8; 8], bytes: u32| {
                 let mask = u64::MAX >> (64 - 8 * bytes);
                 u64::from_ne_bytes(*text) & mask == name & mask
             };
-            if is(b"uverbs  ", 6) || is(b"rdma_cm ", 7) || is(b"nvidia-f", 8) { VIA_BYPASS_DEVICE } else { 0 }
+            if is(b"uverbs  ", 6) || is(b"rdma_cm ", 7) || is(b"nvidia-f", 8) {
+                return VIA_BYPASS_DEVICE;
+            }
+            let major = read::<u32>(inode, off!(inode_rdev)) >> 20;
+            let is_gpu = is(b"nvidia  ", 6) || is(b"renderD ", 7) || is(b"kfd\0    ", 4) || major == NVIDIA_MAJOR;
+            if is_gpu { VIA_GPU_DEVICE } else { 0 }
         }
         S_IFREG => {
             let super_block: u64 = read(inode, off!(inode_sb));

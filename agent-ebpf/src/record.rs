@@ -84,6 +84,8 @@ pub const VIA_PROC_MEM: u32 = 2;
 pub const VIA_BLOCK_DEVICE: u32 = 3;
 /// A device whose transfers pass no file and no socket: RDMA verbs, GPUDirect Storage.
 pub const VIA_BYPASS_DEVICE: u32 = 4;
+/// The device node of a GPU.
+pub const VIA_GPU_DEVICE: u32 = 5;
 
 /// A file was opened. 160 bytes, then `path_bytes` bytes: the path's components, last first, each ended by a NUL.
 #[repr(C)]

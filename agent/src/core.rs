@@ -21,7 +21,7 @@ use crate::{
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
-    verdict::{self, Judgement, WatchedPaths},
+    verdict::{self, Judgement, Throttles, WatchedPaths},
 };
 
 /// The store that the core fills and the HTTP side reads.
@@ -52,6 +52,7 @@ pub struct Core<P> {
     pub ledger: Ledger,
     pub store: SharedStore,
     pub wall_clock: WallClock,
+    pub throttles: Throttles,
 }
 
 impl<P: Processes> Core<P> {
@@ -70,22 +71,27 @@ impl<P: Processes> Core<P> {
 
     fn event(&mut self, event: &Event) {
         let identity = self.world.identify(event, &self.processes);
-        let judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
-        self.count(event, judgement.as_ref());
+        let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
+        self.count(event, judgement.as_mut());
         self.record(event, identity.as_ref(), judgement.as_ref());
     }
 
-    fn count(&self, event: &Event, judgement: Option<&Judgement>) {
+    fn count(&mut self, event: &Event, judgement: Option<&mut Judgement>) {
         let mut store = lock(&self.store);
         store.add(&agent::EVENTS, &[event.what.kind()], 1.0);
         if let What::Loss(loss) = &event.what {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
-        let matched = judgement.filter(|one| !one.is_repeated).map(|one| one.verdict.matched());
-        for one in matched.unwrap_or_default() {
+        let Some(judgement) = judgement else { return };
+        for one in judgement.matched() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
+            #[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no nanoseconds")]
+            store.set(Point::new(&agent::POLICY_LAST_MATCH, &[&one.policy, &one.rule], clock::unix_ns() as f64 / 1e9));
+        }
+        for one in self.throttles.apply(judgement, event.boot_ns) {
+            store.add(&agent::POLICY_ALERTS_WITHHELD, &[&one.policy, &one.rule], 1.0);
         }
     }
 
@@ -131,6 +137,7 @@ impl<P: Processes> Core<P> {
     /// Other policies are in force from now on.
     pub fn set_rules(&mut self, rules: Rules) {
         let previous_digest = self.rules.policies.digest().to_owned();
+        self.world.digests.are_wanted = rules.policies.wants_digests();
         self.rules = rules;
         let (digest, generation) = (self.rules.policies.digest().to_owned(), self.rules.policies.generation());
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);

@@ -61,9 +61,9 @@ pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
     let mut kind = KIND_ENROL;
     if !enrolling {
         kind = KIND_FILE_OPEN;
-        let around = files::way_around(inode, mode, dentry);
-        if around != 0 {
-            via = around;
+        let special = files::special(inode, mode, dentry);
+        if special != 0 {
+            via = special;
             watch.watched_dev = read(inode, off!(inode_rdev));
         } else if mode & S_IFMT != S_IFREG
             || (!files::is_watched(inode, &id, &mut watch)

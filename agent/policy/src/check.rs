@@ -1,12 +1,16 @@
-//! `plumbline check DIR`: everything that can be known of policies without running them, their own tests included.
+//! `plumbline check DIR` and `plumbline test DIR`: everything that can be known of policies without putting them in
+//! force, their own tests included.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
 use crate::decide::Verdict;
-use crate::policy::Policy;
-use crate::problem::InvalidPolicy;
-use crate::set::{self, LoadError, PolicySet};
+use crate::lint;
+use crate::policy::{Otherwise, Policy};
+use crate::problem::{InvalidPolicy, line_of};
+use crate::requires::{KernelProfile, Unmet};
+use crate::set::{self, LoadError};
 
 /// What a check found; its `Display` is what a person reads.
 #[derive(Debug, Default)]
@@ -14,47 +18,50 @@ pub struct CheckReport {
     /// Policies without a mistake.
     pub policies: usize,
     pub rules: usize,
-    pub tests_passed: usize,
-    pub tests_failed: Vec<TestFailure>,
+    /// Every test that was run.
+    pub tests: Vec<TestOutcome>,
     /// Files with mistakes.
     pub invalid: Vec<InvalidPolicy>,
     /// Rules that no test makes match, as `policy/rule`.
     pub untested: Vec<String>,
+    /// What does no harm and is not meant: shadowed rules, exceptions that excuse nobody more.
+    pub notes: Vec<String>,
+    /// What the kernel that was asked for does not meet.
+    pub unmet: Vec<Unmet>,
     /// The set's digest, when it can be used.
     pub digest: Option<String>,
 }
 
-/// A policy that does not do what its own test says.
+/// How one of a policy's own tests ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestFailure {
+pub struct TestOutcome {
     pub policy: String,
     pub test: String,
-    /// What was expected and what came.
-    pub why: String,
+    /// What was expected and what came, where they differ.
+    pub objection: Option<String>,
 }
 
-/// Checks every policy of a directory. An error means that there was nothing to check.
-pub fn check(directory: &Path) -> Result<CheckReport, LoadError> {
+/// Checks every policy of a directory, against a kernel if one is given. An error means that there was nothing to check.
+pub fn check(directory: &Path, kernel: Option<&KernelProfile>) -> Result<CheckReport, LoadError> {
     let (documents, mut invalid) = set::read(directory)?;
-    let documents = || documents.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    let documents: Vec<(&str, &str)> = documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let mut report = CheckReport::default();
-    match PolicySet::from_documents(documents()) {
-        Ok(set) => {
-            if invalid.is_empty() {
-                report.digest = Some(set.digest().to_owned());
-            }
-            set.policies().iter().for_each(|policy| report.run(policy));
-        }
-        Err(found) => {
-            let bad: Vec<&str> = found.iter().map(InvalidPolicy::name).collect();
-            for (name, text) in documents().filter(|(name, _)| !bad.contains(name)) {
-                if let Ok(policy) = Policy::parse(name, text) {
-                    report.run(&policy);
-                }
-            }
-            invalid.extend(found);
-        }
+    let (policies, found) = set::parse(&documents);
+    invalid.extend(found);
+    if invalid.is_empty() {
+        report.digest = Some(set::digest(&documents));
     }
+    let texts: HashMap<&str, &str> = documents.iter().copied().collect();
+    for policy in &policies {
+        report.run(policy);
+        let text = texts.get(&*policy.file).copied().unwrap_or_default();
+        let place = |at: usize| format!("{}:{}", policy.file, line_of(text, at));
+        report
+            .notes
+            .extend(lint::superfluous(policy).into_iter().map(|(at, note)| format!("{}: {note}", place(at.start))));
+        report.unmet.extend(kernel.iter().flat_map(|kernel| policy.unmet(kernel)));
+    }
+    report.notes.extend(lint::between(&policies));
     invalid.sort_by(|a, b| a.name().cmp(b.name()));
     report.invalid = invalid;
     Ok(report)
@@ -63,12 +70,17 @@ pub fn check(directory: &Path) -> Result<CheckReport, LoadError> {
 impl CheckReport {
     /// Nothing is wrong.
     pub fn is_ok(&self) -> bool {
-        self.invalid.is_empty() && self.tests_failed.is_empty()
+        let refused = self.unmet.iter().any(|unmet| unmet.otherwise == Otherwise::Refuse);
+        self.invalid.is_empty() && self.failed().next().is_none() && !refused
     }
 
-    /// 0: nothing is wrong; 1: a policy has a mistake or fails a test of its own.
+    /// 0: nothing is wrong; 1: a policy has a mistake, fails a test of its own, or needs what the kernel has not.
     pub fn exit_code(&self) -> u8 {
         u8::from(!self.is_ok())
+    }
+
+    pub fn failed(&self) -> impl Iterator<Item = &TestOutcome> {
+        self.tests.iter().filter(|test| test.objection.is_some())
     }
 
     fn run(&mut self, policy: &Policy) {
@@ -80,14 +92,8 @@ impl CheckReport {
             for (rule, matched) in policy.rules.iter().zip(&mut matched) {
                 *matched |= verdict.matched().iter().any(|one| one.rule == rule.name);
             }
-            match test.objection(&verdict) {
-                None => self.tests_passed += 1,
-                Some(why) => self.tests_failed.push(TestFailure {
-                    policy: policy.name().to_owned(),
-                    test: test.name.clone(),
-                    why,
-                }),
-            }
+            let objection = test.objection(&verdict);
+            self.tests.push(TestOutcome { policy: policy.name.to_string(), test: test.name.clone(), objection });
         }
         let silent = policy.rules.iter().zip(matched).filter(|(_, matched)| !matched);
         self.untested.extend(silent.map(|(rule, _)| format!("{}/{}", policy.name, rule.name)));
@@ -99,20 +105,27 @@ impl fmt::Display for CheckReport {
         for file in &self.invalid {
             file.render(f)?;
         }
-        for failure in &self.tests_failed {
-            writeln!(f, "failed  {}: {}\n        {}", failure.policy, failure.test, failure.why)?;
+        for TestOutcome { policy, test, objection } in self.failed() {
+            writeln!(f, "failed  {policy}: {test}\n        {}", objection.as_deref().unwrap_or_default())?;
+        }
+        for unmet in &self.unmet {
+            let word = if unmet.otherwise == Otherwise::Refuse { "refused" } else { "note   " };
+            writeln!(f, "{word} {unmet}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note    {note}")?;
         }
         for rule in &self.untested {
             writeln!(f, "note    no test makes rule {rule} match")?;
         }
+        let failed = self.failed().count();
         writeln!(
             f,
-            "{} ok, {} invalid; {}; {} passed, {} failed",
+            "{} ok, {} invalid; {}; {} passed, {failed} failed",
             count(self.policies, "policy", "policies"),
             count(self.invalid.len(), "file", "files"),
             count(self.rules, "rule", "rules"),
-            count(self.tests_passed, "test", "tests"),
-            self.tests_failed.len(),
+            count(self.tests.len() - failed, "test", "tests"),
         )?;
         match &self.digest {
             Some(digest) if self.is_ok() => writeln!(f, "digest sha256:{digest}"),

@@ -1,13 +1,15 @@
 //! Facts of an event → verdict. Pure: no I/O, no clock, no state.
 //!
-//! A rule matches when its `match` covers the event and none of its exceptions excuses it. The reference that this must
-//! equal is in `tests/reference.rs`.
+//! A rule matches when its `match` covers the event, its subject and the policy's admit who did it, and none of its
+//! exceptions excuses it. The reference that this must equal is in `tests/reference.rs`.
 
 use std::sync::Arc;
 
-use crate::facts::{Facts, Object, Taken};
-use crate::pattern::Globs;
-use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When};
+use crate::facts::{Facts, File, Object};
+use crate::object::holds;
+use crate::policy::{Effect, Exception, Mode, Policy, Rule, Severity};
+use crate::subject::Selector;
+use crate::template::fill;
 
 /// What the policies say of one event. Only deciding makes one, so holding a verdict proves that policies were asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +24,28 @@ pub struct Matched {
     pub policy: Arc<str>,
     pub rule: Arc<str>,
     pub severity: Severity,
+    /// As written.
     pub effect: Effect,
+    /// How much of it the policy has.
+    pub mode: Mode,
     /// The rule's message, its placeholders filled.
     pub message: String,
+    /// How often somebody is told of this.
+    pub throttle: Option<Telling>,
+}
+
+/// What is told once in a while, and what makes it the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telling {
+    pub every_ns: u64,
+    pub key: String,
+}
+
+impl Matched {
+    /// What is left of the effect in the policy's mode.
+    pub fn acts(&self) -> Effect {
+        self.mode.allows(self.effect)
+    }
 }
 
 impl Verdict {
@@ -32,13 +53,15 @@ impl Verdict {
     pub(crate) fn of<'p>(policies: impl IntoIterator<Item = &'p Policy>, facts: &Facts<'_>) -> Self {
         let mut matched = Vec::new();
         for policy in policies {
-            for rule in policy.rules.iter().filter(|rule| rule.matches(facts)) {
+            for rule in policy.rules.iter().filter(|rule| rule.judge(policy, facts).is_ok()) {
                 matched.push(Matched {
                     policy: Arc::clone(&policy.name),
                     rule: Arc::clone(&rule.name),
                     severity: rule.severity,
                     effect: rule.effect,
+                    mode: policy.mode,
                     message: rule.message.render(facts),
+                    throttle: rule.telling(facts),
                 });
             }
         }
@@ -52,14 +75,14 @@ impl Verdict {
         self.matched.is_empty()
     }
 
-    /// Every rule that matched, the most severe first; among equals an alert before an audit.
+    /// Every rule that matched, the most severe first; among equals the stronger effect first.
     pub fn matched(&self) -> &[Matched] {
         &self.matched
     }
 
-    /// The strongest effect of any rule that matched.
+    /// The strongest effect that any rule that matched has in its policy's mode.
     pub fn effect(&self) -> Option<Effect> {
-        self.matched.iter().map(|matched| matched.effect).max()
+        self.matched.iter().map(Matched::acts).max()
     }
 
     /// The highest severity of any rule that matched.
@@ -68,81 +91,71 @@ impl Verdict {
     }
 }
 
-impl Rule {
-    fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.when.covers(facts) && !self.except.iter().any(|exception| exception.excuses(facts))
-    }
+/// Why a rule does not match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// This field of `match` does not hold.
+    Match(&'static str),
+    /// Of each entry of the subject, a field does not hold; this one of the first. `true` for the policy's subject.
+    Subject(&'static str, bool),
+    /// This exception excuses it.
+    Excused(usize),
 }
 
-impl When {
-    fn covers(&self, facts: &Facts<'_>) -> bool {
-        match (self, &facts.object) {
-            (
-                Self::File { watched: Watched { covered, .. }, accesses },
-                Object::File { access, path, path_truncated, watched },
-            ) => {
-                let by_inode = watched.is_some_and(|watched| covered.matches(watched));
-                // Of a truncated path nobody can say that it lies elsewhere.
-                let unknown = *path_truncated && watched.is_none();
-                accesses.contains(access) && (by_inode || unknown || (!path_truncated && covered.matches(path)))
-            }
-            (Self::Connect { not_to, protocols, after_reading }, Object::Connect { protocol, address, names, .. }) => {
-                let has_read = |watched: &Watched| facts.subject.has_read.iter().any(|taken| watched.covers(taken));
-                protocols.contains(protocol)
-                    && !not_to.include(*address, names)
-                    && after_reading.as_ref().is_none_or(has_read)
-            }
-            _ => false,
+impl Rule {
+    /// Whether the rule matches, and if not, why.
+    pub(crate) fn judge(&self, policy: &Policy, facts: &Facts<'_>) -> Result<(), Miss> {
+        self.when.covers(facts).map_err(Miss::Match)?;
+        admitted(&policy.subjects, facts).map_err(|field| Miss::Subject(field, true))?;
+        admitted(&self.subjects, facts).map_err(|field| Miss::Subject(field, false))?;
+        match self.except.iter().position(|exception| exception.excuses(facts).is_ok()) {
+            Some(index) => Err(Miss::Excused(index)),
+            None => Ok(()),
         }
     }
+
+    fn telling(&self, facts: &Facts<'_>) -> Option<Telling> {
+        let throttle = self.throttle.as_ref()?;
+        let mut key = String::new();
+        for placeholder in &throttle.by {
+            fill(&mut key, *placeholder, facts);
+            // No value can hold it: control characters are escaped.
+            key.push('\0');
+        }
+        Some(Telling { every_ns: throttle.every_ns, key })
+    }
 }
 
-impl Watched {
-    /// A file whose name nobody told lies where its watched directory is.
-    fn covers(&self, taken: &Taken<'_>) -> bool {
-        [taken.watched, taken.path].into_iter().flatten().any(|path| self.covered.matches(path))
+/// Of several entries, any admits; none at all admits everybody.
+fn admitted(subjects: &[Selector], facts: &Facts<'_>) -> Result<(), &'static str> {
+    let mut first = Ok(());
+    for (index, selector) in subjects.iter().enumerate() {
+        match (selector.admits(facts), index) {
+            (Ok(()), _) => return Ok(()),
+            (missed, 0) => first = missed,
+            _ => {}
+        }
     }
+    first
 }
 
 impl Exception {
-    /// Whether every field that is given holds. A fact that is missing satisfies no field.
-    fn excuses(&self, facts: &Facts<'_>) -> bool {
-        let subject = &facts.subject;
+    /// Whether every field that is given holds; `Err` names the first that does not. A fact that is missing satisfies no
+    /// field.
+    pub(crate) fn excuses(&self, facts: &Facts<'_>) -> Result<(), &'static str> {
         let path = match facts.object {
-            Object::File { path, path_truncated: false, .. } => Some(path),
+            Object::File(File { path, path_truncated: false, .. }) | Object::Exec { path, .. } => Some(path),
             _ => None,
         };
         let (destination, port) = match facts.object {
             Object::Connect { address, port, names, .. } => (Some((address, names)), Some(port)),
-            Object::File { .. } => (None, None),
+            _ => (None, None),
         };
-        let ancestor =
-            |globs: &Globs| subject.ancestors.iter().any(|ancestor| ancestor.exe.is_some_and(|exe| globs.matches(exe)));
-        holds(&self.exe, subject.exe, Globs::matches)
-            && holds(&self.comm, Some(subject.comm), |names, comm| names.iter().any(|name| **name == *comm))
-            && holds(&self.uid, Some(subject.uid), |uids, uid| uids.contains(&uid))
-            && holds(&self.container, subject.container, |prefixes, id| prefixes.iter().any(|p| id.starts_with(&**p)))
-            && holds(&self.cgroup, subject.cgroup, Globs::matches)
-            && holds(&self.unit, subject.cgroup.and_then(unit), Globs::matches)
-            && self.descendants_of.as_ref().is_none_or(ancestor)
-            && holds(&self.path, path, Globs::matches)
-            && holds(&self.to, destination, |to, (address, names)| to.include(address, names))
-            && holds(&self.port, port, |ports, port| ports.contains(&port))
+        let wanted_port = self.port.as_ref();
+        holds("port", wanted_port.is_none_or(|ports| port.is_some_and(|port| ports.contains(&port))))?;
+        let to = self.to.as_ref();
+        holds("to", to.is_none_or(|to| destination.is_some_and(|(address, names)| to.include(address, names))))?;
+        self.who.admits(facts)?;
+        holds("path", self.path.as_ref().is_none_or(|globs| path.is_some_and(|path| globs.matches(path))))
     }
-}
-
-/// A field that is not given holds; one that is given needs its fact.
-fn holds<W, F>(wanted: &Option<W>, fact: Option<F>, fits: impl FnOnce(&W, F) -> bool) -> bool {
-    match (wanted, fact) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(wanted), Some(fact)) => fits(wanted, fact),
-    }
-}
-
-/// The systemd unit of a cgroup: the first component that is no slice. The first and not the last, because what lies
-/// below a delegated unit is named by whoever the unit is delegated to.
-fn unit(cgroup: &[u8]) -> Option<&[u8]> {
-    let component = cgroup.split(|&byte| byte == b'/').find(|name| !name.is_empty() && !name.ends_with(b".slice"))?;
-    (component.ends_with(b".service") || component.ends_with(b".scope")).then_some(component)
 }

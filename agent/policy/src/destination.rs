@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::fields::{Fields, Problems, text};
 use crate::problem::{Problem, quoted};
+use crate::shape::{Holds, Shape, optional};
 use crate::yaml::{Node, Value};
 
 /// RFC 1035, 2.3.4, in text form.
@@ -32,6 +33,25 @@ impl Destinations {
             }
         }
         (problems.len() == before).then_some(destinations)
+    }
+
+    pub(crate) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    /// Whether whatever is in `other` is in this, as far as that can be seen.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        other.networks.iter().all(|one| self.networks.iter().any(|mine| mine.contains(one)))
+            && other.names.iter().all(|one| self.names.contains(one))
+    }
+
+    /// Whether every address is in it.
+    pub(crate) fn is_everything(&self) -> bool {
+        let has_all = |is_v4: bool| {
+            let of_family = |network: &&IpNet| matches!(network, IpNet::V4(_)) == is_v4;
+            self.networks.iter().filter(of_family).any(|network| network.prefix_len() == 0)
+        };
+        has_all(true) && has_all(false)
     }
 
     /// Whether the address, v4-mapped v6 read as v4, lies in one of the networks, or was resolved as one of the names.
@@ -92,9 +112,21 @@ fn fits(label: &str, pattern: &str) -> bool {
     label.strip_suffix(last).is_some_and(is_plain)
 }
 
+pub(crate) static NAME: Shape = Shape {
+    what: "a name",
+    about: "Names that an address was resolved as, matched as Cilium's `toFQDNs` matches them: exactly one of the two.",
+    fields: &[&[
+        optional("matchName", Holds::Text, "this name"),
+        optional(
+            "matchPattern",
+            Holds::Text,
+            "a pattern: `*` within one label, `**.` in front for any number of labels, `*` alone for any name",
+        ),
+    ]],
+};
+
 fn name_pattern(node: &Node, problems: &mut Problems) -> Option<NamePattern> {
-    let known = &["matchName", "matchPattern"];
-    match Fields::of(node, "a name", known, problems)?.exactly_one(known, problems)? {
+    match Fields::of(node, &NAME, problems)?.exactly_one(&["matchName", "matchPattern"], problems)? {
         ("matchName", node) => {
             let name = name(node, problems)?;
             Some(NamePattern::Labels(name.split('.').map(str::to_owned).collect()))

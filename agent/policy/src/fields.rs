@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
+use crate::shape::{Shape, Words};
 use crate::yaml::{Key, Node, Value};
 
 /// The mistakes found so far.
@@ -22,13 +24,10 @@ pub(crate) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// Reads `node` as a mapping that may have the `known` keys; notes unknown keys and twins.
-    pub(crate) fn of(
-        node: &'n Node,
-        what: &'static str,
-        known: &[&'static str],
-        problems: &mut Problems,
-    ) -> Option<Self> {
+    /// Reads `node` as a mapping of this shape; notes unknown keys, twins, and fields that are missing.
+    pub(crate) fn of(node: &'n Node, shape: &Shape, problems: &mut Problems) -> Option<Self> {
+        let what = shape.what;
+        let known: Vec<&'static str> = shape.names().collect();
         let Value::Map(entries) = &node.value else {
             problems.push(wrong_type(node, &format!("{what} is a mapping of {}", one_of(known.iter().copied()))));
             return None;
@@ -44,13 +43,15 @@ impl<'n> Fields<'n> {
                 );
             } else if !known.contains(&key.name.as_str()) {
                 let problem = Problem::new(&key.at, format!("{what} has no field {}", quoted(&key.name)));
-                problems.push(suggest(problem, &key.name, known));
+                problems.push(suggest(problem, &key.name, &known));
             }
             seen.entry(&key.name).or_insert(key);
         }
         // A mapping has no width of its own; its first key shows where it is.
         let at = entries.first().map_or_else(|| node.at.clone(), |(key, _)| key.at.clone());
-        Some(Self { what, at, entries })
+        let fields = Self { what, at, entries };
+        shape.fields().filter(|field| field.is_required).for_each(|field| fields.require(field.name, problems));
+        Some(fields)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
@@ -62,15 +63,13 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map_or(&self.at, |(key, _)| &key.at)
     }
 
-    pub(crate) fn required(&self, name: &'static str, problems: &mut Problems) -> Option<&'n Node> {
-        let found = self.get(name);
+    fn require(&self, name: &'static str, problems: &mut Problems) {
         // A misspelt field is one mistake, not two.
         let misspelt = || self.entries.iter().any(|(key, _)| did_you_mean(&key.name, [name]).is_some());
-        if found.is_none() && !misspelt() {
+        if self.get(name).is_none() && !misspelt() {
             let message = format!("{} lacks `{name}`", self.what);
             problems.push(Problem::new(&self.at, message).label("in this mapping").help(format!("add `{name}:`")));
         }
-        found
     }
 
     /// Of `names`, the one field that is given; none or several is a mistake.
@@ -145,12 +144,8 @@ pub(crate) fn integer<T: TryFrom<i128>>(node: &Node, what: &str, range: &str, pr
 }
 
 /// One word of a closed set; `what` comes with its article.
-pub(crate) fn word<T: Copy>(
-    node: &Node,
-    what: &str,
-    words: &[(&'static str, T)],
-    problems: &mut Problems,
-) -> Option<T> {
+pub(crate) fn word<T: Words>(node: &Node, what: &str, problems: &mut Problems) -> Option<T> {
+    let words = T::WORDS;
     let known = words.iter().map(|&(word, _)| word);
     let Value::Text(given) = &node.value else {
         problems.push(wrong_type(node, &format!("expected {}", one_of(known))));
@@ -195,4 +190,76 @@ pub(crate) fn each<'n, T>(
 ) -> Option<Vec<T>> {
     let read: Vec<Option<T>> = items.iter().map(|item| read(item, problems)).collect();
     read.into_iter().collect()
+}
+
+/// One value or a list of them, each read by `read`.
+pub(crate) fn many<'n, T>(
+    node: &'n Node,
+    what: &str,
+    problems: &mut Problems,
+    read: impl FnMut(&'n Node, &mut Problems) -> Option<T>,
+) -> Option<Vec<T>> {
+    each(one_or_many(node, what, problems)?, problems, read)
+}
+
+/// `30s`, `5m`, `1h`, as nanoseconds: a second at least, a day at most.
+pub(crate) fn duration(node: &Node, what: &str, problems: &mut Problems) -> Option<u64> {
+    const DAY_NS: u64 = 86_400_000_000_000;
+    let given = match &node.value {
+        Value::Text(given) => given.clone(),
+        Value::Integer(number) => number.to_string(),
+        _ => {
+            problems.push(wrong_type(node, &format!("{what} is text")).help("write it as in `5m`"));
+            return None;
+        }
+    };
+    let (number, unit) = given.split_at(given.find(|c: char| !c.is_ascii_digit()).unwrap_or(given.len()));
+    let unit_ns = match unit {
+        "s" => Some(1_000_000_000),
+        "m" => Some(60_000_000_000),
+        "h" => Some(3_600_000_000_000),
+        "d" => Some(DAY_NS),
+        _ => None,
+    };
+    let nanoseconds = unit_ns.zip(number.parse::<u64>().ok()).and_then(|(unit, number)| number.checked_mul(unit));
+    let fitting = nanoseconds.filter(|ns| (1_000_000_000..=DAY_NS).contains(ns));
+    if fitting.is_none() {
+        problems.push(
+            Problem::new(&node.at, format!("{} is not {what}", quoted(&given)))
+                .help("write a number and `s`, `m` or `h`, from `1s` to `24h`, as in `5m`"),
+        );
+    }
+    fitting
+}
+
+pub(crate) fn boolean(node: &Node, what: &str, problems: &mut Problems) -> Option<bool> {
+    if let Value::Bool(value) = node.value {
+        return Some(value);
+    }
+    problems.push(wrong_type(node, &format!("{what} is `true` or `false`")));
+    None
+}
+
+/// A name that is safe in labels, file names and records.
+pub(crate) fn name(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
+    let given = text(node, "a name", problems)?;
+    let plain = given.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if plain && given.len() <= 63 && !given.starts_with('-') && !given.ends_with('-') {
+        return Some(given.into());
+    }
+    problems.push(
+        Problem::new(&node.at, format!("{} is not a name", quoted(given)))
+            .help("write 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last"),
+    );
+    None
+}
+
+/// A network port.
+pub(crate) fn port(node: &Node, problems: &mut Problems) -> Option<u16> {
+    integer(node, "a port", "0 to 65535", problems)
+}
+
+/// Readers of optional fields take `None` where the field is not given, and where it was wrong, which was noted.
+pub(crate) fn optional_text(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<String> {
+    text(fields.get(name)?, &format!("`{name}`"), problems).map(str::to_owned)
 }

@@ -19,22 +19,42 @@
 mod check;
 mod decide;
 mod destination;
+mod exceptions;
+mod explain;
 mod facts;
 mod fields;
+mod guard;
+mod learn;
+mod lint;
+mod lists;
+mod object;
+mod occurrence;
 mod parse;
 mod pattern;
 mod policy;
 mod problem;
+mod requires;
+mod schema;
 mod set;
+mod shape;
+mod subject;
 mod template;
 mod test_case;
 mod yaml;
 
-pub use check::{CheckReport, TestFailure, check};
-pub use decide::{Matched, Verdict};
-pub use facts::{Access, Ancestor, Facts, Object, Protocol, Subject, Taken};
+pub use check::{CheckReport, TestOutcome, check};
+pub use decide::{Matched, Telling, Verdict};
+pub use explain::{Explanation, RuleSays};
+pub use facts::{
+    Access, Accesses, Ancestor, DeviceKind, Facts, File, MemoryHow, Object, Pod, Protocol, Subject, Taken,
+};
+pub use learn::Learner;
+pub use object::finding::FINDINGS;
+pub use occurrence::{Occurrence, OwnedObject, OwnedPod, OwnedSubject};
 pub use pattern::WatchPath;
-pub use policy::{Effect, Policy, Severity};
+pub use policy::{Effect, Mode, Otherwise, Policy, Severity};
 pub use problem::{InvalidPolicy, Problem};
+pub use requires::{KernelProfile, Need, Unmet};
+pub use schema::{json_schema, reference};
 pub use set::{EMBEDDED, LoadError, MAX_POLICIES, PolicySet};
 pub use yaml::MAX_DOCUMENT_BYTES;

@@ -1,98 +1,291 @@
-//! Tree → checked policy: the one place that knows the fields of the language.
+//! Tree → checked policy.
 //!
-//! Every function notes what is wrong and goes on; a policy comes out only when nothing was noted. The fields are
-//! described for users in `docs/policies.md`, which must be changed together with this file.
+//! Every function notes what is wrong and goes on; a policy comes out only when nothing was noted. The fields stand in
+//! the shapes beside their readers, from which `docs/policy-reference.md` and the JSON Schema are made.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::destination::{Destinations, name as host_name};
-use crate::facts::{Access, Protocol};
-use crate::fields::{Fields, Problems, each, integer, list, one_or_many, text, word};
-use crate::pattern::{Globs, WatchPath};
-use crate::policy::{Effect, Exception, Policy, Rule, Severity, Watched, When};
+use crate::destination::Destinations;
+use crate::fields::{Fields, Problems, duration, each, list, many, name, one_or_many, port, text, word};
+use crate::guard::Guarded;
+use crate::lint;
+use crate::lists::{self, Lists};
+use crate::object::{MATCH, When, optional_globs};
+use crate::occurrence;
+use crate::pattern::Globs;
+use crate::policy::{Effect, Exception, Mode, Otherwise, Policy, Rule, Severity, Throttle};
 use crate::problem::{InvalidPolicy, Problem, did_you_mean, one_of, quoted};
-use crate::template::{Kind, Template};
-use crate::test_case::{OwnedFacts, OwnedObject, OwnedSubject, TestCase};
+use crate::requires::Need;
+use crate::shape::{Holds, Shape, Words, optional, required, words};
+use crate::subject::{self, SUBJECT, Selector};
+use crate::template::{Placeholder, Template, placeholder};
+use crate::test_case::{TEST, TestCase};
 use crate::yaml::{self, Node, Value};
 
-const API_VERSIONS: &[(&str, ())] = &[("plumbline/v1", ())];
-const KINDS: &[(&str, ())] = &[("Policy", ())];
-const OBJECTS: &[&str] = &["file", "connect"];
-/// The kernel keeps 15 bytes of a task's name.
-const MAX_COMM_BYTES: usize = 15;
-/// Shorter prefixes of container ids could be those of strangers; 12 is what container tools show.
-const MIN_CONTAINER_DIGITS: usize = 12;
+pub(crate) static POLICY: Shape = Shape {
+    what: "a policy",
+    about: "One file. It says which events are worth an alert, and who is excused.",
+    fields: &[&[
+        required("apiVersion", Holds::Word(API_VERSION), "`plumbline/v1`"),
+        required("kind", Holds::Word(KINDS), "`Policy`"),
+        required("metadata", Holds::One(&METADATA), "what it is called"),
+        required("spec", Holds::One(&SPEC), "what it says"),
+        optional("tests", Holds::Many(&TEST), "its own tests, run by `plumbline test` and `plumbline check`"),
+    ]],
+};
 
-impl Policy {
-    /// Reads one policy file; `name` is what its mistakes are reported under.
-    pub fn parse(name: &str, text: &str) -> Result<Self, InvalidPolicy> {
+pub(crate) static METADATA: Shape = Shape {
+    what: "`metadata`",
+    about: "What the document is called.",
+    fields: &[&[
+        required("name", Holds::Name, "unique in the directory; 1 to 63 lower-case letters, digits, hyphens"),
+        optional("description", Holds::Text, "one sentence for people"),
+    ]],
+};
+
+static SPEC: Shape = Shape {
+    what: "`spec`",
+    about: "What the policy says.",
+    fields: &[&[
+        optional(
+            "mode",
+            Holds::Word(words::<Mode>),
+            "how much of its effects it has: `learn` (matches are recorded, nobody is told), `monitor` (the default: what \
+             would be denied or killed is an alert), `enforce`",
+        ),
+        optional("subject", Holds::OneOrMany(&SUBJECT), "whom the policy speaks of, everybody by default"),
+        optional(
+            "requires",
+            Holds::Words(words::<Need>),
+            "what it needs of the kernel; what its effects need is known without",
+        ),
+        optional(
+            "otherwise",
+            Holds::Word(words::<Otherwise>),
+            "what becomes of it where the kernel has not what it needs: `refuse` the whole set, which is the default, or \
+             `degrade` to `monitor`",
+        ),
+        optional("include", Holds::TextList, "names of documents of lists in the same directory"),
+        lists::FIELD,
+        required("rules", Holds::Many(&RULE), "at least one rule"),
+    ]],
+};
+
+static RULE: Shape = Shape {
+    what: "a rule",
+    about: "It matches an event when `match` covers the event, `subject` admits who did it, and no entry of `except` excuses it.",
+    fields: &[&[
+        required("name", Holds::Name, "unique in the policy; spelt as the policy's name"),
+        required("severity", Holds::Word(words::<Severity>), "how bad it is"),
+        required(
+            "effect",
+            Holds::Word(words::<Effect>),
+            "`audit`: recorded; `alert`: recorded, and somebody is told; `deny`: an alert, and what was asked fails with \
+             EPERM; `kill`: an alert, and the process is ended",
+        ),
+        required("message", Holds::Text, "what is told: text with placeholders"),
+        optional("subject", Holds::OneOrMany(&SUBJECT), "whom the rule speaks of, everybody by default"),
+        required("match", Holds::ExactlyOne(&MATCH), "what it speaks of"),
+        optional("except", Holds::Many(&EXCEPTION), "the allow-list"),
+        optional("throttle", Holds::One(&THROTTLE), "how often somebody is told of the same; each match is recorded"),
+    ]],
+};
+
+static THROTTLE: Shape = Shape {
+    what: "`throttle`",
+    about: "Of matches that are the same, the first is an alert and those that follow within the time are records.",
+    fields: &[&[
+        required("every", Holds::Duration, "a time, such as `5m`"),
+        optional(
+            "by",
+            Holds::Words(words::<Placeholder>),
+            "what makes two matches the same: placeholders of the message; by default the rule alone",
+        ),
+    ]],
+};
+
+pub(crate) static EXCEPTION: Shape = Shape {
+    what: "an exception",
+    about: "Whom the rule excuses. All fields of one entry must hold; what is not known satisfies none.",
+    fields: &[
+        subject::FIELDS,
+        &[
+            optional("path", Holds::Texts, "the path of the file or program matches a glob"),
+            optional("to", Holds::Destinations, "the destination is one of these"),
+            optional("port", Holds::Integers(0, 65_535), "the destination's port is this"),
+        ],
+    ],
+};
+
+/// Every mapping that has a place of its own in the reference, by its place.
+pub(crate) static DOCUMENTS: [(&str, &Shape); 3] =
+    [("Policy", &POLICY), ("Lists", &lists::DOCUMENT), ("Exceptions", &crate::exceptions::DOCUMENT)];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version;
+
+impl Words for Version {
+    const WORDS: &'static [(&'static str, Self)] = &[("plumbline/v1", Self)];
+}
+
+/// What a document may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DocumentKind {
+    Policy,
+    Lists,
+    Exceptions,
+}
+
+impl Words for DocumentKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("Policy", Self::Policy), ("Lists", Self::Lists), ("Exceptions", Self::Exceptions)];
+}
+
+pub(crate) const API_VERSION: fn() -> Vec<&'static str> = words::<Version>;
+pub(crate) const KINDS: fn() -> Vec<&'static str> = words::<DocumentKind>;
+
+/// One file, read.
+#[derive(Debug)]
+pub(crate) enum Document {
+    Policy(Box<Policy>),
+    Lists(Lists),
+}
+
+/// What a document says it is; a policy where it says nothing that is known.
+pub(crate) fn kind_of(root: &Node) -> DocumentKind {
+    let Value::Map(entries) = &root.value else { return DocumentKind::Policy };
+    let kind = entries.iter().find(|(key, _)| key.name == "kind").map(|(_, node)| &node.value);
+    match kind {
+        Some(Value::Text(kind)) if kind == "Lists" => DocumentKind::Lists,
+        Some(Value::Text(kind)) if kind == "Exceptions" => DocumentKind::Exceptions,
+        _ => DocumentKind::Policy,
+    }
+}
+
+/// Checks the words that every document begins with.
+pub(crate) fn version_and_kind(fields: &Fields<'_>, problems: &mut Problems) {
+    if let Some(node) = fields.get("apiVersion") {
+        word::<Version>(node, "the version of the policy language that is read here", problems);
+    }
+    if let Some(node) = fields.get("kind") {
+        word::<DocumentKind>(node, "a kind of document that is read here", problems);
+    }
+}
+
+impl Document {
+    /// Reads a tree; `library` has the lists that it may include.
+    pub(crate) fn read(name: &str, text: &str, mut root: Node, library: &[Lists]) -> Result<Self, InvalidPolicy> {
         let mut problems = Problems::new();
-        let policy = match yaml::parse(text) {
-            Ok(root) => policy(&root, &mut problems),
-            Err(problem) => {
-                problems.push(problem);
-                None
+        let document = match kind_of(&root) {
+            DocumentKind::Lists => Lists::read(&root, &mut problems).map(Self::Lists),
+            // Exceptions stand for nothing alone: `set` adds them to the policies.
+            DocumentKind::Policy | DocumentKind::Exceptions => {
+                lists::expand(&mut root, library, &mut problems);
+                policy(name, &root, &mut problems).map(|policy| Self::Policy(Box::new(policy)))
             }
         };
-        match policy {
-            Some(policy) if problems.is_empty() => Ok(policy),
+        match document {
+            Some(document) if problems.is_empty() => Ok(document),
             _ => Err(InvalidPolicy::new(name, text, problems)),
         }
     }
 }
 
-fn policy(root: &Node, problems: &mut Problems) -> Option<Policy> {
-    let fields = Fields::of(root, "a policy", &["apiVersion", "kind", "metadata", "spec", "tests"], problems)?;
-    if let Some(node) = fields.required("apiVersion", problems) {
-        word(node, "the version of the policy language that is read here", API_VERSIONS, problems);
+impl Policy {
+    /// Reads one policy that includes nothing; `name` is what its mistakes are reported under.
+    pub fn parse(name: &str, text: &str) -> Result<Self, InvalidPolicy> {
+        let root = yaml::parse(text).map_err(|problem| InvalidPolicy::new(name, text, vec![problem]))?;
+        match Document::read(name, text, root, &[])? {
+            Document::Policy(policy) => Ok(*policy),
+            Document::Lists(_) => {
+                let problem = Problem::new(&(0..0), "this is a document of lists, not a policy");
+                Err(InvalidPolicy::new(name, text, vec![problem]))
+            }
+        }
     }
-    if let Some(node) = fields.required("kind", problems) {
-        word(node, "a kind of document that is read here", KINDS, problems);
-    }
-    let metadata = fields.required("metadata", problems).and_then(|node| metadata(node, problems));
-    let rules = fields.required("spec", problems).and_then(|node| {
-        let spec = Fields::of(node, "`spec`", &["rules"], problems)?;
-        rules(spec.required("rules", problems)?, problems)
-    });
-    let tests = match (fields.get("tests"), &rules) {
-        (Some(node), rules) => tests(node, rules.as_deref(), problems),
-        (None, _) => Some(Vec::new()),
+}
+
+fn policy(file: &str, root: &Node, problems: &mut Problems) -> Option<Policy> {
+    let fields = Fields::of(root, &POLICY, problems)?;
+    version_and_kind(&fields, problems);
+    let metadata = fields.get("metadata").and_then(|node| metadata(node, problems));
+    let spec = fields.get("spec").and_then(|node| spec(node, problems));
+    let rules = spec.as_ref().and_then(|spec| spec.rules.as_deref());
+    let tests = match fields.get("tests") {
+        Some(node) => tests(node, rules, problems),
+        None => Some(Vec::new()),
     };
     let ((name, name_at), description) = metadata?;
-    Some(Policy { name, name_at, description, rules: rules?, tests: tests? })
+    let Spec { mode, subjects, requires, otherwise, rules } = spec?;
+    let policy = Policy {
+        name,
+        name_at,
+        file: file.into(),
+        description,
+        mode: mode?,
+        subjects: subjects?,
+        requires: requires?,
+        otherwise: otherwise?,
+        rules: rules?,
+        tests: tests?,
+    };
+    problems.extend(lint::contradictions(&policy));
+    Some(policy)
 }
 
 fn metadata(node: &Node, problems: &mut Problems) -> Option<(Named, String)> {
-    let fields = Fields::of(node, "`metadata`", &["name", "description"], problems)?;
+    let fields = Fields::of(node, &METADATA, problems)?;
     let description = match fields.get("description") {
         Some(node) => text(node, "a description", problems)?.to_owned(),
         None => String::new(),
     };
-    let node = fields.required("name", problems)?;
+    let node = fields.get("name")?;
     Some(((name(node, problems)?, node.at.clone()), description))
 }
 
-/// A name that is safe in labels, file names and records.
-fn name(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
-    let given = text(node, "a name", problems)?;
-    let plain = given.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if plain && given.len() <= 63 && !given.starts_with('-') && !given.ends_with('-') {
-        return Some(given.into());
-    }
-    problems.push(
-        Problem::new(&node.at, format!("{} is not a name", quoted(given)))
-            .help("write 1 to 63 lower-case letters, digits and hyphens, no hyphen first or last"),
-    );
-    None
+/// What was read of `spec`; `None` where it was wrong.
+struct Spec {
+    mode: Option<Mode>,
+    subjects: Option<Vec<Selector>>,
+    requires: Option<Vec<Need>>,
+    otherwise: Option<Otherwise>,
+    rules: Option<Vec<Rule>>,
 }
 
-fn rules(node: &Node, problems: &mut Problems) -> Option<Vec<Rule>> {
+fn spec(node: &Node, problems: &mut Problems) -> Option<Spec> {
+    let fields = Fields::of(node, &SPEC, problems)?;
+    let mode = match fields.get("mode") {
+        Some(node) => word(node, "a mode", problems),
+        None => Some(Mode::default()),
+    };
+    let subjects = subjects(&fields, problems);
+    let requires = match fields.get("requires") {
+        Some(node) => many(node, "`requires`", problems, |node, problems| {
+            word(node, "something that a kernel may be able to do", problems)
+        }),
+        None => Some(Vec::new()),
+    };
+    let otherwise = match fields.get("otherwise") {
+        Some(node) => word(node, "what can become of the policy", problems),
+        None => Some(Otherwise::default()),
+    };
+    let of_policy = subjects.as_deref().unwrap_or_default();
+    let rules = fields.get("rules").and_then(|node| rules(node, of_policy, problems));
+    Some(Spec { mode, subjects, requires, otherwise, rules })
+}
+
+fn subjects(fields: &Fields<'_>, problems: &mut Problems) -> Option<Vec<Selector>> {
+    let Some(node) = fields.get("subject") else { return Some(Vec::new()) };
+    many(node, "`subject`", problems, |node, problems| Selector::read(node, &SUBJECT, problems))
+}
+
+fn rules(node: &Node, of_policy: &[Selector], problems: &mut Problems) -> Option<Vec<Rule>> {
     let items = list(node, "`rules`", problems)?;
     let mut seen: HashMap<Arc<str>, Range<usize>> = HashMap::new();
     each(items, problems, |item, problems| {
-        let (rule, at) = rule(item, problems);
+        let (rule, at) = rule(item, of_policy, problems);
         if let Some((name, at)) = at {
             if let Some(first) = seen.get(&name) {
                 problems.push(
@@ -112,174 +305,94 @@ fn rules(node: &Node, problems: &mut Problems) -> Option<Vec<Rule>> {
 type Named = (Arc<str>, Range<usize>);
 
 /// The rule, and apart from it its name, which may be known where the rule is not.
-fn rule(node: &Node, problems: &mut Problems) -> (Option<Rule>, Option<Named>) {
-    let known = &["name", "severity", "effect", "message", "match", "except"];
-    let Some(fields) = Fields::of(node, "a rule", known, problems) else { return (None, None) };
-    let named = fields.required("name", problems).and_then(|node| Some((name(node, problems)?, node.at.clone())));
-    let severity =
-        fields.required("severity", problems).and_then(|node| word(node, "a severity", Severity::WORDS, problems));
-    let effect = fields.required("effect", problems).and_then(|node| word(node, "an effect", Effect::WORDS, problems));
-    let when = fields.required("match", problems).and_then(|node| when(node, problems));
-    let placeholders = match &when {
-        Some(When::Connect { after_reading: Some(_), .. }) => Kind::ConnectAfterReading,
-        Some(When::Connect { .. }) => Kind::Connect,
-        _ => Kind::File,
-    };
-    let message = fields.required("message", problems).and_then(|node| {
+fn rule(node: &Node, of_policy: &[Selector], problems: &mut Problems) -> (Option<Rule>, Option<Named>) {
+    let Some(fields) = Fields::of(node, &RULE, problems) else { return (None, None) };
+    let named = fields.get("name").and_then(|node| Some((name(node, problems)?, node.at.clone())));
+    let severity = fields.get("severity").and_then(|node| word(node, "a severity", problems));
+    let effect = fields.get("effect").and_then(|node| word(node, "an effect", problems));
+    let subjects = subjects(&fields, problems);
+    let when = fields.get("match").and_then(|node| When::read(node, problems));
+    let known = when.as_ref().map(When::placeholders);
+    let message = fields.get("message").and_then(|node| {
         let text = text(node, "a message", problems)?;
         // Which placeholders are right depends on the kind of event.
-        when.as_ref()?;
-        Template::parse(text, &node.at, placeholders).map_err(|problem| problems.push(problem)).ok()
+        Template::parse(text, &node.at, known.as_deref()?).map_err(|problem| problems.push(problem)).ok()
     });
+    let throttle = match fields.get("throttle") {
+        Some(node) => throttle(node, known.as_deref(), problems).map(Some),
+        None => Some(None),
+    };
     let except = match fields.get("except") {
         Some(node) => list(node, "`except`", problems)
             .and_then(|items| each(items, problems, |item, problems| exception(item, when.as_ref(), problems))),
         None => Some(Vec::new()),
     };
+    if let (Some(effect), Some(when), Some(subjects), Some(except)) = (effect, &when, &subjects, &except) {
+        let subjects = [of_policy, subjects.as_slice()];
+        let (effect_at, when_at) = (fields.place("effect"), fields.place("match"));
+        Guarded { effect, effect_at, when, when_at, subjects, except }.check(problems);
+    }
+    let written = ["match", "subject", "except"].map(|name| fields.get(name).map(Node::written).unwrap_or_default());
     let rule = (|| {
-        let (name, _) = named.clone()?;
-        Some(Rule { name, severity: severity?, effect: effect?, message: message?, when: when?, except: except? })
+        let (name, name_at) = named.clone()?;
+        Some(Rule {
+            name,
+            name_at,
+            severity: severity?,
+            effect: effect?,
+            message: message?,
+            subjects: subjects?,
+            when: when?,
+            except: except?,
+            throttle: throttle?,
+            written: written.join("\n"),
+        })
     })();
     (rule, named)
 }
 
-fn when(node: &Node, problems: &mut Problems) -> Option<When> {
-    let fields = Fields::of(node, "`match`", OBJECTS, problems)?;
-    match fields.exactly_one(OBJECTS, problems)? {
-        ("file", node) => {
-            let fields = Fields::of(node, "`file`", &["watch", "access"], problems)?;
-            let accesses = match fields.get("access") {
-                Some(node) => each(list(node, "`access`", problems)?, problems, |item, problems| {
-                    word(item, "a kind of access", Access::WORDS, problems)
-                })?,
-                None => vec![Access::Open],
-            };
-            let watched = watched(fields.required("watch", problems)?, "`watch`", problems)?;
-            Some(When::File { watched, accesses })
-        }
-        (_, node) => {
-            let fields = Fields::of(node, "`connect`", &["notTo", "protocol", "afterReading"], problems)?;
-            let protocols = match fields.get("protocol") {
-                Some(node) => each(one_or_many(node, "`protocol`", problems)?, problems, |item, problems| {
-                    word(item, "a protocol", Protocol::WORDS, problems)
-                }),
-                None => Some(vec![Protocol::Tcp, Protocol::Udp]),
-            };
-            let after_reading = match fields.get("afterReading") {
-                Some(node) => Some(watched(node, "`afterReading`", problems)?),
-                None => None,
-            };
-            let items = list(fields.required("notTo", problems)?, "`notTo`", problems)?;
-            let not_to = Destinations::read(items, problems)?;
-            Some(When::Connect { not_to, protocols: protocols?, after_reading })
-        }
-    }
+fn throttle(node: &Node, known: Option<&[Placeholder]>, problems: &mut Problems) -> Option<Throttle> {
+    let fields = Fields::of(node, &THROTTLE, problems)?;
+    let every_ns = fields.get("every").and_then(|node| duration(node, "a time", problems));
+    let by = match (fields.get("by"), known) {
+        (Some(node), Some(known)) => many(node, "`by`", problems, |item, problems| {
+            let word = text(item, "a placeholder", problems)?;
+            placeholder(word, &item.at, known).map_err(|problem| problems.push(problem)).ok()
+        }),
+        _ => Some(Vec::new()),
+    };
+    Some(Throttle { every_ns: every_ns?, by: by? })
 }
 
-/// Directories to watch.
-fn watched(node: &Node, what: &str, problems: &mut Problems) -> Option<Watched> {
-    let items = list(node, what, problems)?;
-    let watch = each(items, problems, |item, problems| {
-        let text = text(item, "a watched directory", problems)?;
-        WatchPath::parse(text, &item.at).map_err(|problem| problems.push(problem)).ok()
-    })?
-    .concat();
-    let covered = Globs::covered_by(&watch).map_err(|error| {
-        problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
-    });
-    Some(Watched { watch, covered: covered.ok()? })
-}
-
-fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Option<Exception> {
-    let known = &["exe", "comm", "uid", "container", "cgroup", "unit", "descendantsOf", "path", "to", "port"];
-    let fields = Fields::of(node, "an exception", known, problems)?;
-    if !known.iter().any(|name| fields.get(name).is_some()) {
-        if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
-            problems.push(
-                Problem::new(&node.at, "an empty exception would excuse everybody")
-                    .help(format!("name whom to excuse by {}", one_of(known.iter().copied()))),
-            );
-        }
-        return None;
-    }
-    for (name, fits, kind) in [
-        ("path", !matches!(when, Some(When::Connect { .. })), "file"),
-        ("to", !matches!(when, Some(When::File { .. })), "connect"),
-        ("port", !matches!(when, Some(When::File { .. })), "connect"),
+pub(crate) fn exception(node: &Node, when: Option<&When>, problems: &mut Problems) -> Option<Exception> {
+    let fields = subject::named(node, &EXCEPTION, problems)?;
+    let has_path = matches!(when, None | Some(When::File(_) | When::Exec(_)));
+    let has_destination = matches!(when, None | Some(When::Connect(_)));
+    for (name, fits, kinds) in [
+        ("path", has_path, "`file` or `exec`"),
+        ("to", has_destination, "`connect`"),
+        ("port", has_destination, "`connect`"),
     ] {
         if fields.get(name).is_some() && !fits {
-            let message = format!("`{name}` can only excuse in rules that match `{kind}`");
+            let message = format!("`{name}` can only excuse in rules that match {kinds}");
             problems.push(Problem::new(fields.place(name), message).help("take it out, or move it to such a rule"));
         }
     }
+    if matches!(when, Some(When::Finding(_))) {
+        let message = "nothing of a process can excuse a finding, which no process made";
+        problems.push(Problem::new(&fields.at, message).help("narrow `kind`, `atLeast` or `entity` instead"));
+    }
     let before = problems.len();
     let exception = Exception {
-        exe: fields.get("exe").and_then(|node| globs(node, "`exe`", Globs::of_files, problems)),
-        comm: fields.get("comm").and_then(|node| many(node, "`comm`", problems, comm)),
-        uid: fields.get("uid").and_then(|node| {
-            many(node, "`uid`", problems, |node, problems| integer(node, "a user id", "0 to 4294967295", problems))
-        }),
-        container: fields.get("container").and_then(|node| many(node, "`container`", problems, container)),
-        cgroup: fields.get("cgroup").and_then(|node| globs(node, "`cgroup`", Globs::of_cgroups, problems)),
-        unit: fields.get("unit").and_then(|node| globs(node, "`unit`", Globs::of_units, problems)),
-        descendants_of: fields.get("descendantsOf").and_then(|node| {
-            let fields = Fields::of(node, "`descendantsOf`", &["exe"], problems)?;
-            globs(fields.required("exe", problems)?, "`exe`", Globs::of_files, problems)
-        }),
-        path: fields.get("path").and_then(|node| globs(node, "`path`", Globs::of_files, problems)),
+        at: fields.at.clone(),
+        is_foreign: false,
+        who: Selector::of(&fields, problems),
+        path: optional_globs(&fields, "path", Globs::of_files, problems),
         to: fields.get("to").and_then(|node| Destinations::read(one_or_many(node, "`to`", problems)?, problems)),
         port: fields.get("port").and_then(|node| many(node, "`port`", problems, port)),
     };
     // A field that could not be read must not leave an exception that is wider than what was written.
     (problems.len() == before).then_some(exception)
-}
-
-fn many<'n, T>(
-    node: &'n Node,
-    what: &str,
-    problems: &mut Problems,
-    read: impl FnMut(&'n Node, &mut Problems) -> Option<T>,
-) -> Option<Vec<T>> {
-    each(one_or_many(node, what, problems)?, problems, read)
-}
-
-type ReadGlobs = fn(&[(&str, Range<usize>)]) -> Result<Globs, Vec<Problem>>;
-
-fn globs(node: &Node, what: &str, read: ReadGlobs, problems: &mut Problems) -> Option<Globs> {
-    let patterns = many(node, what, problems, |node, problems| {
-        Some((text(node, &format!("a pattern in {what}"), problems)?, node.at.clone()))
-    })?;
-    read(&patterns).map_err(|found| problems.extend(found)).ok()
-}
-
-fn comm(node: &Node, problems: &mut Problems) -> Option<Box<[u8]>> {
-    let given = text(node, "the name of a task", problems)?;
-    if given.len() > MAX_COMM_BYTES {
-        let kept = &given[..given.floor_char_boundary(MAX_COMM_BYTES)];
-        problems.push(
-            Problem::new(&node.at, format!("{} is longer than a task's name can be", quoted(given)))
-                .help(format!("the kernel keeps {MAX_COMM_BYTES} bytes: write `{kept}`")),
-        );
-        return None;
-    }
-    Some(given.as_bytes().into())
-}
-
-fn container(node: &Node, problems: &mut Problems) -> Option<String> {
-    let given = text(node, "the prefix of a container id", problems)?;
-    let hexadecimal = given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if !hexadecimal || !(MIN_CONTAINER_DIGITS..=64).contains(&given.len()) {
-        problems.push(
-            Problem::new(&node.at, format!("{} is not the prefix of a container id", quoted(given)))
-                .help(format!("write {MIN_CONTAINER_DIGITS} to 64 lower-case hexadecimal digits")),
-        );
-        return None;
-    }
-    Some(given.to_owned())
-}
-
-fn port(node: &Node, problems: &mut Problems) -> Option<u16> {
-    integer(node, "a port", "0 to 65535", problems)
 }
 
 fn tests(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<Vec<TestCase>> {
@@ -288,12 +401,9 @@ fn tests(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option
 }
 
 fn test(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<TestCase> {
-    const EXPECTATIONS: &[(&str, Option<Effect>)] =
-        &[("alert", Some(Effect::Alert)), ("audit", Some(Effect::Audit)), ("none", None)];
-    let fields = Fields::of(node, "a test", &["name", "event", "expect", "rule"], problems)?;
-    let name = fields.required("name", problems).and_then(|node| text(node, "the name of a test", problems));
-    let expect =
-        fields.required("expect", problems).and_then(|node| word(node, "an expectation", EXPECTATIONS, problems));
+    let fields = Fields::of(node, &TEST, problems)?;
+    let name = fields.get("name").and_then(|node| text(node, "the name of a test", problems));
+    let expect = fields.get("expect").and_then(|node| word(node, "an expectation", problems));
     let rule = match fields.get("rule") {
         Some(node) => Some(Arc::from(text(node, "the name of a rule", problems)?)),
         None => None,
@@ -308,88 +418,6 @@ fn test(node: &Node, rules: Option<&[Rule]>, problems: &mut Problems) -> Option<
             None => problem.help(format!("write {}", one_of(known))),
         });
     }
-    let event = fields.required("event", problems).and_then(|node| event(node, problems));
+    let event = fields.get("event").and_then(|node| occurrence::read(node, problems));
     Some(TestCase { name: name?.to_owned(), event: event?, expect: expect?, rule })
-}
-
-fn event(node: &Node, problems: &mut Problems) -> Option<OwnedFacts> {
-    let fields = Fields::of(node, "an event", &["file", "connect", "process"], problems)?;
-    let subject = match fields.get("process") {
-        Some(node) => process(node, problems),
-        None => Some(OwnedSubject::default()),
-    };
-    let object = match fields.exactly_one(OBJECTS, problems)? {
-        ("file", node) => {
-            let fields = Fields::of(node, "`file`", &["path", "watched", "access"], problems)?;
-            let access = match fields.get("access") {
-                Some(node) => word(node, "a kind of access", Access::WORDS, problems)?,
-                None => Access::Open,
-            };
-            let watched = optional_text(&fields, "watched", problems);
-            let path = text(fields.required("path", problems)?, "a path", problems)?.to_owned();
-            OwnedObject::File { access, path, watched }
-        }
-        (_, node) => {
-            let fields = Fields::of(node, "`connect`", &["address", "port", "protocol", "names"], problems)?;
-            let protocol = match fields.get("protocol") {
-                Some(node) => word(node, "a protocol", Protocol::WORDS, problems),
-                None => Some(Protocol::Tcp),
-            };
-            let port = fields.required("port", problems).and_then(|node| port(node, problems));
-            let names = match fields.get("names") {
-                Some(node) => each(list(node, "`names`", problems)?, problems, host_name),
-                None => Some(Vec::new()),
-            };
-            let node = fields.required("address", problems)?;
-            let given = text(node, "an address", problems)?;
-            let Ok(address) = given.parse() else {
-                let message = format!("{} is not an IP address", quoted(given));
-                problems.push(
-                    Problem::new(&node.at, message)
-                        .help("names are not resolved: write the address, and under `names` what it was resolved as"),
-                );
-                return None;
-            };
-            OwnedObject::Connect { protocol: protocol?, address, port: port?, names: names? }
-        }
-    };
-    Some(OwnedFacts { subject: subject?, object })
-}
-
-fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
-    let known = &["pid", "uid", "comm", "exe", "ancestors", "cgroup", "container", "pod", "hasRead"];
-    let fields = Fields::of(node, "a process", known, problems)?;
-    let mut number = |name: &str| match fields.get(name) {
-        Some(node) => integer(node, &format!("`{name}`"), "0 to 4294967295", problems),
-        None => Some(0),
-    };
-    let (pid, uid) = (number("pid"), number("uid"));
-    let ancestors = match fields.get("ancestors") {
-        Some(node) => each(list(node, "`ancestors`", problems)?, problems, |item, problems| {
-            let fields = Fields::of(item, "an ancestor", &["exe"], problems)?;
-            Some(text(fields.required("exe", problems)?, "`exe`", problems)?.to_owned())
-        }),
-        None => Some(Vec::new()),
-    };
-    let has_read = match fields.get("hasRead") {
-        Some(node) => each(list(node, "`hasRead`", problems)?, problems, |item, problems| {
-            Some(text(item, "a path", problems)?.to_owned())
-        }),
-        None => Some(Vec::new()),
-    };
-    Some(OwnedSubject {
-        pid: pid?,
-        uid: uid?,
-        comm: optional_text(&fields, "comm", problems).unwrap_or_default(),
-        exe: optional_text(&fields, "exe", problems),
-        ancestors: ancestors?,
-        cgroup: optional_text(&fields, "cgroup", problems),
-        container: optional_text(&fields, "container", problems),
-        pod_uid: optional_text(&fields, "pod", problems),
-        has_read: has_read?,
-    })
-}
-
-fn optional_text(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<String> {
-    text(fields.get(name)?, &format!("`{name}`"), problems).map(str::to_owned)
 }

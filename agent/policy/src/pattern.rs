@@ -20,11 +20,34 @@ const HOMES: [&str; 2] = ["/root", "/home/*"];
 
 /// Globs of which any may match.
 #[derive(Debug, Clone)]
-pub(crate) struct Globs(GlobSet);
+pub(crate) struct Globs {
+    set: GlobSet,
+    /// As compiled: what is written, and what it stands for.
+    patterns: Vec<String>,
+}
 
 impl Globs {
     pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
-        self.0.is_match_candidate(&Candidate::from_bytes(bytes))
+        self.set.is_match_candidate(&Candidate::from_bytes(bytes))
+    }
+
+    /// Whether what matches `other` matches this, as far as patterns can be compared: by being the same, by matching a
+    /// plain text, or by being all that lies below a plain directory. `false` where that cannot be seen.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let is_covered = |pattern: &String| {
+            self.patterns.contains(pattern)
+                || (is_plain(pattern) && self.matches(pattern.as_bytes()))
+                || self.patterns.iter().any(|mine| {
+                    let above = mine.strip_suffix("/**").filter(|above| is_plain(above));
+                    above.is_some_and(|above| pattern.strip_prefix(above).is_some_and(|rest| rest.starts_with('/')))
+                })
+        };
+        other.patterns.iter().all(is_covered)
+    }
+
+    /// Patterns as they were compiled.
+    pub(crate) fn patterns(&self) -> &[String] {
+        &self.patterns
     }
 
     /// Patterns of whole absolute paths.
@@ -57,15 +80,39 @@ impl Globs {
         })
     }
 
+    /// Patterns of words without slashes: namespaces, names of pods, kinds of findings.
+    pub(crate) fn of_words(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        build(patterns, |pattern, at| {
+            restrictive(pattern, at)?;
+            Ok(vec![pattern.to_owned()])
+        })
+    }
+
+    /// Patterns of images of containers and of repositories of models, whose parts are set apart by slashes.
+    pub(crate) fn of_images(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        Self::of_words(patterns)
+    }
+
+    /// Patterns of local sockets: whole absolute paths, and abstract names.
+    pub(crate) fn of_sockets(patterns: &[(&str, Range<usize>)]) -> Result<Self, Vec<Problem>> {
+        build(patterns, |pattern, at| {
+            if !pattern.starts_with('@') {
+                absolute(pattern, at, "/**/")?;
+            }
+            restrictive(pattern, at)?;
+            Ok(vec![pattern.to_owned()])
+        })
+    }
+
     /// What lies at or below the watched directories.
     pub(crate) fn covered_by(watched: &[WatchPath]) -> Result<Self, globset::Error> {
+        let patterns: Vec<String> =
+            watched.iter().map(WatchPath::pattern).flat_map(|path| [path.to_owned(), format!("{path}/**")]).collect();
         let mut set = GlobSetBuilder::new();
-        for path in watched {
-            let pattern = path.pattern();
+        for pattern in &patterns {
             set.add(glob(pattern)?);
-            set.add(glob(&format!("{pattern}/**"))?);
         }
-        set.build().map(Self)
+        Ok(Self { set: set.build()?, patterns })
     }
 }
 
@@ -73,13 +120,17 @@ type Expand = fn(&str, &Range<usize>) -> Result<Vec<String>, Problem>;
 
 fn build(patterns: &[(&str, Range<usize>)], expand: Expand) -> Result<Globs, Vec<Problem>> {
     let mut set = GlobSetBuilder::new();
+    let mut compiled = Vec::new();
     let mut problems = Vec::new();
     for (pattern, at) in patterns {
         match well_formed(pattern, at).and_then(|()| expand(pattern, at)) {
             Ok(expanded) => {
                 for pattern in expanded {
                     match glob(&pattern) {
-                        Ok(glob) => drop(set.add(glob)),
+                        Ok(glob) => {
+                            set.add(glob);
+                            compiled.push(pattern);
+                        }
                         Err(error) => problems.push(bad_glob(at, &error)),
                     }
                 }
@@ -91,11 +142,19 @@ fn build(patterns: &[(&str, Range<usize>)], expand: Expand) -> Result<Globs, Vec
         return Err(problems);
     }
     // Each glob alone compiled; together they can only be too large.
-    set.build().map(Globs).map_err(|error| vec![bad_glob(&patterns.first().map_or(0..0, |(_, at)| at.clone()), &error)])
+    match set.build() {
+        Ok(set) => Ok(Globs { set, patterns: compiled }),
+        Err(error) => Err(vec![bad_glob(&patterns.first().map_or(0..0, |(_, at)| at.clone()), &error)]),
+    }
 }
 
 fn glob(pattern: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
+}
+
+/// Nothing in it stands for anything else.
+pub(crate) fn is_plain(pattern: &str) -> bool {
+    !pattern.contains(['*', '?', '[', ']', '{', '}', '\\'])
 }
 
 fn bad_glob(at: &Range<usize>, error: &globset::Error) -> Problem {
@@ -147,7 +206,7 @@ pub enum WatchPath {
 
 impl WatchPath {
     /// The path as a glob, whatever it is.
-    fn pattern(&self) -> &str {
+    pub(crate) fn pattern(&self) -> &str {
         match self {
             Self::Literal(path) | Self::Pattern(path) => path,
         }
@@ -188,8 +247,7 @@ impl WatchPath {
             }
         }
         restrictive(path, at)?;
-        let special = path.contains(['*', '?', '[', ']', '{', '}', '\\']);
-        Ok(if special { Self::Pattern(path.to_owned()) } else { Self::Literal(path.to_owned()) })
+        Ok(if is_plain(path) { Self::Literal(path.to_owned()) } else { Self::Pattern(path.to_owned()) })
     }
 
     /// The directories that exist now, sorted. A pattern is followed component by component; what cannot be read is
@@ -202,7 +260,7 @@ impl WatchPath {
         let mut found = vec![PathBuf::from("/")];
         for component in path[1..].split('/') {
             let Ok(matcher) = glob(component).map(|glob| glob.compile_matcher()) else { return Vec::new() };
-            let plain = !component.contains(['*', '?', '[', ']', '{', '}', '\\']);
+            let plain = is_plain(component);
             found = found
                 .iter()
                 .flat_map(|parent| if plain { vec![parent.join(component)] } else { children(parent) })
@@ -220,4 +278,9 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory)
         .map(|entries| entries.flatten().map(|entry| entry.path()).take(MAX_EXPANSION).collect())
         .unwrap_or_default()
+}
+
+/// Whether a watched directory's pattern matches this path, component by component.
+pub(crate) fn directory_matches(pattern: &str, path: &str) -> bool {
+    glob(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(path))
 }

@@ -226,6 +226,11 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The line, from 1, of a place in a text.
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// The word of `known` that was probably meant: at most two edits away, and no more than half of it.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer words cannot be within two edits of ours, and must not cost time.

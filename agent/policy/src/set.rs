@@ -1,17 +1,24 @@
 //! All policies in force, as one value that is replaced as a whole.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
 use sha2::{Digest as _, Sha256};
 
 use crate::decide::Verdict;
+use crate::exceptions;
 use crate::facts::Facts;
+use crate::fields::Problems;
+use crate::lists::Lists;
+use crate::parse::{Document, DocumentKind, kind_of};
 use crate::pattern::WatchPath;
-use crate::policy::{Policy, When};
+use crate::policy::{Otherwise, Policy};
 use crate::problem::{InvalidPolicy, Problem};
+use crate::requires::{KernelProfile, Unmet};
 use crate::yaml::{self, MAX_DOCUMENT_BYTES};
 
 /// More files than this in one directory are taken for a mistake.
@@ -69,17 +76,7 @@ impl PolicySet {
     ) -> Result<Self, Vec<InvalidPolicy>> {
         let mut documents: Vec<_> = documents.into_iter().collect();
         documents.sort_unstable();
-        let mut policies: Vec<Policy> = Vec::new();
-        let mut invalid = Vec::new();
-        for &(name, text) in &documents {
-            match Policy::parse(name, text) {
-                Ok(policy) => match policies.iter().find(|earlier| earlier.name == policy.name) {
-                    Some(_) => invalid.push(twin(name, text, &policy)),
-                    None => policies.push(policy),
-                },
-                Err(mistakes) => invalid.push(mistakes),
-            }
-        }
+        let (policies, invalid) = parse(&documents);
         if !invalid.is_empty() {
             return Err(invalid);
         }
@@ -107,6 +104,34 @@ impl PolicySet {
         &self.policies
     }
 
+    /// Adjusts the policies to what the kernel can do: those that may degrade monitor, and are told. `Err` with what is not
+    /// met where a policy would rather not be in force at all.
+    pub fn fit(&mut self, kernel: &KernelProfile) -> Result<Vec<Unmet>, Vec<Unmet>> {
+        let unmet: Vec<Unmet> = self.policies.iter().flat_map(|policy| policy.unmet(kernel)).collect();
+        let (refused, degraded): (Vec<_>, Vec<_>) =
+            unmet.into_iter().partition(|unmet| unmet.otherwise == Otherwise::Refuse);
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        for policy in &mut self.policies {
+            if degraded.iter().any(|unmet| *unmet.policy == *policy.name) {
+                policy.mode = policy.mode.without_enforcing();
+            }
+        }
+        Ok(degraded)
+    }
+
+    /// Whether a policy asks what an executable holds.
+    pub fn wants_digests(&self) -> bool {
+        let of_rule = |rule: &crate::policy::Rule| {
+            let excepted = rule.except.iter().map(|exception| &exception.who);
+            rule.subjects.iter().chain(excepted).any(crate::subject::Selector::wants_digest)
+        };
+        self.policies.iter().any(|policy| {
+            policy.subjects.iter().any(crate::subject::Selector::wants_digest) || policy.rules.iter().any(of_rule)
+        })
+    }
+
     /// SHA-256 of the sources, in hexadecimal: what `LC_ALL=C sha256sum *.yaml | sha256sum` prints in the directory.
     pub fn digest(&self) -> &str {
         &self.digest
@@ -121,28 +146,66 @@ impl PolicySet {
     /// time to time, since homes and caches appear.
     pub fn watched_paths(&self) -> Vec<WatchPath> {
         let rules = self.policies.iter().flat_map(|policy| &policy.rules);
-        let mut paths: Vec<WatchPath> = rules
-            .filter_map(|rule| match &rule.when {
-                When::File { watched, .. } => Some(watched.watch.iter().cloned()),
-                When::Connect { after_reading, .. } => after_reading.as_ref().map(|read| read.watch.iter().cloned()),
-            })
-            .flatten()
-            .collect();
+        let mut paths: Vec<WatchPath> = rules.flat_map(|rule| rule.when.watched()).cloned().collect();
         paths.sort();
         paths.dedup();
         paths
     }
 }
 
-/// The mistake of a second policy with a name that is taken.
-fn twin(file: &str, text: &str, policy: &Policy) -> InvalidPolicy {
-    let problem = Problem::new(&policy.name_at, format!("another file has a policy called `{}` as well", policy.name))
-        .help("give each policy its own name");
+/// Every policy that can be used, and every file that cannot.
+pub(crate) fn parse(documents: &[(&str, &str)]) -> (Vec<Policy>, Vec<InvalidPolicy>) {
+    let mut invalid = Vec::new();
+    let mut trees = Vec::new();
+    for &(name, text) in documents {
+        match yaml::parse(text) {
+            Ok(root) => trees.push((name, text, root)),
+            Err(problem) => invalid.push(InvalidPolicy::new(name, text, vec![problem])),
+        }
+    }
+    // Lists first, which policies include, and exceptions last, which add to policies, whatever their files are called.
+    let (lists, rest): (Vec<_>, Vec<_>) =
+        trees.into_iter().partition(|(_, _, root)| kind_of(root) == DocumentKind::Lists);
+    let (exceptions, rest): (Vec<_>, Vec<_>) =
+        rest.into_iter().partition(|(_, _, root)| kind_of(root) == DocumentKind::Exceptions);
+    let mut names = HashMap::new();
+    let (mut library, mut policies): (Vec<Lists>, Vec<Policy>) = (Vec::new(), Vec::new());
+    for (name, text, root) in lists.into_iter().chain(rest) {
+        match Document::read(name, text, root, &library) {
+            Ok(Document::Lists(lists)) => match names.insert(lists.name.clone(), ()) {
+                Some(()) => invalid.push(twin(name, text, &lists.name, &lists.name_at)),
+                None => library.push(lists),
+            },
+            Ok(Document::Policy(policy)) => match names.insert(policy.name.to_string(), ()) {
+                Some(()) => invalid.push(twin(name, text, &policy.name, &policy.name_at)),
+                None => policies.push(*policy),
+            },
+            Err(mistakes) => invalid.push(mistakes),
+        }
+    }
+    for (name, text, root) in exceptions {
+        let mut problems = Problems::new();
+        let called = exceptions::add(&root, &mut policies, !invalid.is_empty(), &mut problems);
+        if !problems.is_empty() {
+            invalid.push(InvalidPolicy::new(name, text, problems));
+        } else if let Some((called, at)) = called
+            && names.insert(called.clone(), ()).is_some()
+        {
+            invalid.push(twin(name, text, &called, &at));
+        }
+    }
+    (policies, invalid)
+}
+
+/// The mistake of a second document with a name that is taken.
+fn twin(file: &str, text: &str, name: &str, at: &Range<usize>) -> InvalidPolicy {
+    let problem =
+        Problem::new(at, format!("another file has a document called `{name}` as well")).help("give each its own name");
     InvalidPolicy::new(file, text, vec![problem])
 }
 
 /// The digest of sorted documents.
-fn digest(documents: &[(&str, &str)]) -> String {
+pub(crate) fn digest(documents: &[(&str, &str)]) -> String {
     let mut listing = String::new();
     for (name, text) in documents {
         listing.push_str(&format!("{}  {name}\n", hexadecimal(&Sha256::digest(text.as_bytes()))));

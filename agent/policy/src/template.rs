@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use crate::facts::{Facts, Object, Taken};
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
+use crate::shape::Words;
 
 /// The longest value that is filled in, in bytes.
 const MAX_VALUE_BYTES: usize = 1024;
@@ -26,10 +27,20 @@ pub(crate) enum Placeholder {
     Protocol,
     Names,
     Read,
+    User,
+    Image,
+    Access,
+    Percent,
+    How,
+    Family,
+    FindingKind,
+    Severity,
+    Entity,
+    Text,
 }
 
-impl Placeholder {
-    const WORDS: &[(&str, Self)] = &[
+impl Words for Placeholder {
+    const WORDS: &'static [(&'static str, Self)] = &[
         ("pid", Self::Pid),
         ("uid", Self::Uid),
         ("comm", Self::Comm),
@@ -43,25 +54,32 @@ impl Placeholder {
         ("protocol", Self::Protocol),
         ("names", Self::Names),
         ("read", Self::Read),
+        ("user", Self::User),
+        ("image", Self::Image),
+        ("access", Self::Access),
+        ("percent", Self::Percent),
+        ("how", Self::How),
+        ("family", Self::Family),
+        ("kind", Self::FindingKind),
+        ("severity", Self::Severity),
+        ("entity", Self::Entity),
+        ("text", Self::Text),
     ];
-
-    /// Whether a rule of this kind can fill it.
-    fn fits(self, kind: Kind) -> bool {
-        match self {
-            Self::Path => kind == Kind::File,
-            Self::Address | Self::Port | Self::Protocol | Self::Names => kind != Kind::File,
-            Self::Read => kind == Kind::ConnectAfterReading,
-            _ => true,
-        }
-    }
 }
 
-/// What a rule speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    Connect,
-    ConnectAfterReading,
+impl Placeholder {
+    /// What every process fills.
+    pub(crate) const OF_PROCESSES: &'static [Self] = &[
+        Self::Pid,
+        Self::Uid,
+        Self::User,
+        Self::Comm,
+        Self::Exe,
+        Self::Cgroup,
+        Self::Container,
+        Self::Image,
+        Self::Pod,
+    ];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +92,8 @@ enum Piece {
 pub(crate) struct Template(Vec<Piece>);
 
 impl Template {
-    /// Reads a message; `kind` says of what the rule speaks.
-    pub(crate) fn parse(text: &str, at: &std::ops::Range<usize>, kind: Kind) -> Result<Self, Problem> {
+    /// Reads a message whose rule can fill the `known` placeholders.
+    pub(crate) fn parse(text: &str, at: &std::ops::Range<usize>, known: &[Placeholder]) -> Result<Self, Problem> {
         let mut pieces = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -93,7 +111,7 @@ impl Template {
             };
             let word = &after[..close];
             pieces.push(Piece::Text(std::mem::take(&mut plain)));
-            pieces.push(Piece::Value(placeholder(word, at, kind)?));
+            pieces.push(Piece::Value(placeholder(word, at, known)?));
             rest = &after[close + 1..];
         }
         plain.push_str(rest);
@@ -114,12 +132,15 @@ impl Template {
     }
 }
 
-fn placeholder(word: &str, at: &std::ops::Range<usize>, kind: Kind) -> Result<Placeholder, Problem> {
-    let fits = |placeholder: Placeholder| placeholder.fits(kind);
-    let known = || Placeholder::WORDS.iter().filter(|&&(_, placeholder)| fits(placeholder)).map(|&(word, _)| word);
-    if let Some(&(_, found)) = Placeholder::WORDS.iter().find(|&&(name, value)| name == word && fits(value)) {
+pub(crate) fn placeholder(
+    word: &str,
+    at: &std::ops::Range<usize>,
+    known: &[Placeholder],
+) -> Result<Placeholder, Problem> {
+    if let Some(&found) = known.iter().find(|placeholder| placeholder.word() == word) {
         return Ok(found);
     }
+    let known = || known.iter().map(|placeholder| placeholder.word());
     let problem =
         Problem::new(at, format!("the message has an unknown placeholder {}", quoted(&format!("{{{word}}}"))));
     Err(match did_you_mean(word, known()) {
@@ -128,7 +149,7 @@ fn placeholder(word: &str, at: &std::ops::Range<usize>, kind: Kind) -> Result<Pl
     })
 }
 
-fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
+pub(crate) fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
     let subject = &facts.subject;
     match (placeholder, &facts.object) {
         (Placeholder::Pid, _) => number(out, subject.pid),
@@ -137,25 +158,42 @@ fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>) {
         (Placeholder::Exe, _) => bytes(out, subject.exe),
         (Placeholder::Cgroup, _) => bytes(out, subject.cgroup),
         (Placeholder::Container, _) => bytes(out, subject.container.map(str::as_bytes)),
-        (Placeholder::Pod, _) => bytes(out, subject.pod_uid.map(str::as_bytes)),
-        (Placeholder::Path, Object::File { path, path_truncated, .. }) => {
-            if *path_truncated {
+        (Placeholder::Pod, _) => match subject.pod {
+            Some(pod) => bytes(out, Some(format!("{}/{}", pod.namespace, pod.name).as_bytes())),
+            None => bytes(out, subject.pod_uid.map(str::as_bytes)),
+        },
+        (Placeholder::User, _) => bytes(out, subject.user.map(str::as_bytes)),
+        (Placeholder::Image, _) => bytes(out, subject.image.map(str::as_bytes)),
+        (Placeholder::Path, Object::File(file)) => {
+            if file.path_truncated {
                 out.push('…');
             }
+            bytes(out, Some(file.path));
+        }
+        (Placeholder::Path, Object::Exec { path, .. } | Object::Device { path, .. } | Object::Local { name: path }) => {
             bytes(out, Some(path));
         }
+        (Placeholder::Access, Object::File(file)) => out.push_str(&file.accesses.words()),
+        (Placeholder::Access, Object::Exec { .. }) => out.push_str("exec"),
+        (Placeholder::Percent, Object::File(file)) => match file.percent {
+            Some(percent) => number(out, percent),
+            None => bytes(out, None),
+        },
+        (Placeholder::How, Object::Memory { how }) => out.push_str(how.word()),
+        (Placeholder::Family, Object::Socket { family }) => bytes(out, Some(family.as_bytes())),
+        (Placeholder::FindingKind, Object::Finding { kind, .. }) => bytes(out, Some(kind.as_bytes())),
+        (Placeholder::Severity, Object::Finding { severity, .. }) => out.push_str(severity.word()),
+        (Placeholder::Entity, Object::Finding { entity, .. }) => bytes(out, Some(entity.as_bytes())),
+        (Placeholder::Text, Object::Finding { text, .. }) => bytes(out, Some(text.as_bytes())),
         (Placeholder::Address, Object::Connect { address, .. }) => number(out, address.to_canonical()),
         (Placeholder::Port, Object::Connect { port, .. }) => number(out, port),
-        (Placeholder::Protocol, Object::Connect { protocol, .. }) => out.push_str(protocol.as_str()),
+        (Placeholder::Protocol, Object::Connect { protocol, .. }) => out.push_str(protocol.word()),
         (Placeholder::Names, Object::Connect { names, .. }) => {
             bytes(out, Some(names.join(" or ").as_bytes()).filter(|names| !names.is_empty()));
         }
         (Placeholder::Read, _) => read(out, subject.has_read),
         // `placeholder` let in only what the rule's events have.
-        (
-            Placeholder::Path | Placeholder::Address | Placeholder::Port | Placeholder::Protocol | Placeholder::Names,
-            _,
-        ) => bytes(out, None),
+        _ => bytes(out, None),
     }
 }
 

@@ -44,6 +44,26 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
+impl Node {
+    /// The values without their places, the fields of mappings sorted: two nodes that say the same are written the same.
+    pub(crate) fn written(&self) -> String {
+        match &self.value {
+            Value::List(items) => format!("[{}]", items.iter().map(Self::written).collect::<Vec<_>>().join(",")),
+            Value::Map(entries) => {
+                let mut fields: Vec<String> =
+                    entries.iter().map(|(key, node)| format!("{:?}:{}", key.name, node.written())).collect();
+                fields.sort();
+                format!("{{{}}}", fields.join(","))
+            }
+            Value::Text(text) => format!("{text:?}"),
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::Bool(value) => value.to_string(),
+            Value::Null => "null".to_owned(),
+        }
+    }
+}
+
 impl Value {
     /// What this is, for the sentence "expected a list, found …".
     pub(crate) fn kind(&self) -> &'static str {

@@ -20,8 +20,8 @@ fn the_example_policy_passes_its_own_tests() {
     for (index, text) in examples.iter().enumerate() {
         fs::write(directory.path().join(format!("{index}.yaml")), text).unwrap();
     }
-    let report = check(directory.path()).unwrap();
-    assert!(report.is_ok() && report.untested.is_empty() && report.tests_passed > 0, "{report}");
+    let report = check(directory.path(), None).unwrap();
+    assert!(report.is_ok() && report.untested.is_empty() && !report.tests.is_empty(), "{report}");
 }
 
 #[test]
@@ -49,35 +49,6 @@ spec:
     let mut drawn = String::new();
     Policy::parse("weights.yaml", text).unwrap_err().render(&mut drawn).unwrap();
     assert_eq!(blocks("text"), [format!("{}\n", drawn.trim_end())]);
-}
-
-#[test]
-fn every_field_and_word_is_on_the_page() {
-    // The parser lists what it knows when it meets what it does not know; each of those words must be explained.
-    let lists = [
-        "x: 1",
-        "metadata: {x: 1}",
-        "spec: {rules: [{x: 1}]}",
-        "spec: {rules: [{severity: zzzzzz, effect: zzzzzz, match: {x: 1}}]}",
-        "spec: {rules: [{match: {file: {x: 1}}}, {match: {connect: {x: 1, protocol: zzzzzz}}}]}",
-        "spec: {rules: [{match: {file: {watch: [/m]}}, message: '{zzzzzz}', except: [{exe: /a, zzzzzz: 1}]}]}",
-        "spec: {rules: [{match: {connect: {notTo: ['::1']}}, message: '{zzzzzz}', name: r}]}",
-        "tests: [{zzzzzz: 1, expect: zzzzzz, event: {zzzzzz: 1, process: {zzzzzz: 1}}}]",
-        "tests: [{event: {file: {zzzzzz: 1}}}, {event: {connect: {zzzzzz: 1}}}]",
-    ];
-    let mut words = 0;
-    for text in lists {
-        let mut drawn = String::new();
-        Policy::parse("p.yaml", text).unwrap_err().render(&mut drawn).unwrap();
-        for help in drawn.split("help: ").skip(1).filter_map(|rest| rest.split('×').next()) {
-            for word in help.split('`').skip(1).step_by(2) {
-                let word = word.trim_end_matches(':');
-                words += 1;
-                assert!(PAGE.contains(word), "docs/policies.md does not explain `{word}`");
-            }
-        }
-    }
-    assert!(words > 50, "only {words} words were looked up");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Taken};
+use plumbline_policy::{Access, Accesses, Ancestor, Facts, File, Object, PolicySet, Protocol, Subject, Taken};
 use proptest::prelude::*;
 
 /// A rule as plain data.
@@ -390,12 +390,13 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         event.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref().map(str::as_bytes), comm: b"" }).collect();
     let names: Vec<&str> = event.names.iter().map(String::as_str).collect();
     let object = if event.is_file {
-        Object::File {
-            access: Access::Open,
+        Object::File(File {
+            accesses: Accesses::of([Access::Open]),
             path: event.path.as_bytes(),
             path_truncated: event.path_truncated,
             watched: event.watched.as_deref().map(str::as_bytes),
-        }
+            ..File::default()
+        })
     } else {
         let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
         Object::Connect { protocol, address: event.address, port: event.port, names: &names }
@@ -416,8 +417,8 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         ancestors: &ancestors,
         cgroup: event.cgroup.as_deref().map(str::as_bytes),
         container: event.container.as_deref(),
-        pod_uid: None,
         has_read: &has_read,
+        ..Subject::default()
     };
     set.decide(&Facts { subject, object }).matched().iter().map(|matched| matched.rule.to_string()).collect()
 }

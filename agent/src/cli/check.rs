@@ -12,7 +12,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    match plumbline_policy::check(&arguments.directory) {
+    match plumbline_policy::check(&arguments.directory, None) {
         Ok(report) => {
             say(report.to_string().trim_end());
             ExitCode::from(report.exit_code())

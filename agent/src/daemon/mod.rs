@@ -34,7 +34,7 @@ use crate::{
     probes::{ProbesError, loss::account_ticker},
     series::{Point, Sample, agent, kernel},
     ship,
-    verdict::WatchedPaths,
+    verdict::{Throttles, WatchedPaths},
 };
 
 /// Messages between the roles. The sensor waits when it is full, and the kernel's ring holds what comes meanwhile.
@@ -111,6 +111,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         ledger: Ledger::new(config.prices.clone()),
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
+        throttles: Throttles::default(),
     };
     let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;

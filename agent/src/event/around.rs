@@ -1,28 +1,31 @@
-//! Ways to the weights, or out of the node, that pass no watched file and no socket. They are told when they are opened;
-//! what goes through them is not seen.
+//! Device nodes, and ways to the weights, or out of the node, that pass no watched file and no socket. They are told when
+//! they are opened; what goes through them is not seen.
 
-/// Something was opened that leads around the watched files and sockets.
+/// A device node was opened that leads to a GPU, or around the watched files and sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WayAround {
-    pub kind: WayKind,
+pub struct DeviceOpen {
+    pub kind: DeviceKind,
     pub path: Vec<u8>,
     /// `inode.i_rdev`, the kernel's encoding.
     pub device: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WayKind {
+pub enum DeviceKind {
     /// The disk that watched files lie on, read below its file system.
     BlockDevice,
     /// RDMA verbs or GPUDirect Storage: transfers that the kernel's sockets and files do not carry.
     BypassDevice,
+    /// A GPU's own: whoever has it open can use the GPU, and read memory that is not cleared.
+    GpuDevice,
 }
 
-impl WayKind {
+impl DeviceKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BlockDevice => "block_device",
             Self::BypassDevice => "bypass_device",
+            Self::GpuDevice => "gpu_device",
         }
     }
 }

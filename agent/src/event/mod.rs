@@ -5,12 +5,14 @@
 
 mod around;
 mod file;
+mod finding;
 mod network;
 
 use plumbline_audit::Statement;
 
-pub use self::around::{MemoryAccess, MemoryHow, WayAround, WayKind};
+pub use self::around::{DeviceKind, DeviceOpen, MemoryAccess, MemoryHow};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
+pub use self::finding::Finding;
 pub use self::network::{
     Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, LocalConnect, Outcome, Protocol, SocketOpen,
 };
@@ -73,7 +75,7 @@ pub enum What {
     FileOpen(FileOpen),
     FileRead(FileRead),
     FileChange(FileChange),
-    WayAround(WayAround),
+    DeviceOpen(DeviceOpen),
     MemoryAccess(MemoryAccess),
     Connect(Connect),
     ConnectEnd(ConnectEnd),
@@ -92,6 +94,7 @@ pub enum What {
     Policies(Policies),
     Disk(Disk),
     ClockStep(ClockStep),
+    Finding(Finding),
     Log(Statement),
 }
 
@@ -102,7 +105,7 @@ impl What {
             What::FileOpen(_) => "file_open",
             What::FileRead(_) => "file_read",
             What::FileChange(_) => "file_change",
-            What::WayAround(_) => "way_around",
+            What::DeviceOpen(_) => "device_open",
             What::MemoryAccess(_) => "memory_access",
             What::Connect(_) => "connect",
             What::ConnectEnd(_) => "connect_end",
@@ -121,6 +124,7 @@ impl What {
             What::Policies(_) => "policies",
             What::Disk(_) => "disk",
             What::ClockStep(_) => "clock_step",
+            What::Finding(_) => "finding",
             What::Log(statement) => statement.kind(),
         }
     }

@@ -6,22 +6,26 @@
 pub mod artefact;
 mod below;
 pub mod cgroup;
+pub mod digest;
 pub mod dns;
 pub mod pod;
 pub mod procfs;
 pub mod tree;
+pub mod users;
 
 use std::collections::{HashMap, VecDeque};
 
 use self::{
     artefact::Artefact,
     cgroup::Cgroup,
+    digest::Digests,
     dns::{Dns, Resolved, resolvers::Resolvers},
     pod::{Pod, Pods},
     procfs::{Processes, Seen},
     tree::{HasRead, Readings, Taken, Tree},
+    users::Users,
 };
-use crate::event::{Event, Task, What};
+use crate::event::{Event, FileKey, Task, What};
 
 /// Processes kept, living and lately dead; beyond it the longest dead leave first, then the oldest.
 pub const MAX_PROCESSES: usize = 65_536;
@@ -78,6 +82,12 @@ pub struct Identity {
     pub has_read: HasRead,
     /// The names of the address that a connection leads to.
     pub dns: Resolved,
+    /// The name of its user id, on the host.
+    pub user: Option<String>,
+    /// What its executable holds, where a policy asks.
+    pub exe_sha256: Option<String>,
+    /// Whether another tree of processes that lives has read the file that was changed.
+    pub is_served: Option<bool>,
 }
 
 /// The node's processes.
@@ -88,6 +98,8 @@ pub struct World {
     readings: Readings,
     pub pods: Pods,
     pub dns: Dns,
+    users: Users,
+    pub digests: Digests,
 }
 
 impl World {
@@ -196,7 +208,9 @@ impl World {
             self.readings.took(tree, taken, || processes.values().filter_map(|process| process.tree.as_ref()));
         }
         let has_read = match (&event.what, &process.tree) {
-            (What::Connect(_) | What::ConnectEnd(_) | What::LocalConnect(_), Some(tree)) => self.readings.of(tree),
+            (What::Connect(_) | What::ConnectEnd(_) | What::LocalConnect(_) | What::Exec(_), Some(tree)) => {
+                self.readings.of(tree)
+            }
             _ => HasRead::default(),
         };
         let dns = match &event.what {
@@ -210,8 +224,30 @@ impl World {
             }
             _ => Resolved::default(),
         };
+        let is_served = match (&event.what, &process.tree) {
+            (What::FileChange(change), Some(tree)) => Some(self.is_served(change.key, tree)),
+            _ => None,
+        };
         let pod = self.pod_of(&process, event.boot_ns, proc);
-        Some(Identity { ancestors: self.ancestors(&process), process, artefact, pod, has_read, dns })
+        let user = self.users.name(task.uid, event.boot_ns, proc);
+        let exe_sha256 = if self.digests.are_wanted { self.digests.of(task, &process, proc) } else { None };
+        let ancestors = self.ancestors(&process);
+        Some(Identity { process, ancestors, artefact, pod, has_read, dns, user, exe_sha256, is_served })
+    }
+
+    /// Whether another tree, with a process that lives, has read the file.
+    fn is_served(&self, file: FileKey, by: &Tree) -> bool {
+        let readers = self.readings.others_that_read(file, by);
+        let is_alive = |process: &&Process| {
+            !self.dead.iter().any(|(_, pid, start)| (*pid, *start) == (process.pid, process.start_boot_ns))
+        };
+        let lives = |tree: &Tree| readers.iter().any(|root| tree.is_rooted_at(root));
+        !readers.is_empty()
+            && self
+                .processes
+                .values()
+                .filter(|process| process.tree.as_ref().is_some_and(lives))
+                .any(|process| is_alive(&process))
     }
 
     fn pod_of(&mut self, process: &Process, now_boot_ns: u64, proc: &dyn Processes) -> Option<Pod> {

@@ -17,6 +17,8 @@ pub struct Pod {
     pub name: String,
     /// The container that the process is in, where the kubelet has told yet.
     pub container: Option<String>,
+    /// The image of that container; `None` where only the directories tell.
+    pub image: Option<String>,
     /// By name; empty where only the directories tell.
     pub labels: Labels,
 }
@@ -29,17 +31,26 @@ pub struct Told {
     pub namespace: String,
     pub name: String,
     pub labels: Labels,
-    /// Container id and name.
-    pub containers: Vec<(String, String)>,
+    pub containers: Vec<Container>,
+}
+
+/// One container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    pub id: String,
+    pub name: String,
+    /// As the pod names it: `vllm/vllm-openai:v0.11.0`.
+    pub image: Option<String>,
 }
 
 impl Told {
     fn pod(&self, container_id: Option<&str>) -> Pod {
-        let container = self.containers.iter().find(|(id, _)| Some(&**id) == container_id);
+        let container = self.containers.iter().find(|container| Some(&*container.id) == container_id);
         Pod {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
-            container: container.map(|(_, name)| name.clone()),
+            container: container.map(|container| container.name.clone()),
+            image: container.and_then(|container| container.image.clone()),
             labels: Arc::clone(&self.labels),
         }
     }
@@ -56,7 +67,7 @@ impl Pod {
             (is_label(namespace) && is_name(name)).then(|| (namespace.to_owned(), name.to_owned()))
         })?;
         let container = container_id.and_then(|id| container(&logs.join("containers"), &namespace, &name, id));
-        Some(Self { namespace, name, container, labels: Labels::default() })
+        Some(Self { namespace, name, container, image: None, labels: Labels::default() })
     }
 }
 
@@ -218,7 +229,7 @@ mod tests {
     fn an_answer_is_asked_for_until_it_is_complete_and_kept_when_the_pod_is_gone() {
         let mut pods = Pods::default();
         let (namespace, name) = ("a".to_owned(), "b".to_owned());
-        let pod = Pod { namespace, name, container: None, labels: Labels::default() };
+        let pod = Pod { namespace, name, container: None, image: None, labels: Labels::default() };
         let complete = Pod { container: Some("c".into()), ..pod.clone() };
         let never = || panic!("asked too early");
         assert_eq!(pods.of("u", Some("i"), 0, || None), None);
@@ -231,21 +242,22 @@ mod tests {
     #[test]
     fn what_the_kubelet_says_goes_before_the_directories_and_outlives_its_pod() {
         let labels: Labels = [("app".to_owned(), "vllm".to_owned())].into();
-        let containers = vec![("i".to_owned(), "engine".to_owned())];
+        let image = Some("vllm/vllm-openai:v0.11.0".to_owned());
+        let containers = vec![Container { id: "i".into(), name: "engine".into(), image: image.clone() }];
         let told = Told { namespace: "a".into(), name: "b".into(), labels: Arc::clone(&labels), containers };
-        let pod = Pod { namespace: "a".into(), name: "b".into(), container: Some("engine".into()), labels };
+        let pod = Pod { namespace: "a".into(), name: "b".into(), container: Some("engine".into()), image, labels };
         let mut pods = Pods::default();
         let never = || panic!("the kubelet has told");
         pods.told(0, vec![("u".into(), told)]);
         assert_eq!(pods.of("u", Some("i"), 0, never), Some(pod.clone()));
-        assert_eq!(pods.of("u", None, 0, never), Some(Pod { container: None, ..pod.clone() }));
+        assert_eq!(pods.of("u", None, 0, never), Some(Pod { container: None, image: None, ..pod.clone() }));
         // A container that the kubelet has not told yet.
-        let found = Pod { container: Some("other".into()), labels: Labels::default(), ..pod.clone() };
+        let found = Pod { container: Some("other".into()), image: None, labels: Labels::default(), ..pod.clone() };
         assert_eq!(
             pods.of("u", Some("j"), 0, || Some(found.clone())),
             Some(Pod { labels: Arc::clone(&pod.labels), ..found })
         );
-        assert_eq!(pods.of("u", Some("k"), 0, || None), Some(Pod { container: None, ..pod.clone() }));
+        assert_eq!(pods.of("u", Some("k"), 0, || None), Some(Pod { container: None, image: None, ..pod.clone() }));
         // However late the answer comes that does not name it.
         let late_ns = 100 * KEEP_GONE_NS;
         pods.told(late_ns, vec![]);

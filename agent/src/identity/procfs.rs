@@ -12,7 +12,9 @@ use std::{
 
 use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
-use super::{below, cgroup::Cgroup, dns::resolvers::View, pod::Pod};
+use sha2::{Digest as _, Sha256};
+
+use super::{below, cgroup::Cgroup, digest::FileVersion, dns::resolvers::View, pod::Pod};
 
 /// The questions that identity asks of the sensor.
 pub trait Processes {
@@ -30,6 +32,21 @@ pub trait Processes {
 
     /// A file as the process sees it, while it has this view; `path` is below its root.
     fn read_below(&self, pid: u32, view: View, path: &'static str) -> io::Result<Vec<u8>>;
+
+    /// The host's `/etc/passwd`.
+    fn passwd(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Which file the process runs, in which state.
+    fn exe_version(&self, _pid: u32, _start_boot_ns: u64) -> Option<FileVersion> {
+        None
+    }
+
+    /// SHA-256 of what the process runs, lower-case hexadecimal, if it still is this version.
+    fn exe_sha256(&self, _pid: u32, _version: FileVersion) -> Option<String> {
+        None
+    }
 }
 
 /// What was found.
@@ -90,6 +107,26 @@ impl Processes for Procfs {
         below::read(self.root.join(pid.to_string()), view, path)
     }
 
+    fn passwd(&self) -> Option<Vec<u8>> {
+        read_head(Path::new("/etc/passwd"), MAX_PASSWD_BYTES)
+    }
+
+    fn exe_version(&self, pid: u32, start_boot_ns: u64) -> Option<FileVersion> {
+        self.look(pid, start_boot_ns)?;
+        version(&fs::metadata(self.root.join(pid.to_string()).join("exe")).ok()?)
+    }
+
+    fn exe_sha256(&self, pid: u32, expected: FileVersion) -> Option<String> {
+        let file = fs::File::open(self.root.join(pid.to_string()).join("exe")).ok()?;
+        let found = version(&file.metadata().ok()?)?;
+        if found != expected {
+            return None;
+        }
+        let mut hasher = Sha256::new();
+        io::copy(&mut file.take(MAX_EXECUTABLE_BYTES), &mut HashWriter(&mut hasher)).ok()?;
+        Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {
         let directory = self.root.join(pid.to_string());
         let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;
@@ -112,6 +149,30 @@ impl Processes for Procfs {
                 .filter(|uid| *uid != NO_LOGIN),
             cgroup: fs::read(directory.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)),
         })
+    }
+}
+
+/// Longer files of users are cut.
+const MAX_PASSWD_BYTES: usize = 4 << 20;
+
+/// Longer executables are not hashed: events wait meanwhile.
+const MAX_EXECUTABLE_BYTES: u64 = 256 << 20;
+
+fn version(meta: &fs::Metadata) -> Option<FileVersion> {
+    let version = (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec());
+    (meta.is_file() && meta.len() <= MAX_EXECUTABLE_BYTES).then_some(version)
+}
+
+struct HashWriter<'h>(&'h mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

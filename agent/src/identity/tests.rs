@@ -19,6 +19,7 @@ impl Processes for Told {
             namespace: "serving".into(),
             name: "vllm-0".into(),
             container: None,
+            image: None,
             labels: pod::Labels::default(),
         };
         (uid == "known").then(pod)

@@ -29,7 +29,7 @@ const TICK_NS: u64 = 10_000_000;
 
 /// The process that a tree begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Root {
+pub struct Root {
     pid: u32,
     start_ticks: u64,
 }
@@ -64,6 +64,11 @@ impl Tree {
             return self.clone();
         }
         Self(Arc::new(Node { root, origin: Some(self.clone()), depth: self.0.depth + 1 }))
+    }
+
+    /// Whether this is the process that it begins with.
+    pub fn is_rooted_at(&self, root: &Root) -> bool {
+        self.0.root == *root
     }
 
     /// Its own root, and those of the trees that it came from.
@@ -183,6 +188,13 @@ impl Readings {
         }
         all.sort();
         all
+    }
+
+    /// The roots of trees that have read the file, other than this one and those that it came from.
+    pub fn others_that_read(&self, file: FileKey, than: &Tree) -> Vec<Root> {
+        let same = |key: FileKey| (key.dev, key.ino, key.generation) == (file.dev, file.ino, file.generation);
+        let readers = self.trees.iter().filter(|(_, read)| read.files.iter().any(|taken| same(taken.key)));
+        readers.map(|(root, _)| *root).filter(|root| !than.roots().any(|own| own == *root)).collect()
     }
 
     /// Adds to what the tree has read; `living` is asked for the trees that have a process, when there are too many.

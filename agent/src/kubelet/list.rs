@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::identity::pod::{Labels, Told, is_label, is_name};
+use crate::identity::pod::{Container, Labels, Told, is_label, is_name};
 
 /// Labels of one pod that are kept, the first by name.
 const MAX_LABELS: usize = 32;
@@ -92,18 +92,20 @@ struct Metadata {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Status {
-    init_container_statuses: UpTo<Container, MAX_CONTAINERS>,
-    container_statuses: UpTo<Container, MAX_CONTAINERS>,
-    ephemeral_container_statuses: UpTo<Container, MAX_CONTAINERS>,
+    init_container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
+    container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
+    ephemeral_container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
 }
 
 #[derive(Deserialize)]
-struct Container {
+struct ContainerStatus {
     #[serde(default)]
     name: String,
     /// `containerd://<64 hexadecimal digits>`; empty before it was started.
     #[serde(default, rename = "containerID")]
     container_id: String,
+    #[serde(default)]
+    image: String,
 }
 
 pub(super) fn parse(answer: &[u8]) -> Result<Vec<(String, Told)>, serde_json::Error> {
@@ -119,9 +121,15 @@ fn told(Pod { metadata, status }: Pod) -> Option<(String, Told)> {
     let all = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
     let containers = all.into_iter().flat_map(|list| list.0).filter_map(|container| {
         let (_, id) = container.container_id.split_once("://")?;
-        is_label(&container.name).then(|| (id.to_owned(), container.name))
+        let image = Some(container.image).filter(|image| is_image(image));
+        is_label(&container.name).then(|| Container { id: id.to_owned(), name: container.name, image })
     });
     Some((uid, Told { namespace, name, labels: kept(labels.unwrap_or_default()), containers: containers.collect() }))
+}
+
+/// A reference of an image, as registries take them: no spaces, nothing that drives a terminal.
+fn is_image(text: &str) -> bool {
+    (1..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn kept(labels: Map<String, Value>) -> Labels {
@@ -171,9 +179,9 @@ mod tests {
                 "spec": {"containers": [{"name": "engine"}]},
                 "status": {"phase": "Running",
                     "initContainerStatuses": [{"name": "fetch", "containerID": "containerd://aa"}],
-                    "containerStatuses": [{"name": "engine", "containerID": "cri-o://bb"}, {"name": "waits"}]}}]}"#,
+                    "containerStatuses": [{"name": "engine", "containerID": "cri-o://bb", "image": "vllm/vllm-openai:v0.11.0"}, {"name": "waits"}]}}]}"#,
             expect![[r#"
-                3c1f: Told { namespace: "serving", name: "vllm-0", labels: [("app", "llm"), ("app.kubernetes.io/name", "vllm"), ("empty", "")], containers: [("aa", "fetch"), ("bb", "engine")] }
+                3c1f: Told { namespace: "serving", name: "vllm-0", labels: [("app", "llm"), ("app.kubernetes.io/name", "vllm"), ("empty", "")], containers: [Container { id: "aa", name: "fetch", image: None }, Container { id: "bb", name: "engine", image: Some("vllm/vllm-openai:v0.11.0") }] }
             "#]],
         );
         check(r#"{"items": null}"#, expect![""]);

@@ -7,9 +7,9 @@ use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen,
-    Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task,
-    WayAround, WayKind, What,
+    Change, Connect, ConnectEnd, ConnectHow, DeviceKind, DeviceOpen, Direction, DnsMessage, Event, Exec, Exit,
+    FileChange, FileKey, FileOpen, Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome,
+    Protocol, SocketOpen, Task, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 let path = if open.path_bytes == 0 { Vec::new() } else { path };
                 return Ok(Decoded::Enrolled { tid: header.tid, key, path });
             }
-            if let Some(around) = way_around(open, &path) {
+            if let Some(around) = of_another_kind(open, &path) {
                 return Ok(Decoded::Event(event(header, around)));
             }
             What::FileOpen(FileOpen {
@@ -175,11 +175,12 @@ fn event(header: &Header, what: What) -> Event {
 }
 
 /// What an open that is not one of a watched file opens.
-fn way_around(open: &record::FileOpen, path: &[u8]) -> Option<What> {
-    let device = |kind| What::WayAround(WayAround { kind, path: path.to_vec(), device: open.watched_dev });
+fn of_another_kind(open: &record::FileOpen, path: &[u8]) -> Option<What> {
+    let device = |kind| What::DeviceOpen(DeviceOpen { kind, path: path.to_vec(), device: open.watched_dev });
     match open.via {
-        record::VIA_BLOCK_DEVICE => Some(device(WayKind::BlockDevice)),
-        record::VIA_BYPASS_DEVICE => Some(device(WayKind::BypassDevice)),
+        record::VIA_BLOCK_DEVICE => Some(device(DeviceKind::BlockDevice)),
+        record::VIA_BYPASS_DEVICE => Some(device(DeviceKind::BypassDevice)),
+        record::VIA_GPU_DEVICE => Some(device(DeviceKind::GpuDevice)),
         record::VIA_PROC_MEM => {
             // `…/PID/mem` or `…/PID/task/TID/mem`, as that `/proc` numbers them, wherever it is mounted.
             let mut above = path.rsplit(|&byte| byte == b'/').skip(1);

@@ -62,6 +62,24 @@ pub fn actor(task: &Task, identity: Option<&Identity>, exact: &mut Map<String, V
     json!({ "process": process })
 }
 
+/// What a policy may have asked of the process, and OCSF has no place for.
+pub fn more(identity: &Identity) -> Map<String, Value> {
+    let mut own = Map::new();
+    if let Some(user) = &identity.user {
+        own.insert("user".into(), shown(user.as_bytes()).into());
+    }
+    if let Some(digest) = &identity.exe_sha256 {
+        own.insert("exe_sha256".into(), digest.clone().into());
+    }
+    if let Some(image) = identity.pod.as_ref().and_then(|pod| pod.image.as_ref()) {
+        own.insert("image".into(), shown(image.as_bytes()).into());
+    }
+    if let Some(is_served) = identity.is_served {
+        own.insert("is_served".into(), is_served.into());
+    }
+    own
+}
+
 /// Characters of a command line that every event of the process carries; the record of its start has all that is known.
 const MAX_COMMAND_LINE: usize = 256;
 

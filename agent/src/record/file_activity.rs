@@ -9,7 +9,7 @@ use super::{
     text::{show, shown},
 };
 use crate::{
-    event::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, WayAround, WayKind},
+    event::{Change, Coverage, DeviceKind, DeviceOpen, FileChange, FileKey, FileOpen, FileRead},
     identity::Identity,
 };
 
@@ -99,25 +99,26 @@ pub fn change(change: &FileChange, who: &str, identity: Option<&Identity>, exact
     body
 }
 
-pub fn way_around(way: &WayAround, who: &str, exact: &mut Exact) -> Body {
-    let path = show(&way.path);
+pub fn device_open(open: &DeviceOpen, who: &str, exact: &mut Exact) -> Body {
+    let path = show(&open.path);
     if let Some(b64) = path.exact_b64 {
         exact.insert("path_b64".into(), b64.into());
     }
-    let (type_id, what) = match way.kind {
-        WayKind::BlockDevice => (TYPE_BLOCK_DEVICE, "the disk below watched files"),
-        WayKind::BypassDevice => (TYPE_CHARACTER_DEVICE, "a device whose transfers are not seen"),
+    let (type_id, severity_id, what) = match open.kind {
+        DeviceKind::BlockDevice => (TYPE_BLOCK_DEVICE, MEDIUM, "the disk below watched files"),
+        DeviceKind::BypassDevice => (TYPE_CHARACTER_DEVICE, MEDIUM, "a device whose transfers are not seen"),
+        DeviceKind::GpuDevice => (TYPE_CHARACTER_DEVICE, INFORMATIONAL, "a GPU"),
     };
-    let name = shown(way.path.rsplit(|&byte| byte == b'/').next().unwrap_or(&way.path));
+    let name = shown(open.path.rsplit(|&byte| byte == b'/').next().unwrap_or(&open.path));
     let own = Map::from_iter([
-        ("way".to_owned(), Value::from(way.kind.as_str())),
-        ("device".to_owned(), format!("{}:{}", way.device >> 20, way.device & 0xf_ffff).into()),
+        ("device_kind".to_owned(), Value::from(open.kind.as_str())),
+        ("device".to_owned(), format!("{}:{}", open.device >> 20, open.device & 0xf_ffff).into()),
     ]);
     Body {
         class_uid: CLASS_UID,
         activity_id: OPEN.0,
         activity_name: OPEN.1,
-        severity_id: MEDIUM,
+        severity_id,
         message: format!("{who} opened {}, {what}", path.text),
         keep: Keep::Always,
         fields: Map::from_iter([("file".to_owned(), json!({ "name": name, "path": path.text, "type_id": type_id }))]),

@@ -6,6 +6,7 @@
 mod actor;
 mod device_config;
 mod file_activity;
+mod finding;
 mod lifecycle;
 mod log_activity;
 mod module_activity;
@@ -18,7 +19,7 @@ pub mod text;
 use std::sync::Arc;
 
 use plumbline_audit::record::{Draft, DraftError, MAX_RECORD_BYTES};
-use plumbline_policy::{Effect, Severity, Verdict};
+use plumbline_policy::{Matched, Severity};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -116,7 +117,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::FileOpen(open) => file_activity::open(open, who, identity, exact),
         What::FileRead(read) => file_activity::read(read, who, identity, exact),
         What::FileChange(change) => file_activity::change(change, who, identity, exact),
-        What::WayAround(way) => file_activity::way_around(way, who, exact),
+        What::DeviceOpen(open) => file_activity::device_open(open, who, exact),
         What::MemoryAccess(access) => process_activity::memory(access, who),
         What::Connect(connect) => network_activity::connect(connect, who, identity),
         What::ConnectEnd(end) => network_activity::end(end, who, identity),
@@ -134,6 +135,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::Policies(policies) => device_config::policies(policies),
         What::Disk(disk) => log_activity::disk(disk),
         What::ClockStep(step) => log_activity::clock_step(*step),
+        What::Finding(found) => finding::body(found),
         What::Log(statement) => log_activity::statement(statement),
     })
 }
@@ -169,7 +171,7 @@ impl Recorder {
         let is_kept = match body.keep {
             Keep::Always => true,
             Keep::IfMatched => judgement.is_some_and(|one| !one.verdict.is_none()),
-            Keep::IfAsked => self.processes,
+            Keep::IfAsked => self.processes || judgement.is_some_and(|one| !one.verdict.is_none()),
         };
         is_kept.then(|| self.around(body, event, identity, judgement, moment, exact))
     }
@@ -185,8 +187,7 @@ impl Recorder {
         exact: Map<String, Value>,
     ) -> Map<String, Value> {
         let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
-        let verdict = judgement.map(|one| &one.verdict);
-        let matched = verdict.and_then(|verdict| verdict.matched().first());
+        let matched = judgement.and_then(|one| one.verdict.matched().first());
         let is_repeated = judgement.is_some_and(|one| one.is_repeated);
         let mut profiles = vec!["host", "security_control"];
         if actor::has_container(identity) {
@@ -222,6 +223,9 @@ impl Recorder {
         if let Some(cgroup) = identity.and_then(|identity| identity.process.cgroup.as_ref()) {
             own.insert("cgroup".into(), text::shown(&cgroup.path).into());
         }
+        if let Some(identity) = identity {
+            own.extend(actor::more(identity));
+        }
         if let Some(pod) = identity.and_then(|identity| identity.pod.as_ref()) {
             let mut named = json!({ "namespace": pod.namespace, "name": pod.name });
             if !pod.labels.is_empty() {
@@ -230,15 +234,8 @@ impl Recorder {
             }
             own.insert("pod".into(), named);
         }
-        if let Some(verdict) = verdict {
-            let rules: Vec<Value> = verdict
-                .matched()
-                .iter()
-                .map(|one| json!({ "policy": &*one.policy, "rule": &*one.rule, "effect": one.effect.as_str(), "severity": one.severity.as_str() }))
-                .collect();
-            if !rules.is_empty() {
-                own.insert("matched".into(), rules.into());
-            }
+        if let Some(judgement) = judgement {
+            own.extend(said(judgement));
         }
         own.extend(body.own);
         own.extend(exact);
@@ -269,7 +266,7 @@ impl Recorder {
             record.insert("actor".into(), actor::actor(task, identity, &mut exact));
             own.extend(exact);
         }
-        let alert = !is_repeated && verdict.and_then(Verdict::effect) == Some(Effect::Alert);
+        let alert = judgement.is_some_and(Judgement::is_alert);
         record.insert("disposition_id".into(), if alert { ALERT } else { LOGGED }.into());
         if let Some(matched) = matched {
             record.insert("is_alert".into(), alert.into());
@@ -323,6 +320,34 @@ fn fit(mut record: Map<String, Value>) -> Map<String, Value> {
 }
 
 /// OCSF `severity_id`.
+/// What the policies said, and whether somebody was told.
+fn said(judgement: &Judgement) -> Map<String, Value> {
+    let mut own = Map::new();
+    if let Some(watched) = &judgement.watched {
+        own.insert("watched".into(), text::shown(watched).into());
+    }
+    let rule = |one: &Matched| {
+        json!({
+            "policy": &*one.policy,
+            "rule": &*one.rule,
+            "effect": one.effect.as_str(),
+            "severity": one.severity.as_str(),
+            "mode": one.mode.as_str(),
+        })
+    };
+    let rules: Vec<Value> = judgement.verdict.matched().iter().map(rule).collect();
+    if !rules.is_empty() {
+        own.insert("matched".into(), rules.into());
+    }
+    if judgement.is_withheld {
+        own.insert("alert_withheld".into(), true.into());
+    }
+    if judgement.withheld_before > 0 {
+        own.insert("alerts_withheld_before".into(), judgement.withheld_before.into());
+    }
+    own
+}
+
 fn severity_id(severity: Severity) -> u64 {
     match severity {
         Severity::Informational => 1,

@@ -62,6 +62,26 @@ pub static POLICY_MATCHES: Series = Series {
     labels: &["policy", "rule", "effect", "severity"],
 };
 
+pub static POLICY_LAST_MATCH: Series = Series {
+    name: "plumbline_policy_last_match_timestamp_seconds",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+    help: "When a policy's rule matched last, seconds since 1970.",
+    source: "the policies' verdicts",
+    otel: "plumbline.policy.last_match",
+    labels: &["policy", "rule"],
+};
+
+pub static POLICY_ALERTS_WITHHELD: Series = Series {
+    name: "plumbline_policy_alerts_withheld_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Matches of which nobody was told, because of the same was told not long ago (a rule's throttle).",
+    source: "the policies' verdicts",
+    otel: "plumbline.policy.alerts_withheld",
+    labels: &["policy", "rule"],
+};
+
 pub static POLICY_GENERATION: Series = Series {
     name: "plumbline_policy_generation",
     kind: Kind::Gauge,
@@ -260,6 +280,8 @@ pub const ROWS: &[&Series] = &[
     &RESIDENT_MEMORY,
     &EVENTS,
     &POLICY_MATCHES,
+    &POLICY_LAST_MATCH,
+    &POLICY_ALERTS_WITHHELD,
     &POLICY_GENERATION,
     &LOG_RECORDS,
     &LOG_CHECKPOINT,

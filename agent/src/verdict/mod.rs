@@ -3,12 +3,16 @@
 //!
 //! The language and its semantics are `plumbline_policy`; this is only the bridge.
 
-use std::{net::IpAddr, path::PathBuf};
+mod facts;
+mod throttle;
 
-use plumbline_policy::{Access, Ancestor, Facts, Object, PolicySet, Protocol, Subject, Taken, Verdict, WatchPath};
+use std::path::PathBuf;
 
+use plumbline_policy::{Effect, Facts, Matched, PolicySet, Subject, Taken, Verdict, WatchPath};
+
+pub use self::throttle::Throttles;
 use crate::{
-    event::{self, Event, FileKey, What},
+    event::{Event, FileKey, What},
     identity::Identity,
 };
 
@@ -21,6 +25,24 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The event continues another of which every rule that matches spoke: told with it, and not a match of its own.
     pub is_repeated: bool,
+    /// Every rule whose match would be an alert has told of the same not long ago.
+    pub is_withheld: bool,
+    /// How many such matches were withheld since somebody was told last.
+    pub withheld_before: u64,
+    /// The path by which a policy named the directory above the file.
+    pub watched: Option<Vec<u8>>,
+}
+
+impl Judgement {
+    /// Somebody is told.
+    pub fn is_alert(&self) -> bool {
+        !self.is_repeated && !self.is_withheld && self.verdict.effect() >= Some(Effect::Alert)
+    }
+
+    /// What the event's record says of a match: one that is not a repetition.
+    pub fn matched(&self) -> &[Matched] {
+        if self.is_repeated { &[] } else { self.verdict.matched() }
+    }
 }
 
 /// What the policies say of this event, or `None` when it is of a kind that policies do not speak about.
@@ -30,52 +52,20 @@ pub fn judge(
     event: &Event,
     identity: Option<&Identity>,
 ) -> Option<Judgement> {
-    let task = event.task.as_ref()?;
     let names: Vec<&str> = identity.iter().flat_map(|identity| identity.dns.matched()).collect();
-    let object = match &event.what {
-        What::FileOpen(open) => Object::File {
-            access: Access::Open,
-            path: &open.path,
-            path_truncated: open.path_truncated,
-            watched: directory(watched, open.watched),
-        },
-        What::FileRead(read) => Object::File {
-            access: if read.is_only_written() { Access::Change } else { Access::Read },
-            path: read.path.as_deref().unwrap_or_default(),
-            path_truncated: read.path.is_none(),
-            watched: directory(watched, read.watched),
-        },
-        // Of the names after the change some lack the mount; the name before is whole.
-        What::FileChange(change) => Object::File {
-            access: Access::Change,
-            path: change.known_as.as_deref().unwrap_or_default(),
-            path_truncated: change.known_as.is_none(),
-            watched: directory(watched, change.watched),
-        },
-        What::Connect(connect) => connection(connect.protocol, connect.address, connect.port, &names),
-        What::ConnectEnd(end) => connection(end.protocol, end.address, end.port, &names),
-        _ => return None,
+    let finding = facts::finding(&event.what);
+    let local = facts::local_name(&event.what);
+    let family = facts::family(&event.what);
+    let object = match &finding {
+        Some(finding) => finding.object(),
+        None => facts::object(event, identity, watched, &names, local.as_deref(), family.as_deref())?,
     };
-    let ancestors: Vec<Ancestor<'_>> = identity
-        .map(|identity| &identity.ancestors[..])
-        .unwrap_or_default()
-        .iter()
-        .map(|ancestor| Ancestor { exe: ancestor.exe.as_deref(), comm: &ancestor.comm })
-        .collect();
+    let ancestors = facts::ancestors(identity);
+    let subject = match &event.task {
+        Some(task) => facts::subject(task, identity, &ancestors),
+        None => Subject::default(),
+    };
     let has_read = identity.map(|identity| &identity.has_read.files[..]).unwrap_or_default();
-    let process = identity.map(|identity| &identity.process);
-    let cgroup = process.and_then(|process| process.cgroup.as_ref());
-    let subject = Subject {
-        pid: task.pid,
-        uid: task.uid,
-        comm: &task.comm,
-        exe: process.and_then(|process| process.exe.as_deref()),
-        ancestors: &ancestors,
-        cgroup: cgroup.map(|cgroup| &cgroup.path[..]),
-        container: cgroup.and_then(|cgroup| cgroup.container.as_ref()).map(|container| &container.id[..]),
-        pod_uid: cgroup.and_then(|cgroup| cgroup.pod_uid.as_deref()),
-        has_read: &[],
-    };
     let decide = |by_boot_ns: u64| {
         let has_read: Vec<Taken<'_>> = has_read
             .iter()
@@ -90,15 +80,8 @@ pub fn judge(
         What::ConnectEnd(end) => decide(event.boot_ns.saturating_sub(end.duration_ns)) == verdict,
         _ => false,
     };
-    Some(Judgement { verdict, is_repeated })
-}
-
-fn connection<'a>(protocol: event::Protocol, address: IpAddr, port: u16, names: &'a [&'a str]) -> Object<'a> {
-    let protocol = match protocol {
-        event::Protocol::Tcp => Protocol::Tcp,
-        event::Protocol::Udp => Protocol::Udp,
-    };
-    Object::Connect { protocol, address, port, names }
+    let watched = facts::watched(&event.what).and_then(|key| directory(watched, key)).map(<[u8]>::to_vec);
+    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched })
 }
 
 /// The path by which a policy named the watched directory.

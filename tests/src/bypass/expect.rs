@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, os::unix::ffi::OsStrExt as _, path::Path};
 
-use plumbline::event::{Change, ConnectHow, Event, FileRead, MemoryHow, Outcome, Protocol, WayKind, What};
+use plumbline::event::{Change, ConnectHow, DeviceKind, Event, FileRead, MemoryHow, Outcome, Protocol, What};
 
 use super::FILE_BYTES;
 
@@ -27,7 +27,7 @@ pub enum Expected {
     Faulted,
     Changed(Change),
     Memory(MemoryHow),
-    WayAround(WayKind),
+    DeviceOpen(DeviceKind),
     /// Over TCP, to the listener of the suite.
     Tcp(ConnectHow),
     /// Over TCP, to any port of loopback.
@@ -86,7 +86,7 @@ pub fn of(way: &str) -> Option<Expected> {
         "read the memory of a process by process_vm_readv" => Expected::Memory(MemoryHow::VmRead),
         "read the memory of a process through /proc/PID/mem" => Expected::Memory(MemoryHow::ProcMem),
         "attach to a process by ptrace" => Expected::Memory(MemoryHow::Ptrace),
-        "open the block device below" => Expected::WayAround(WayKind::BlockDevice),
+        "open the block device below" => Expected::DeviceOpen(DeviceKind::BlockDevice),
         "copy by reflink (FICLONE)" => Expected::Changed(Change::Cloned),
         "write" => Expected::Changed(Change::Write),
         "map shared and writable" => Expected::Changed(Change::MapWritable),
@@ -175,7 +175,7 @@ impl Expected {
             (Self::Memory(how), What::MemoryAccess(access)) => {
                 access.how == how || (access.how == MemoryHow::Attach && how != MemoryHow::ProcMem)
             }
-            (Self::WayAround(kind), What::WayAround(way)) => way.kind == kind,
+            (Self::DeviceOpen(kind), What::DeviceOpen(way)) => way.kind == kind,
             _ => false,
         }
     }

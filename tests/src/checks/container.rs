@@ -106,6 +106,7 @@ fn run(bench: &mut Bench, scratch: &Path) -> Outcome {
             namespace: "serving".into(),
             name: "vllm-0".into(),
             container: Some("engine".into()),
+            image: None,
             labels: Labels::default(),
         };
         same("pod", &who.pod, &Some(pod))?;

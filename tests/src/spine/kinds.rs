@@ -13,9 +13,10 @@ use std::{
 use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
-        Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, Disk, DiskState, Event, Exec,
-        Exit, FileChange, FileKey, FileOpen, FileRead, Fork, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow,
-        NetNs, Origin, Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told, WayAround, WayKind, What,
+        Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, DeviceKind, DeviceOpen, Disk,
+        DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding, Fork, Gap, Hook, LocalConnect,
+        Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told,
+        What,
     },
     identity::{
         Identity, Process, Who,
@@ -26,6 +27,7 @@ use plumbline::{
     record::{Moment, Recorder},
 };
 use plumbline_audit::{Log, Options, SigningKey, Statement, statement};
+use plumbline_policy::Severity;
 
 use super::{QUIET, Spine, ensure, not_ok, skipped};
 use crate::{
@@ -40,7 +42,7 @@ fn is_recorded(what: &What) -> bool {
         What::FileOpen(_)
         | What::FileRead(_)
         | What::FileChange(_)
-        | What::WayAround(_)
+        | What::DeviceOpen(_)
         | What::MemoryAccess(_)
         | What::Connect(_)
         | What::ConnectEnd(_)
@@ -57,6 +59,7 @@ fn is_recorded(what: &What) -> bool {
         | What::Policies(_)
         | What::Disk(_)
         | What::ClockStep(_)
+        | What::Finding(_)
         | What::Log(_) => true,
     }
 }
@@ -67,7 +70,7 @@ fn is_of_a_task(what: &What) -> bool {
         What::FileOpen(_)
             | What::FileRead(_)
             | What::FileChange(_)
-            | What::WayAround(_)
+            | What::DeviceOpen(_)
             | What::MemoryAccess(_)
             | What::Connect(_)
             | What::ConnectEnd(_)
@@ -111,7 +114,7 @@ fn examples() -> Vec<What> {
         let (path, known_as) = (hostile.clone(), Some(hostile.clone()));
         What::FileChange(FileChange { how, path, path_truncated: true, known_as, key, watched: key, links: 0 })
     };
-    let way = |kind| What::WayAround(WayAround { kind, path: hostile.clone(), device: 8 << 20 });
+    let way = |kind| What::DeviceOpen(DeviceOpen { kind, path: hostile.clone(), device: 8 << 20 });
     let memory = |target_start_boot_ns| {
         What::MemoryAccess(MemoryAccess { target_pid: 9, target_start_boot_ns, how: MemoryHow::Attach })
     };
@@ -147,8 +150,9 @@ fn examples() -> Vec<What> {
         What::FileOpen(open.clone()),
         What::FileRead(read(Some(hostile.clone()))),
         What::FileRead(read(None)),
-        way(WayKind::BlockDevice),
-        way(WayKind::BypassDevice),
+        way(DeviceKind::BlockDevice),
+        way(DeviceKind::BypassDevice),
+        way(DeviceKind::GpuDevice),
         memory(None),
         memory(Some(7)),
         What::FileOpen(open),
@@ -188,6 +192,13 @@ fn examples() -> Vec<What> {
         What::Disk(disk(DiskState::Enough)),
         What::Disk(disk(DiskState::Full)),
         What::ClockStep(ClockStep { by_ns: -3_600_000_000_000 }),
+        What::Finding(Finding {
+            kind: "gpu.ecc",
+            severity: Severity::Critical,
+            entity: "GPU-\u{1b}".into(),
+            text: "memory errors".into(),
+            evidence: vec![("errors".into(), 2.0)],
+        }),
         What::Log(Statement::Pruned(statement::Pruned {
             from: 0,
             to: 3,
@@ -249,10 +260,14 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
             namespace: "n".into(),
             name: "p".into(),
             container: Some("c".into()),
+            image: Some("i".into()),
             labels: [("l".to_owned(), "v".to_owned())].into(),
         }),
         has_read: HasRead { files: vec![taken; MAX_FILES], left_out: 1 },
         dns: resolved(),
+        user: Some("\u{1b}u".into()),
+        exe_sha256: Some("0".repeat(64)),
+        is_served: Some(true),
     };
     let (mut log, _) = Log::open(dir, options.clone())?;
     let mut written = 0;

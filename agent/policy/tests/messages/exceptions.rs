@@ -76,16 +76,16 @@ fn an_exception_that_excuses_everybody_is_refused() {
     check(
         &with_rule("      match: {file: {watch: [/m]}}\n      except: [{}, {exe: /**}]\n"),
         &expect![[r#"
-            policy file `policy.yaml` has 2 mistakes; line 11, column 16: an empty exception would excuse everybody
-              × an empty exception would excuse everybody
+            policy file `policy.yaml` has 2 mistakes; line 11, column 16: an exception without a field would be everybody
+              × an exception without a field would be everybody
                 ╭─[policy.yaml:11:16]
              10 │       match: {file: {watch: [/m]}}
              11 │       except: [{}, {exe: /**}]
                 ·                ┬
                 ·                ╰── here
                 ╰────
-              help: name whom to excuse by `exe`, `comm`, `uid`, `container`, `cgroup`, `unit`, `descendantsOf`, `path`,
-                    `to` or `port`
+              help: name whom you mean by `exe`, `exeSha256`, `comm`, `uid`, `user`, `container`, `image`, `namespace`,
+                    `pod`, `podLabels`, `cgroup`, `unit`, `descendantsOf`, `path`, `to` or `port`
 
               × `/**` matches everything
                 ╭─[policy.yaml:11:26]

@@ -31,17 +31,17 @@ fn unknown_fields_are_named_with_what_was_probably_meant() {
 #[test]
 fn a_field_that_resembles_none_lists_what_may_stand_there() {
     check(
-        &with_rule("      match: {file: {watch: [/models]}}\n      throttle: 5\n"),
+        &with_rule("      match: {file: {watch: [/models]}}\n      escalate: 5\n"),
         &expect![[r#"
-            policy file `policy.yaml` has 1 mistake; line 11, column 7: a rule has no field `throttle`
-              × a rule has no field `throttle`
+            policy file `policy.yaml` has 1 mistake; line 11, column 7: a rule has no field `escalate`
+              × a rule has no field `escalate`
                 ╭─[policy.yaml:11:7]
              10 │       match: {file: {watch: [/models]}}
-             11 │       throttle: 5
+             11 │       escalate: 5
                 ·       ────┬───
                 ·           ╰── unknown
                 ╰────
-              help: write `name`, `severity`, `effect`, `message`, `match` or `except`
+              help: write `name`, `severity`, `effect`, `message`, `subject`, `match`, `except` or `throttle`
 
         "#]],
     );
@@ -83,7 +83,7 @@ fn an_effect_that_does_not_exist_lists_those_that_do() {
                ·                    ╰── unknown
              9 │       message: m
                ╰────
-              help: write `alert` or `audit`
+              help: write `audit`, `alert`, `deny` or `kill`
 
         "#]],
     );
@@ -302,15 +302,6 @@ fn missing_fields_are_named() {
                ╰────
               help: add `effect:`
 
-              × a rule lacks `match`
-               ╭─[policy.yaml:2:17]
-             1 │ kind: Policy
-             2 │ spec: {rules: [{name: r}]}
-               ·                 ──┬─
-               ·                   ╰── in this mapping
-               ╰────
-              help: add `match:`
-
               × a rule lacks `message`
                ╭─[policy.yaml:2:17]
              1 │ kind: Policy
@@ -319,6 +310,15 @@ fn missing_fields_are_named() {
                ·                   ╰── in this mapping
                ╰────
               help: add `message:`
+
+              × a rule lacks `match`
+               ╭─[policy.yaml:2:17]
+             1 │ kind: Policy
+             2 │ spec: {rules: [{name: r}]}
+               ·                 ──┬─
+               ·                   ╰── in this mapping
+               ╰────
+              help: add `match:`
 
         "#]],
     );
@@ -337,7 +337,7 @@ fn a_match_without_an_object_and_one_with_two_are_refused() {
                 ·              ┬
                 ·              ╰── here
                 ╰────
-              help: write `file` or `connect`
+              help: write `file`, `connect`, `exec`, `device`, `memory`, `local`, `socket` or `finding`
 
         "#]],
     );
@@ -373,8 +373,8 @@ fn what_was_read_can_only_be_told_by_a_rule_that_asks_for_it() {
                 ·                     ╰── here
              10 │       match: {connect: {notTo: [10.0.0.0/8]}}
                 ╰────
-              help: in braces write `pid`, `uid`, `comm`, `exe`, `cgroup`, `container`, `pod`, `address`, `port`,
-                    `protocol` or `names`
+              help: in braces write `pid`, `uid`, `user`, `comm`, `exe`, `cgroup`, `container`, `image`, `pod`,
+                    `address`, `port`, `protocol` or `names`
 
         "#]],
     );
@@ -426,7 +426,8 @@ fn unknown_placeholders_are_named_with_what_was_probably_meant() {
                 ·                     ╰── here
              10 │       match: {file: {watch: [/m]}}
                 ╰────
-              help: in braces write `pid`, `uid`, `comm`, `exe`, `cgroup`, `container`, `pod` or `path`
+              help: in braces write `pid`, `uid`, `user`, `comm`, `exe`, `cgroup`, `container`, `image`, `pod`, `path`,
+                    `access` or `percent`
 
         "#]],
     );

@@ -1,0 +1,154 @@
+//! What may be denied, and who may be killed: rules that could stop the node, or that the kernel could not decide, are
+//! refused when they are read.
+
+use std::ops::Range;
+
+use crate::facts::{Access, Accesses};
+use crate::fields::Problems;
+use crate::object::When;
+use crate::pattern::WatchPath;
+use crate::policy::{Effect, Exception};
+use crate::problem::Problem;
+use crate::subject::Selector;
+
+/// What pid 1, the loader of every program, or the daemon itself opens. A rule that denies above, at or below one of
+/// these could stop the node.
+const NEEDED: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/plumbline",
+    "/etc/resolv.conf",
+    "/etc/ssl",
+    "/etc/systemd",
+    "/lib",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+    "/usr/lib/systemd",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/usr/local/bin/plumbline",
+    "/usr/sbin",
+    "/var/lib/plumbline",
+];
+
+/// A rule as far as it was read.
+pub(crate) struct Guarded<'a> {
+    pub(crate) effect: Effect,
+    pub(crate) effect_at: &'a Range<usize>,
+    pub(crate) when: &'a When,
+    pub(crate) when_at: &'a Range<usize>,
+    /// Those of the policy and those of the rule.
+    pub(crate) subjects: [&'a [Selector]; 2],
+    pub(crate) except: &'a [Exception],
+}
+
+impl Guarded<'_> {
+    pub(crate) fn check(&self, problems: &mut Problems) {
+        match self.effect {
+            Effect::Audit | Effect::Alert => {}
+            Effect::Deny => self.check_deny(problems),
+            Effect::Kill => self.check_kill(problems),
+        }
+    }
+
+    fn check_kill(&self, problems: &mut Problems) {
+        if matches!(self.when, When::Finding(_)) {
+            problems.push(
+                Problem::new(self.effect_at, "a finding has no process that could be killed").help("write `alert`"),
+            );
+        }
+        if self.subjects.iter().all(|subjects| subjects.is_empty()) {
+            problems.push(
+                Problem::new(self.effect_at, "`kill` without a subject could kill anybody")
+                    .label("whom?")
+                    .help("name under `subject` whom it may kill, in the rule or in `spec`"),
+            );
+        }
+    }
+
+    fn check_deny(&self, problems: &mut Problems) {
+        let mut refuse = |message: &str, help: &str| {
+            problems.push(Problem::new(self.when_at, message).label("cannot be denied").help(help));
+        };
+        match self.when {
+            When::File(rule) => {
+                if rule.accesses != Accesses::of([Access::Open]) {
+                    refuse("only opening can be denied", "write `access: [open]`; who cannot open cannot read");
+                }
+                if rule.path.is_some() || rule.artefact.is_some() || rule.at_least.is_some() || rule.while_served {
+                    refuse(
+                        "the kernel denies by directory: `path`, `artefact`, `atLeast` and `whileServed` are known too late",
+                        "take them out, or write `alert`",
+                    );
+                }
+                if let Some((watch, needed)) = rule.watched.watch.iter().find_map(stops_the_node) {
+                    refuse(
+                        &format!(
+                            "denying in `{watch}` could stop the node: `{needed}` is needed by pid 1, the loader or the daemon"
+                        ),
+                        "name the directories that hold what you protect",
+                    );
+                }
+            }
+            When::Connect(rule) => {
+                if rule.names_hosts() {
+                    refuse(
+                        "a name never denies: it is what a name server said of an address",
+                        "write networks, or `alert`",
+                    );
+                }
+                if rule.after_reading.is_some() {
+                    refuse("`afterReading` is known too late to deny", "write `kill` or `alert`");
+                }
+            }
+            _ => refuse("only `file` and `connect` can be denied", "write `alert`, or `kill`"),
+        }
+        for selector in self.subjects.into_iter().flatten().chain(self.except.iter().map(|exception| &exception.who)) {
+            for (field, is_given) in [
+                ("comm", selector.comm.is_some()),
+                ("exeSha256", selector.exe_sha256.is_some()),
+                ("descendantsOf", selector.descendants_of.is_some()),
+            ] {
+                if is_given {
+                    refuse(
+                        &format!(
+                            "`{field}` is nothing that the kernel decides by, so a rule that denies cannot rest on it"
+                        ),
+                        "name the executable, the unit, the cgroup, the pod or the user",
+                    );
+                }
+            }
+        }
+        for exception in self.except {
+            if exception.path.is_some() {
+                refuse(
+                    "the kernel denies by directory: `path` is known too late to excuse",
+                    "write a rule for each directory",
+                );
+            }
+            if exception.to.as_ref().is_some_and(crate::destination::Destinations::has_names) {
+                refuse("a name never excuses from being denied: the kernel knows none", "write networks");
+            }
+        }
+    }
+}
+
+/// What is needed that the watched directory is above, at or below.
+fn stops_the_node(watch: &WatchPath) -> Option<(String, &'static str)> {
+    let pattern = watch.pattern();
+    let is_at = |path: &str| crate::pattern::directory_matches(pattern, path);
+    let prefixes = |path: &'static str| path.match_indices('/').skip(1).map(move |(end, _)| &path[..end]).chain([path]);
+    let above_or_at = NEEDED.iter().find(|needed| prefixes(needed).any(is_at));
+    let below =
+        || NEEDED.iter().find(|needed| pattern.strip_prefix(**needed).is_some_and(|rest| rest.starts_with('/')));
+    above_or_at.or_else(below).map(|needed| (pattern.to_owned(), *needed))
+}

@@ -1,0 +1,17 @@
+//! Something is wrong with a part of the node.
+
+use plumbline_policy::Severity;
+
+/// What a rule found, with its evidence. Findings are events, so that policies say what becomes of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// One of [`plumbline_policy::FINDINGS`].
+    pub kind: &'static str,
+    pub severity: Severity,
+    /// The part that it is about: a GPU's UUID.
+    pub entity: String,
+    /// It in one sentence.
+    pub text: String,
+    /// The figures that it rests on: name with unit, and value.
+    pub evidence: Vec<(String, f64)>,
+}

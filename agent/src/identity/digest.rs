@@ -1,0 +1,39 @@
+//! What executables hold: SHA-256, of each file once, and only where a policy asks.
+//!
+//! It is the file that the process runs, whatever its path leads to by now (`/proc/PID/exe`). A file that is written to
+//! while it runs cannot be (`ETXTBSY`), so that what was hashed stays so while its inode and its times stay.
+
+use std::collections::HashMap;
+
+use super::{Process, procfs::Processes};
+use crate::event::Task;
+
+/// Executables that are remembered; beyond it all are hashed anew.
+const MAX_REMEMBERED: usize = 4096;
+
+/// Device, inode, length, and when it was changed last (seconds and nanoseconds of `ctime`).
+pub type FileVersion = (u64, u64, u64, i64, i64);
+
+/// Digests of executables.
+#[derive(Debug, Default)]
+pub struct Digests {
+    /// Whether a policy asks.
+    pub are_wanted: bool,
+    known: HashMap<FileVersion, Option<String>>,
+}
+
+impl Digests {
+    /// The digest of what the process runs; `None` where it is gone, or too large to be hashed while events wait.
+    pub fn of(&mut self, task: &Task, process: &Process, proc: &dyn Processes) -> Option<String> {
+        let version = proc.exe_version(task.pid, process.start_boot_ns)?;
+        if let Some(known) = self.known.get(&version) {
+            return known.clone();
+        }
+        if self.known.len() >= MAX_REMEMBERED {
+            self.known.clear();
+        }
+        let digest = proc.exe_sha256(task.pid, version);
+        self.known.insert(version, digest.clone());
+        digest
+    }
+}

@@ -1,0 +1,31 @@
+//! [`Finding`] as OCSF 2004 Detection Finding, activity 1 Create.
+
+use serde_json::{Map, Value, json};
+
+use super::{Body, Keep, severity_id};
+use crate::event::Finding;
+
+const CLASS_UID: u64 = 2004;
+const ACTIVITY_CREATE: u64 = 1;
+
+pub fn body(finding: &Finding) -> Body {
+    let Finding { kind, severity, entity, text, evidence } = finding;
+    let figures: Map<String, Value> = evidence.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let own = Map::from_iter([
+        ("finding".to_owned(), Value::from(*kind)),
+        ("entity".to_owned(), entity.clone().into()),
+        ("evidence".to_owned(), figures.into()),
+    ]);
+    // One finding of one kind about one part goes on until it is gone, whatever its figures.
+    let info = json!({ "uid": format!("{kind}/{entity}"), "title": text, "types": [kind] });
+    Body {
+        class_uid: CLASS_UID,
+        activity_id: ACTIVITY_CREATE,
+        activity_name: "Create",
+        severity_id: severity_id(*severity),
+        message: text.clone(),
+        keep: Keep::Always,
+        fields: Map::from_iter([("finding_info".to_owned(), info)]),
+        own,
+    }
+}
