@@ -158,6 +158,8 @@ offsets! {
     sock_family: Socket [("sock", "__sk_common.skc_family")];
     sock_daddr: Socket [("sock", "__sk_common.skc_daddr")];
     sock_daddr6: Socket [("sock", "__sk_common.skc_v6_daddr")];
+    sock_rcv_saddr: Socket [("sock", "__sk_common.skc_rcv_saddr")];
+    sock_rcv_saddr6: Socket [("sock", "__sk_common.skc_v6_rcv_saddr")];
     sock_dport: Socket [("sock", "__sk_common.skc_dport")];
     sock_protocol: Socket [("sock", "sk_protocol")];
     sock_err: Socket [("sock", "sk_err")];

@@ -36,6 +36,18 @@ pub fn of_sock(sock: u64) -> Peer {
     peer
 }
 
+/// The node's own address of a `struct sock *`, in the same form; zeros before it is chosen.
+#[inline(always)]
+pub fn source(sock: u64) -> [u32; 4] {
+    let mut source = [0; 4];
+    if read::<u16>(sock, off!(sock_family)) == AF_INET6 {
+        read_into(&raw mut source, sock, off!(sock_rcv_saddr6));
+    } else {
+        source[0] = read(sock, off!(sock_rcv_saddr));
+    }
+    source
+}
+
 /// What a `struct sockaddr *` in the kernel's memory names; a family of 0 for what is no IP address. `struct sockaddr_in`:
 /// family, port, address at 4; `sockaddr_in6`: address at 8.
 #[inline(always)]
@@ -62,14 +74,14 @@ pub fn protocol(sock: u64) -> u32 {
     u32::from(read::<u16>(sock, off!(sock_protocol)))
 }
 
-/// Writes a record of the current task; `net` is a `struct net *`.
+/// Writes a record of the current task; `net` is a `struct net *`, `source` the node's own address.
 #[inline(always)]
-pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, net: u64) {
+pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4], net: u64) {
     if !limit::admits(program) {
         return;
     }
     emit::record(Lane::Events, program, |record: *mut Connect| {
-        // SAFETY: a ring reservation of this size; the address field is 8-byte aligned.
+        // SAFETY: a ring reservation of this size; the address fields are 4-byte aligned.
         unsafe {
             emit::stamp(&raw mut (*record).header, KIND_CONNECT, program, task::current());
             (*record).family = peer.family;
@@ -79,6 +91,7 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, net: u64) {
             (*record).reserved = 0;
             (*record).net = task::net_ns(net);
             (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
+            (&raw mut (*record).source).cast::<[u32; 4]>().write(*source);
         }
     });
 }

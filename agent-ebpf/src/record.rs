@@ -125,7 +125,7 @@ pub struct NetNs {
     pub mix: u32,
 }
 
-/// A task set out to connect, or to send. 136 bytes.
+/// A task set out to connect, or to send. 152 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Connect {
@@ -138,13 +138,15 @@ pub struct Connect {
     pub protocol: u32,
     /// Network byte order; IPv4 in the first four bytes.
     pub address: [u8; 16],
+    /// The node's own address, in the same form; zeros where it is not known yet.
+    pub source: [u8; 16],
     pub how: u32,
     pub reserved: u32,
     /// The socket's network namespace; by cgroup the task's, since such a program cannot look into its socket.
     pub net: NetNs,
 }
 
-/// A TCP connection ended, or did not come about; `header` is the task that began it. 168 bytes.
+/// A TCP connection ended, or did not come about; `header` is the task that began it. 184 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ConnectEnd {
@@ -153,6 +155,7 @@ pub struct ConnectEnd {
     pub port: u16,
     pub protocol: u32,
     pub address: [u8; 16],
+    pub source: [u8; 16],
     /// `sock.sk_err`, an errno; 0 for an orderly end.
     pub error: u32,
     pub reserved: u32,
@@ -461,13 +464,13 @@ pub struct Counters {
 const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
-    assert!(size_of::<Connect>() == 136);
+    assert!(size_of::<Connect>() == 152);
     assert!(size_of::<Exec>() == 136);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);
     assert!(size_of::<FileChange>() == 144);
-    assert!(size_of::<ConnectEnd>() == 168);
+    assert!(size_of::<ConnectEnd>() == 184);
     assert!(size_of::<SocketOpen>() == 112);
     assert!(size_of::<DnsMessage>() == 144);
     assert!(size_of::<LocalConnect>() == 216);

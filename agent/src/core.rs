@@ -72,18 +72,24 @@ impl<P: Processes> Core<P> {
     fn event(&mut self, event: &Event) {
         let identity = self.world.identify(event, &self.processes);
         let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
-        self.count(event, judgement.as_mut());
+        self.count(event);
+        self.count_matches(event, judgement.as_mut());
         self.record(event, identity.as_ref(), judgement.as_ref());
     }
 
-    fn count(&mut self, event: &Event, judgement: Option<&mut Judgement>) {
+    fn count(&self, event: &Event) {
         let mut store = lock(&self.store);
         store.add(&agent::EVENTS, &[event.what.kind()], 1.0);
         if let What::Loss(loss) = &event.what {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             store.add(&kernel::LOST, &[loss.place, &loss.what], loss.count as f64);
         }
+    }
+
+    /// Counts what the policies said, and says whether somebody is told.
+    fn count_matches(&mut self, event: &Event, judgement: Option<&mut Judgement>) {
         let Some(judgement) = judgement else { return };
+        let mut store = lock(&self.store);
         for one in judgement.matched() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
@@ -124,7 +130,9 @@ impl<P: Processes> Core<P> {
         for loss in self.custody.declare(last_words) {
             // Counted when it happened.
             let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Loss(loss) };
-            self.record(&event, None, None);
+            let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, &event, None);
+            self.count_matches(&event, judgement.as_mut());
+            self.record(&event, None, judgement.as_ref());
         }
     }
 

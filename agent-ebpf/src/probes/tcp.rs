@@ -81,7 +81,7 @@ fn observe_state(sock: u64, new_state: i32) {
 #[inline(always)]
 fn begin(sock: u64) {
     let peer = peer::of_sock(sock);
-    peer::tell(TCP_CONNECT, CONNECT_BEGIN, IPPROTO_TCP, &peer, peer::net(sock));
+    peer::tell(TCP_CONNECT, CONNECT_BEGIN, IPPROTO_TCP, &peer, &peer::source(sock), peer::net(sock));
     let Some(nothing) = NO_CONNECTION.get(0) else { return };
     let _ = CONNECTIONS.insert(&sock, nothing, 0);
     let Some(entry) = CONNECTIONS.get_ptr_mut(&sock) else {
@@ -95,6 +95,7 @@ fn begin(sock: u64) {
         (*entry).port = u16::from_be(peer.port);
         (*entry).protocol = IPPROTO_TCP;
         (&raw mut (*entry).address).cast::<[u32; 4]>().write(peer.address);
+        (&raw mut (*entry).source).cast::<[u32; 4]>().write(peer::source(sock));
         (*entry).net = task::net_ns(peer::net(sock));
         task::describe(&raw mut (*entry).header, task::current());
     }
@@ -159,5 +160,6 @@ fn observe_send(sock: u64) {
         return;
     }
     let _ = SENDERS.insert(&sender, &1, 0);
-    peer::tell(SOCKET_SEND, CONNECT_INHERITED, peer::protocol(sock), &peer::of_sock(sock), peer::net(sock));
+    let (peer, source) = (peer::of_sock(sock), peer::source(sock));
+    peer::tell(SOCKET_SEND, CONNECT_INHERITED, peer::protocol(sock), &peer, &source, peer::net(sock));
 }

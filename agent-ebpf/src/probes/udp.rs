@@ -36,7 +36,7 @@ struct Datagram {
 #[cgroup_sock_addr(connect4)]
 pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
     if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer4(&ctx), task::net());
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer4(&ctx), &[0; 4], task::net());
     }
     1
 }
@@ -44,7 +44,7 @@ pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 pub fn udp_connect6_cgroup(ctx: SockAddrContext) -> i32 {
     if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer6(&ctx), task::net());
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer6(&ctx), &[0; 4], task::net());
     }
     1
 }
@@ -67,7 +67,7 @@ pub fn udp_connect_fentry(ctx: FEntryContext) -> i32 {
     let sock: u64 = read(ctx.arg(0), off!(socket_sk));
     let peer = peer::of_sockaddr(ctx.arg(1));
     if peer::protocol(sock) == IPPROTO_UDP && peer.family != 0 {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer, peer::net(sock));
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer, &[0; 4], peer::net(sock));
     }
     0
 }
@@ -98,7 +98,7 @@ fn sends_to(peer: Peer, net: u64) {
         }
     }
     let _ = DATAGRAMS.insert(&key, &now_boot_ns, 0);
-    peer::tell(UDP_SEND, CONNECT_DATAGRAM, IPPROTO_UDP, &peer, net);
+    peer::tell(UDP_SEND, CONNECT_DATAGRAM, IPPROTO_UDP, &peer, &[0; 4], net);
 }
 
 #[inline(always)]

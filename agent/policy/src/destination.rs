@@ -238,6 +238,7 @@ mod tests {
                     address: [203, 0, 113, 7].into(),
                     port: 443,
                     names: &[name],
+                    source: None,
                 };
                 let facts = crate::Facts { subject: crate::Subject::default(), object };
                 assert_eq!(set.decide(&facts).is_none(), expect, "{pattern} and {name}");

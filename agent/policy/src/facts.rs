@@ -79,6 +79,8 @@ pub enum Object<'a> {
         port: u16,
         /// What the address was resolved as: by a server that the process is configured to ask, and not too long ago.
         names: &'a [&'a str],
+        /// The node's own address, where it is known already: of a TCP connection, but not of datagrams.
+        source: Option<IpAddr>,
     },
     /// A program began to run; the subject is the process as it is from then on.
     Exec {

@@ -106,6 +106,9 @@ impl Guarded<'_> {
                         "write networks, or `alert`",
                     );
                 }
+                if rule.from.is_some() {
+                    refuse("`from` is known too late to deny", "take it out, or write `alert`");
+                }
                 if rule.after_reading.is_some() {
                     refuse("`afterReading` is known too late to deny", "write `kill` or `alert`");
                 }

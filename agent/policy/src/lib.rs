@@ -40,6 +40,7 @@ mod shape;
 mod subject;
 mod template;
 mod test_case;
+mod tetragon;
 mod yaml;
 
 pub use check::{CheckReport, TestOutcome, check};
@@ -57,4 +58,5 @@ pub use problem::{InvalidPolicy, Problem};
 pub use requires::{KernelProfile, Need, Unmet};
 pub use schema::{json_schema, reference};
 pub use set::{EMBEDDED, LoadError, MAX_POLICIES, PolicySet};
+pub use tetragon::import_tetragon;
 pub use yaml::MAX_DOCUMENT_BYTES;

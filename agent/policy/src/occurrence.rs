@@ -63,6 +63,7 @@ pub enum OwnedObject {
         address: IpAddr,
         port: u16,
         names: Vec<String>,
+        source: Option<IpAddr>,
     },
     Exec {
         path: Vec<u8>,
@@ -158,8 +159,8 @@ impl OwnedObject {
                     is_served: *is_served,
                 })
             }
-            Self::Connect { protocol, address, port, .. } => {
-                Object::Connect { protocol: *protocol, address: *address, port: *port, names }
+            Self::Connect { protocol, address, port, source, .. } => {
+                Object::Connect { protocol: *protocol, address: *address, port: *port, names, source: *source }
             }
             Self::Exec { path, is_nameless } => Object::Exec { path, is_nameless: *is_nameless },
             Self::Device { kind, path } => Object::Device { kind: *kind, path },

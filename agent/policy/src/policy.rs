@@ -109,6 +109,11 @@ impl Words for Severity {
 }
 
 impl Severity {
+    /// The severity of this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(name, _)| *name == word).map(|(_, severity)| *severity)
+    }
+
     pub fn as_str(self) -> &'static str {
         self.word()
     }

@@ -1,5 +1,6 @@
 //! All policies in force, as one value that is replaced as a whole.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
@@ -19,7 +20,8 @@ use crate::pattern::WatchPath;
 use crate::policy::{Otherwise, Policy};
 use crate::problem::{InvalidPolicy, Problem};
 use crate::requires::{KernelProfile, Unmet};
-use crate::yaml::{self, MAX_DOCUMENT_BYTES};
+use crate::tetragon;
+use crate::yaml::{self, MAX_DOCUMENT_BYTES, Node};
 
 /// More files than this in one directory are taken for a mistake.
 pub const MAX_POLICIES: usize = 4096;
@@ -153,45 +155,66 @@ impl PolicySet {
     }
 }
 
+/// A document as it is read: that of the file, or what was made of it.
+struct Source<'a> {
+    name: Cow<'a, str>,
+    text: Cow<'a, str>,
+    root: Node,
+}
+
+impl<'a> Source<'a> {
+    fn read(name: &'a str, text: &'a str) -> Result<Self, InvalidPolicy> {
+        let root = yaml::parse(text).map_err(|problem| InvalidPolicy::new(name, text, vec![problem]))?;
+        if !tetragon::is_tracing_policy(&root) {
+            return Ok(Self { name: name.into(), text: text.into(), root });
+        }
+        // Tetragon's policies are taken as they are; a mistake that shows only afterwards is shown in what was made of them.
+        let converted = tetragon::convert(&root).map_err(|problems| InvalidPolicy::new(name, text, problems))?;
+        let name = format!("{name} (converted)");
+        let root = yaml::parse(&converted).map_err(|problem| InvalidPolicy::new(&name, &converted, vec![problem]))?;
+        Ok(Self { name: name.into(), text: converted.into(), root })
+    }
+}
+
 /// Every policy that can be used, and every file that cannot.
 pub(crate) fn parse(documents: &[(&str, &str)]) -> (Vec<Policy>, Vec<InvalidPolicy>) {
     let mut invalid = Vec::new();
     let mut trees = Vec::new();
     for &(name, text) in documents {
-        match yaml::parse(text) {
-            Ok(root) => trees.push((name, text, root)),
-            Err(problem) => invalid.push(InvalidPolicy::new(name, text, vec![problem])),
+        match Source::read(name, text) {
+            Ok(source) => trees.push(source),
+            Err(mistakes) => invalid.push(mistakes),
         }
     }
     // Lists first, which policies include, and exceptions last, which add to policies, whatever their files are called.
     let (lists, rest): (Vec<_>, Vec<_>) =
-        trees.into_iter().partition(|(_, _, root)| kind_of(root) == DocumentKind::Lists);
+        trees.into_iter().partition(|source| kind_of(&source.root) == DocumentKind::Lists);
     let (exceptions, rest): (Vec<_>, Vec<_>) =
-        rest.into_iter().partition(|(_, _, root)| kind_of(root) == DocumentKind::Exceptions);
+        rest.into_iter().partition(|source| kind_of(&source.root) == DocumentKind::Exceptions);
     let mut names = HashMap::new();
     let (mut library, mut policies): (Vec<Lists>, Vec<Policy>) = (Vec::new(), Vec::new());
-    for (name, text, root) in lists.into_iter().chain(rest) {
-        match Document::read(name, text, root, &library) {
+    for Source { name, text, root } in lists.into_iter().chain(rest) {
+        match Document::read(&name, &text, root, &library) {
             Ok(Document::Lists(lists)) => match names.insert(lists.name.clone(), ()) {
-                Some(()) => invalid.push(twin(name, text, &lists.name, &lists.name_at)),
+                Some(()) => invalid.push(twin(&name, &text, &lists.name, &lists.name_at)),
                 None => library.push(lists),
             },
             Ok(Document::Policy(policy)) => match names.insert(policy.name.to_string(), ()) {
-                Some(()) => invalid.push(twin(name, text, &policy.name, &policy.name_at)),
+                Some(()) => invalid.push(twin(&name, &text, &policy.name, &policy.name_at)),
                 None => policies.push(*policy),
             },
             Err(mistakes) => invalid.push(mistakes),
         }
     }
-    for (name, text, root) in exceptions {
+    for Source { name, text, root } in exceptions {
         let mut problems = Problems::new();
         let called = exceptions::add(&root, &mut policies, !invalid.is_empty(), &mut problems);
         if !problems.is_empty() {
-            invalid.push(InvalidPolicy::new(name, text, problems));
+            invalid.push(InvalidPolicy::new(&name, &text, problems));
         } else if let Some((called, at)) = called
             && names.insert(called.clone(), ()).is_some()
         {
-            invalid.push(twin(name, text, &called, &at));
+            invalid.push(twin(&name, &text, &called, &at));
         }
     }
     (policies, invalid)

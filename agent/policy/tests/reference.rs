@@ -399,7 +399,7 @@ fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
         })
     } else {
         let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
-        Object::Connect { protocol, address: event.address, port: event.port, names: &names }
+        Object::Connect { protocol, address: event.address, port: event.port, names: &names, source: None }
     };
     let has_read: Vec<Taken<'_>> = event
         .has_read

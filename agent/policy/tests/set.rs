@@ -32,7 +32,7 @@ fn connect(address: &str) -> Facts<'static> {
     let address: IpAddr = address.parse().expect("an address");
     Facts {
         subject: Subject::default(),
-        object: Object::Connect { protocol: Protocol::Tcp, address, port: 443, names: &[] },
+        object: Object::Connect { protocol: Protocol::Tcp, address, port: 443, names: &[], source: None },
     }
 }
 

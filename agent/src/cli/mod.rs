@@ -1,14 +1,20 @@
 //! The command line: one file per command.
 
 mod audit;
-mod check;
 mod config;
 mod doctor;
+mod policy;
 mod run;
 mod status;
 mod witness;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -27,7 +33,12 @@ enum Command {
     /// Say what this node can and cannot see, and what to change
     Doctor(doctor::Arguments),
     /// Check policies and run their own tests
-    Check(check::Arguments),
+    Check(policy::check::Arguments),
+    /// Run the policies' own tests, and ask for silence on what is known to be good
+    Test(policy::test::Arguments),
+    /// Explain, learn, list, import policies
+    #[command(subcommand)]
+    Policy(Box<policy::Command>),
     /// Ask the running daemon how it fares
     Status(status::Arguments),
     /// Check the configuration, or show the one that holds
@@ -69,13 +80,32 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run(arguments) => run::main(arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
-        Command::Check(arguments) => check::main(&arguments),
+        Command::Check(arguments) => policy::check::main(&arguments),
+        Command::Test(arguments) => policy::test::main(&arguments),
+        Command::Policy(command) => policy::main(&command),
         Command::Status(arguments) => status::main(&arguments),
         Command::Config(command) => config::main(&command),
         Command::Witness(arguments) => witness::main(&arguments),
         Command::Canary => ExitCode::SUCCESS,
         Command::Audit(command) => audit::main(&command),
     }
+}
+
+/// How long the daemon may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Asks the running daemon. One request, one answer: HTTP/1.0, so that the end of the connection is the end of the body.
+fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(8 << 20).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("not an HTTP answer"))?;
+    if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
+        return Err(std::io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
+    }
+    Ok(body.to_owned())
 }
 
 /// Prints why a command failed, once, with its causes.
@@ -86,6 +116,5 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 
 /// Writes a line to standard output; a reader who left (`| head`) is no error.
 fn say(text: &str) {
-    use std::io::Write as _;
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

@@ -1,16 +1,9 @@
 //! `plumbline status`: the running daemon's own words, over HTTP.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{net::SocketAddr, process::ExitCode};
 
-use super::{ConfigFile, failed, say};
+use super::{ConfigFile, ask, failed, say};
 use crate::{config::Config, http::Status};
-
-const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -33,7 +26,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         eprintln!("plumbline: the configuration says that the daemon serves nothing (`listen: null`)");
         return ExitCode::FAILURE;
     };
-    let body = match ask(address) {
+    let body = match ask(address, "/api/v1/status") {
         Ok(body) => body,
         Err(error) => {
             eprintln!("plumbline: no daemon answers on {address}: {error}");
@@ -46,20 +39,6 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Err(error) => return failed(&error),
     }
     ExitCode::SUCCESS
-}
-
-/// One request, one answer: HTTP/1.0, so that the end of the connection is the end of the body.
-fn ask(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET /api/v1/status HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(1 << 20).read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("not an HTTP answer"))?;
-    if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
-        return Err(std::io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
-    }
-    Ok(body.to_owned())
 }
 
 fn show(status: &Status) {

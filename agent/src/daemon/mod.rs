@@ -1,19 +1,20 @@
 //! Putting the roles together. Today all of them run in one process: the sensor and the engines' scrapers as tasks, the
 //! GPU worker and the core as threads. This is the one place that decides so.
 
+mod policies;
 mod sensor;
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use plumbline_audit::LogError;
-use plumbline_policy::{LoadError, PolicySet};
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
 };
 
-use self::sensor::Sensor;
+pub use self::policies::explain;
+use self::{policies::Loaded, sensor::Sensor};
 use crate::{
     clock,
     config::Config,
@@ -73,7 +74,8 @@ pub enum DaemonError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::System)?;
-    let policies = Arc::new(load_policies(&config)?);
+    let Loaded { policies, in_force } = policies::load(&config)?;
+    let policies = Arc::new(policies);
     let node = config.node.clone().unwrap_or_else(hostname);
     let memory = memory::protect();
     let opened = opening::open(&config, &node, &policies)?;
@@ -141,6 +143,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         vkey: vkey.to_string(),
         coverage,
         watched: paths(&rules.borrow().watched),
+        policy_digest: rules.borrow().policies.digest().to_owned(),
+        policy_generation: rules.borrow().policies.generation(),
+        policies: in_force,
     };
     publish_fixed(&store, &sensor);
     sensor.publish_hooks(&store);
@@ -200,6 +205,7 @@ async fn watch_over(
     let mut expand = tokio::time::interval(EXPAND_EVERY);
     let mut findings = sensor.sings();
     loop {
+        let mut in_force = None;
         let renewed = tokio::select! {
             _ = signals.terminate.recv() => return "SIGTERM".to_owned(),
             _ = signals.interrupt.recv() => return "SIGINT".to_owned(),
@@ -223,8 +229,11 @@ async fn watch_over(
                 }
                 continue;
             }
-            _ = signals.hangup.recv() => match load_policies(config) {
-                Ok(policies) => Arc::new(policies.following(&rules.borrow().policies)),
+            _ = signals.hangup.recv() => match policies::load(config) {
+                Ok(loaded) => {
+                    in_force = Some(loaded.in_force);
+                    Arc::new(loaded.policies.following(&rules.borrow().policies))
+                }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "the policies are not valid; the last good ones stay in force");
                     continue;
@@ -245,7 +254,12 @@ async fn watch_over(
         say(messages, What::Coverage(sensor.statement("the watched directories".to_owned()))).await;
         let shown = paths(&watched);
         lock(store).set(watched_directories(shown.len()));
-        node.send_modify(|node| node.watched = shown);
+        node.send_modify(|node| {
+            node.watched = shown;
+            node.policy_digest = renewed.digest().to_owned();
+            node.policy_generation = renewed.generation();
+            node.policies = in_force.unwrap_or_else(|| std::mem::take(&mut node.policies));
+        });
         rules.send_replace(Rules { policies: renewed, watched });
     }
 }
@@ -334,23 +348,6 @@ fn watched_directories(count: usize) -> Point {
 
 fn paths(watched: &WatchedPaths) -> Vec<String> {
     watched.iter().map(|(_, path)| path.display().to_string()).collect()
-}
-
-fn load_policies(config: &Config) -> Result<PolicySet, DaemonError> {
-    match &config.policies {
-        None => Ok(PolicySet::embedded()),
-        Some(directory) => PolicySet::load(directory).map_err(|error| DaemonError::Policies(explain(&error))),
-    }
-}
-
-/// The whole message of policies that cannot be used: file, line, caret, what to write instead.
-pub fn explain(error: &LoadError) -> String {
-    let mut text = String::new();
-    let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
-    match handler.render_report(&mut text, error) {
-        Ok(()) => text,
-        Err(_) => chain(error),
-    }
 }
 
 /// The host's name; `localhost` where it has none.

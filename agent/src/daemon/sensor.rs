@@ -25,6 +25,7 @@ use crate::{
         canary::{self, Canary, Finding, PROVABLE, Proof},
         kernel::{KernelFacts, words},
         loss::{Holes, LossAccount},
+        memory,
         sensor::{self, Taps},
         watch::Enrolled,
         ways,
@@ -269,7 +270,12 @@ impl Sensor {
             Point::new(&kernel::HOOK_ATTACHED, &[verdict.hook.name, rung], up)
         });
         let points = points.collect();
-        lock(store).replace(&kernel::HOOK_ATTACHED, points);
+        let mut store = lock(store);
+        store.replace(&kernel::HOOK_ATTACHED, points);
+        if self.probes.is_ok() {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            store.set(Point::new(&kernel::MAP_MEMORY, &[], memory::map_bytes() as f64));
+        }
     }
 
     /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.

@@ -12,6 +12,8 @@ pub struct Connect {
     pub address: IpAddr,
     pub port: u16,
     pub how: ConnectHow,
+    /// The node's own address, where it was known already.
+    pub source: Option<IpAddr>,
     pub net_ns: NetNs,
 }
 
@@ -48,6 +50,8 @@ pub struct ConnectEnd {
     pub address: IpAddr,
     pub port: u16,
     pub outcome: Outcome,
+    /// The node's own address.
+    pub source: Option<IpAddr>,
     pub net_ns: NetNs,
     /// From the begin to this moment.
     pub duration_ns: u64,

@@ -1,4 +1,6 @@
-//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`. It reads the store and changes nothing.
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`. It reads the store and changes nothing.
+
+pub mod policies;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,6 +14,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch};
 
+use self::policies::InForce;
 use crate::{
     clock,
     core::{SharedStore, lock},
@@ -29,6 +32,10 @@ pub struct Node {
     /// Hooks and other sources, and how each fared.
     pub coverage: Vec<(String, String)>,
     pub watched: Vec<String>,
+    pub policy_digest: String,
+    pub policy_generation: u64,
+    /// In the order of their names.
+    pub policies: Vec<InForce>,
 }
 
 /// The answer of `/api/v1/status`.
@@ -66,6 +73,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/policies", get(in_force))
         .with_state(Shared { store, node: Arc::new(node) });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
@@ -115,7 +123,15 @@ async fn status(State(shared): State<Shared>) -> Response {
         policy_matches: sum("plumbline_policy_matches_total"),
         lost: sum("plumbline_lost_total"),
     };
-    match serde_json::to_string_pretty(&status) {
+    json(&status)
+}
+
+async fn in_force(State(shared): State<Shared>) -> Response {
+    json(&policies::statuses(&shared.node.borrow(), &snapshot(&shared.store)))
+}
+
+fn json(answer: &impl Serialize) -> Response {
+    match serde_json::to_string_pretty(answer) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

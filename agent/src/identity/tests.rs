@@ -133,6 +133,7 @@ fn has_read(world: &mut World, proc: &Told, by: Task) -> Vec<String> {
         address: std::net::IpAddr::from([203, 0, 113, 7]),
         port: 443,
         how: ConnectHow::Begin,
+        source: None,
         net_ns: NetNs::default(),
     };
     let identity = world.identify(&event(1_000, by, What::Connect(connect)), proc).unwrap();

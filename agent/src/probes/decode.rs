@@ -228,12 +228,18 @@ fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     }
 }
 
+/// Zeros are no address yet.
+fn source(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
+    address(family, bytes).filter(|address| !address.is_unspecified())
+}
+
 fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
     let unknown = || DecodeError::Address(connect.family, connect.protocol);
     Ok(Connect {
         protocol: protocol(connect.protocol).ok_or_else(unknown)?,
         address: address(connect.family, connect.address).ok_or_else(unknown)?,
         port: connect.port,
+        source: source(connect.family, connect.source),
         net_ns: net_ns(connect.net),
         how: match connect.how {
             record::CONNECT_DATAGRAM => ConnectHow::Datagram,
@@ -266,6 +272,7 @@ fn connect_end(end: &record::ConnectEnd) -> Result<ConnectEnd, DecodeError> {
         protocol: protocol(end.protocol).ok_or_else(unknown)?,
         address: address(end.family, end.address).ok_or_else(unknown)?,
         port: end.port,
+        source: source(end.family, end.source),
         net_ns: net_ns(end.net),
         outcome: Outcome::new(end.established_boot_ns != 0, end.error),
         duration_ns: end.header.boot_ns.saturating_sub(end.begin_boot_ns),

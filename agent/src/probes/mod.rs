@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod kernel;
 mod ladder;
 pub mod loss;
+pub mod memory;
 pub mod ntp;
 mod offsets;
 mod pages;

@@ -11,11 +11,7 @@ const ACTIVITY_CREATE: u64 = 1;
 pub fn body(finding: &Finding) -> Body {
     let Finding { kind, severity, entity, text, evidence } = finding;
     let figures: Map<String, Value> = evidence.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let own = Map::from_iter([
-        ("finding".to_owned(), Value::from(*kind)),
-        ("entity".to_owned(), entity.clone().into()),
-        ("evidence".to_owned(), figures.into()),
-    ]);
+    let own = Map::from_iter([("evidence".to_owned(), Value::from(figures))]);
     // One finding of one kind about one part goes on until it is gone, whatever its figures.
     let info = json!({ "uid": format!("{kind}/{entity}"), "title": text, "types": [kind] });
     Body {

@@ -28,7 +28,7 @@ use crate::{
     clock,
     event::{Event, What},
     identity::Identity,
-    verdict::Judgement,
+    verdict::{Found, Judgement},
 };
 
 /// The version of the schema that every record follows.
@@ -339,6 +339,10 @@ fn said(judgement: &Judgement) -> Map<String, Value> {
     if !rules.is_empty() {
         own.insert("matched".into(), rules.into());
     }
+    if let Some(Found { kind, severity, entity, text }) = &judgement.finding {
+        let severity = severity.as_str();
+        own.insert("finding".into(), json!({ "kind": kind, "severity": severity, "entity": entity, "text": text }));
+    }
     if judgement.is_withheld {
         own.insert("alert_withheld".into(), true.into());
     }
@@ -408,6 +412,7 @@ mod tests {
             address: IpAddr::from([203, 0, 113, 7]),
             port: 443,
             how: ConnectHow::Begin,
+            source: None,
             net_ns: NetNs::default(),
         };
         let recorder = Recorder {

@@ -31,7 +31,8 @@ pub fn connect(connect: &Connect, who: &str, identity: Option<&Identity>) -> Bod
     let to = SocketAddr::new(connect.address, connect.port);
     let resolved = resolved(identity);
     let message = format!("{who} {verb} {to} ({}){}", name(connect.protocol).0, names::in_words(&resolved));
-    let mut body = body(activity, message, endpoint(connect.protocol, connect.address, connect.port, &resolved));
+    let mut body =
+        body(activity, message, endpoint(connect.protocol, (connect.address, connect.port), connect.source, &resolved));
     body.own.insert("how".into(), connect.how.as_str().into());
     body.own.insert("dns".into(), names::evidence(&resolved));
     body.own.extend(has_read(identity));
@@ -51,7 +52,7 @@ pub fn end(end: &ConnectEnd, who: &str, identity: Option<&Identity>) -> Body {
         end.bytes_sent, end.bytes_received
     );
     let resolved = resolved(identity);
-    let mut fields = endpoint(end.protocol, end.address, end.port, &resolved);
+    let mut fields = endpoint(end.protocol, (end.address, end.port), end.source, &resolved);
     fields.insert("traffic".into(), json!({ "bytes_out": end.bytes_sent, "bytes_in": end.bytes_received }));
     fields.insert("duration".into(), (end.duration_ns / 1_000_000).into());
     let mut body = body(activity, message, fields);
@@ -155,7 +156,12 @@ fn resolved(identity: Option<&Identity>) -> Resolved {
     identity.map(|identity| identity.dns.clone()).unwrap_or_default()
 }
 
-fn endpoint(protocol: Protocol, address: IpAddr, port: u16, resolved: &Resolved) -> Map<String, Value> {
+fn endpoint(
+    protocol: Protocol,
+    (address, port): (IpAddr, u16),
+    source: Option<IpAddr>,
+    resolved: &Resolved,
+) -> Map<String, Value> {
     let (protocol, number) = name(protocol);
     let direction = if address.is_loopback() { DIRECTION_LOCAL } else { DIRECTION_OUTBOUND };
     let connection = json!({
@@ -168,7 +174,12 @@ fn endpoint(protocol: Protocol, address: IpAddr, port: u16, resolved: &Resolved)
     if let (Some(name), Some(endpoint)) = (names::hostname(resolved), endpoint.as_object_mut()) {
         endpoint.insert("hostname".to_owned(), name.into());
     }
-    Map::from_iter([("dst_endpoint".to_owned(), endpoint), ("connection_info".to_owned(), connection)])
+    let mut fields =
+        Map::from_iter([("dst_endpoint".to_owned(), endpoint), ("connection_info".to_owned(), connection)]);
+    if let Some(source) = source {
+        fields.insert("src_endpoint".into(), json!({ "ip": source.to_string() }));
+    }
+    fields
 }
 
 fn body((activity_id, activity_name): (u64, &'static str), message: String, fields: Map<String, Value>) -> Body {

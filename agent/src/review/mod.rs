@@ -3,5 +3,6 @@
 pub mod controls;
 pub mod document;
 pub mod line;
+pub mod occurrence;
 pub mod summary;
 pub mod time;

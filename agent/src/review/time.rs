@@ -72,7 +72,7 @@ fn timestamp(text: &str) -> Result<Timestamp, TimeError> {
 }
 
 /// A day is 24 hours.
-fn span(text: &str) -> Result<SignedDuration, TimeError> {
+pub fn span(text: &str) -> Result<SignedDuration, TimeError> {
     let span: Option<Span> = text.parse().ok();
     let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
     duration.filter(SignedDuration::is_positive).ok_or_else(|| TimeError(text.to_owned()))

@@ -42,4 +42,14 @@ pub static WATCHED_DIRECTORIES: Series = Series {
     labels: &[],
 };
 
-pub const ROWS: &[&Series] = &[&HOOK_ATTACHED, &GENERATED, &LOST, &WATCHED_DIRECTORIES];
+pub static MAP_MEMORY: Series = Series {
+    name: "plumbline_kernel_map_bytes",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+    help: "Memory of all kernel maps of the daemon, which its policies share.",
+    source: "memlock of /proc/self/fdinfo",
+    otel: "plumbline.kernel.map.size",
+    labels: &[],
+};
+
+pub const ROWS: &[&Series] = &[&HOOK_ATTACHED, &GENERATED, &LOST, &WATCHED_DIRECTORIES, &MAP_MEMORY];

@@ -45,10 +45,10 @@ pub(super) fn object<'a>(
         // Of the names after the change some lack the mount; the name before is whole.
         What::FileChange(change) => Object::File(File {
             is_served: identity.and_then(|identity| identity.is_served),
-            ..file(Accesses::of(change_accesses(change.how)), change.known_as.as_deref(), change.watched)
+            ..file(Accesses::of([change_access(change.how)]), change.known_as.as_deref(), change.watched)
         }),
-        What::Connect(connect) => connection(connect.protocol, connect.address, connect.port, names),
-        What::ConnectEnd(end) => connection(end.protocol, end.address, end.port, names),
+        What::Connect(connect) => connection(connect.protocol, (connect.address, connect.port), connect.source, names),
+        What::ConnectEnd(end) => connection(end.protocol, (end.address, end.port), end.source, names),
         What::Exec(exec) => Object::Exec { path: &exec.exe, is_nameless: exec.deleted },
         What::DeviceOpen(open) => Object::Device { kind: device(open.kind), path: &open.path },
         What::MemoryAccess(access) => Object::Memory { how: how(access.how) },
@@ -105,23 +105,29 @@ fn read_accesses(read: &FileRead) -> Accesses {
     Accesses::of([Some(Access::Read), mapped.then_some(Access::Map)].into_iter().flatten())
 }
 
-fn change_accesses(how: Change) -> [Access; 1] {
-    [match how {
+/// What a change does to a file, in the policies' words.
+pub fn change_access(how: Change) -> Access {
+    match how {
         Change::Write | Change::Truncate | Change::Overwritten | Change::MapWritable | Change::Allocate => {
             Access::Write
         }
         Change::Rename | Change::Replace => Access::Rename,
         Change::Link | Change::Cloned => Access::Link,
         Change::Unlink => Access::Unlink,
-    }]
+    }
 }
 
-fn connection<'a>(protocol: event::Protocol, address: IpAddr, port: u16, names: &'a [&'a str]) -> Object<'a> {
+fn connection<'a>(
+    protocol: event::Protocol,
+    (address, port): (IpAddr, u16),
+    source: Option<IpAddr>,
+    names: &'a [&'a str],
+) -> Object<'a> {
     let protocol = match protocol {
         event::Protocol::Tcp => Protocol::Tcp,
         event::Protocol::Udp => Protocol::Udp,
     };
-    Object::Connect { protocol, address, port, names }
+    Object::Connect { protocol, address, port, names, source }
 }
 
 fn device(kind: event::DeviceKind) -> DeviceKind {
@@ -174,12 +180,12 @@ pub(super) fn subject<'a>(
 
 /// A finding as policies see it: of its own kind, or one of the daemon's own records that say that the evidence is worse
 /// than it should be.
-#[derive(Debug)]
-pub(super) struct Found {
-    kind: &'static str,
-    severity: Severity,
-    entity: String,
-    text: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub kind: &'static str,
+    pub severity: Severity,
+    pub entity: String,
+    pub text: String,
 }
 
 impl Found {

@@ -3,6 +3,7 @@
 //!
 //! The language and its semantics are `plumbline_policy`; this is only the bridge.
 
+pub mod enforce;
 mod facts;
 mod throttle;
 
@@ -10,7 +11,10 @@ use std::path::PathBuf;
 
 use plumbline_policy::{Effect, Facts, Matched, PolicySet, Subject, Taken, Verdict, WatchPath};
 
-pub use self::throttle::Throttles;
+pub use self::{
+    facts::{Found, change_access},
+    throttle::Throttles,
+};
 use crate::{
     event::{Event, FileKey, What},
     identity::Identity,
@@ -31,6 +35,8 @@ pub struct Judgement {
     pub withheld_before: u64,
     /// The path by which a policy named the directory above the file.
     pub watched: Option<Vec<u8>>,
+    /// What is wrong, where the event says so.
+    pub finding: Option<Found>,
 }
 
 impl Judgement {
@@ -81,7 +87,7 @@ pub fn judge(
         _ => false,
     };
     let watched = facts::watched(&event.what).and_then(|key| directory(watched, key)).map(<[u8]>::to_vec);
-    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched })
+    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched, finding })
 }
 
 /// The path by which a policy named the watched directory.

@@ -37,13 +37,20 @@ fn check(read_boot_ns: Option<u64>, expect: (bool, bool)) {
         let judgement = judge(&policies, &Vec::new(), &event, Some(&identity)).unwrap();
         !judgement.verdict.is_none() && !judgement.is_repeated
     };
-    let begin =
-        Connect { protocol: Transport::Tcp, address, port: 443, how: ConnectHow::Begin, net_ns: NetNs::default() };
+    let begin = Connect {
+        protocol: Transport::Tcp,
+        address,
+        port: 443,
+        how: ConnectHow::Begin,
+        source: None,
+        net_ns: NetNs::default(),
+    };
     let end = ConnectEnd {
         protocol: Transport::Tcp,
         address,
         port: 443,
         outcome: Outcome::Closed,
+        source: None,
         net_ns: NetNs::default(),
         duration_ns: 100,
         bytes_sent: 7,

@@ -69,7 +69,10 @@ pub(super) fn udp(bench: &mut Bench, ip: IpAddr) -> Outcome {
 
 fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outcome {
     let own = fs::metadata("/proc/self/ns/net").map_err(|error| error.to_string())?.ino();
-    let expected = |net_ns| Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin, net_ns };
+    // To itself; what a datagram leaves from is chosen later.
+    let source = (protocol == Protocol::Tcp).then_some(to.ip());
+    let expected =
+        |net_ns| Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin, source, net_ns };
     let wanted = format!("{:?}", expected(NetNs::default()));
     let (task, net_ns) = bench.expect(&wanted, |event| match (&event.what, &event.task) {
         (What::Connect(connect), Some(task)) if *connect == expected(connect.net_ns) && is_me(task) => {

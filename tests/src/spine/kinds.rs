@@ -129,6 +129,7 @@ fn examples() -> Vec<What> {
         address,
         port: 443,
         how: ConnectHow::Begin,
+        source: None,
         net_ns: NetNs::default(),
     };
     let end = |outcome| {
@@ -137,6 +138,7 @@ fn examples() -> Vec<What> {
             address: [203, 0, 113, 7].into(),
             port: 443,
             outcome,
+            source: None,
             net_ns: NetNs::default(),
             duration_ns: 5,
             bytes_sent: u64::MAX,

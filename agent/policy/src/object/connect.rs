@@ -1,5 +1,7 @@
 //! `connect`: a connection began or ended, or datagrams were sent.
 
+use std::net::IpAddr;
+
 use super::{AFTER_READING_FIELD, AfterReading, Kind, When, holds, says_nothing};
 use crate::destination::{Destinations, name as host_name};
 use crate::facts::{Facts, Object, Protocol};
@@ -24,6 +26,7 @@ static SHAPE: Shape = Shape {
     what: "`connect`",
     about: "A connection, or datagrams, to one of these destinations. A v4 address in v6 clothes counts as the v4 address.",
     fields: &[&[
+        optional("from", Holds::Destinations, "from one of these addresses of the node; of datagrams it is not known"),
         optional("to", Holds::Destinations, "to one of these"),
         optional("notTo", Holds::Destinations, "to none of these"),
         optional("port", Holds::Integers(0, 65_535), "to this port"),
@@ -40,11 +43,13 @@ static EVENT_SHAPE: Shape = Shape {
         required("port", Holds::Integer(0, 65_535), "the port there"),
         optional("protocol", Holds::Word(words::<Protocol>), "`tcp` by default"),
         optional("names", Holds::TextList, "what the address was resolved as"),
+        optional("source", Holds::Text, "the address of the node that it comes from"),
     ]],
 };
 
 #[derive(Debug)]
 pub(crate) struct ConnectRule {
+    pub(crate) from: Option<Destinations>,
     pub(crate) to: Option<Destinations>,
     pub(crate) not_to: Option<Destinations>,
     pub(crate) ports: Option<Vec<u16>>,
@@ -54,9 +59,11 @@ pub(crate) struct ConnectRule {
 
 impl ConnectRule {
     pub(super) fn covers(&self, facts: &Facts<'_>) -> Result<(), &'static str> {
-        let Object::Connect { protocol, address, port, names } = &facts.object else { return Err("connect") };
+        let Object::Connect { protocol, address, port, names, source } = &facts.object else { return Err("connect") };
         holds("protocol", self.protocols.contains(protocol))?;
         holds("port", self.ports.as_ref().is_none_or(|ports| ports.contains(port)))?;
+        let is_from = |from: &Destinations| source.is_some_and(|source| from.include(source, &[]));
+        holds("from", self.from.as_ref().is_none_or(is_from))?;
         holds("to", self.to.as_ref().is_none_or(|to| to.include(*address, names)))?;
         holds("notTo", !self.not_to.as_ref().is_some_and(|not_to| not_to.include(*address, names)))?;
         AfterReading::holds(&self.after_reading, facts)
@@ -79,10 +86,14 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
         let node = fields.get(name)?;
         Destinations::read(one_or_many(node, &format!("`{name}`"), problems)?, problems)
     };
-    let (to, not_to) = (destinations("to"), destinations("notTo"));
+    let (from, to, not_to) = (destinations("from"), destinations("to"), destinations("notTo"));
     let ports = fields.get("port").and_then(|node| many(node, "`port`", problems, port));
     let after_reading = AfterReading::read(&fields, problems);
-    if !["to", "notTo", "port", "afterReading"].iter().any(|name| fields.get(name).is_some()) {
+    if from.as_ref().is_some_and(Destinations::has_names) {
+        let message = "the node's own addresses have no names here";
+        problems.push(Problem::new(fields.place("from"), message).help("write networks"));
+    }
+    if !["from", "to", "notTo", "port", "afterReading"].iter().any(|name| fields.get(name).is_some()) {
         problems.push(says_nothing(&fields, "`connect`", "write `notTo: […]` with what is allowed, or `to: […]`"));
     }
     if let (Some(to), Some(not_to)) = (&to, &not_to)
@@ -105,6 +116,7 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
         );
     }
     (problems.len() == before).then_some(When::Connect(ConnectRule {
+        from,
         to,
         not_to,
         ports,
@@ -124,15 +136,23 @@ fn read_event(node: &Node, problems: &mut Problems) -> Option<OwnedObject> {
         None => Some(Vec::new()),
     };
     let port = fields.get("port").and_then(|node| port(node, problems));
-    let node = fields.get("address")?;
+    let source = match fields.get("source") {
+        Some(node) => address(node, problems).map(Some),
+        None => Some(None),
+    };
+    let address = address(fields.get("address")?, problems)?;
+    Some(OwnedObject::Connect { protocol: protocol?, address, port: port?, names: names?, source: source? })
+}
+
+fn address(node: &Node, problems: &mut Problems) -> Option<IpAddr> {
     let given = text(node, "an address", problems)?;
-    let Ok(address) = given.parse() else {
+    let address = given.parse().ok();
+    if address.is_none() {
         let message = format!("{} is not an IP address", quoted(given));
         problems.push(
             Problem::new(&node.at, message)
                 .help("names are not resolved: write the address, and under `names` what it was resolved as"),
         );
-        return None;
-    };
-    Some(OwnedObject::Connect { protocol: protocol?, address, port: port?, names: names? })
+    }
+    address
 }

@@ -126,6 +126,7 @@ impl Node {
             address: ADDRESS.into(),
             port,
             how: ConnectHow::Begin,
+            source: None,
             net_ns: NetNs { inum: 1, mix: 1 },
         };
         told(&self.dns.of_begin(&connect, &task(pid), self.boot_ns, &self.files))
@@ -333,6 +334,7 @@ fn an_end_is_told_as_its_begin_was() {
         port: 443,
         net_ns: NetNs { inum: 1, mix: 1 },
         outcome: Ended::Closed,
+        source: None,
         duration_ns,
         bytes_sent: 0,
         bytes_received: 0,

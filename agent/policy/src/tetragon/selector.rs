@@ -1,0 +1,395 @@
+//! One selector of a Tetragon hook → one rule.
+
+use std::fmt::Write as _;
+
+use super::{Meaning, expect, items, mapping, refused, text, yaml_text};
+use crate::fields::Problems;
+use crate::problem::{Problem, quoted};
+use crate::yaml::{Node, Value};
+
+/// Whom a policy or a rule speaks of.
+#[derive(Debug, Default)]
+pub(super) struct Who {
+    pub(super) namespace: Option<String>,
+    /// Name and values.
+    labels: Vec<(String, Vec<String>)>,
+}
+
+impl Who {
+    pub(super) fn pod_selector(&mut self, node: &Node, problems: &mut Problems) {
+        let Some(fields) = mapping(node, "`podSelector`", &["matchLabels", "matchExpressions"], problems) else {
+            return;
+        };
+        if let Some(Value::Map(entries)) = fields.get("matchLabels").map(|node| &node.value) {
+            for (key, node) in entries {
+                self.labels.extend(text(node, problems).map(|value| (key.name.clone(), vec![value.to_owned()])));
+            }
+        }
+        let Some(node) = fields.get("matchExpressions") else { return };
+        for expression in items(node, "`matchExpressions`", problems) {
+            let Some(fields) = mapping(expression, "an expression", &["key", "operator", "values"], problems) else {
+                continue;
+            };
+            let (Some(key), Some(operator), Some(values)) =
+                (fields.get("key"), fields.get("operator"), fields.get("values"))
+            else {
+                problems.push(refused(expression, "an expression without `key`, `operator` and `values`"));
+                continue;
+            };
+            expect(operator, &["In"], problems);
+            let values = items(values, "`values`", problems).iter();
+            let values: Vec<String> = values.filter_map(|node| text(node, problems).map(str::to_owned)).collect();
+            self.labels.extend(text(key, problems).map(|key| (key.to_owned(), values)));
+        }
+    }
+
+    /// Fields of `subject`, as YAML.
+    pub(super) fn fields(&self) -> Vec<String> {
+        let mut fields: Vec<String> = self.namespace.iter().map(|one| format!("namespace: {}", glob(one))).collect();
+        if !self.labels.is_empty() {
+            let labels = self.labels.iter().map(|(name, values)| format!("{}: {}", yaml_text(name), list(values)));
+            fields.push(format!("podLabels: {{{}}}", labels.collect::<Vec<_>>().join(", ")));
+        }
+        fields
+    }
+}
+
+/// A rule as far as it was read: lines of YAML.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) call: &'static str,
+    meaning: Meaning,
+    message: Option<String>,
+    effect: &'static str,
+    every: Option<String>,
+    watch: Vec<String>,
+    accesses: Vec<&'static str>,
+    paths: Vec<String>,
+    from: Vec<String>,
+    to: Vec<String>,
+    not_to: Vec<String>,
+    ports: Vec<String>,
+    /// Entries, of which any.
+    subjects: Vec<String>,
+    except: Vec<String>,
+}
+
+type Function = (&'static str, Meaning, bool);
+
+impl Rule {
+    pub(super) fn read(
+        selector: &Node,
+        (call, meaning, denies): Function,
+        message: Option<&str>,
+        types: &[(i128, String)],
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let known = &["matchArgs", "matchActions", "matchBinaries"];
+        let fields = mapping(selector, "a selector", known, problems)?;
+        let accesses = if let Meaning::File(accesses) = meaning { accesses.to_vec() } else { Vec::new() };
+        let mut rule = Self {
+            call,
+            meaning,
+            message: message.map(str::to_owned),
+            effect: "audit",
+            every: None,
+            watch: Vec::new(),
+            accesses,
+            paths: Vec::new(),
+            from: Vec::new(),
+            to: Vec::new(),
+            not_to: Vec::new(),
+            ports: Vec::new(),
+            subjects: Vec::new(),
+            except: Vec::new(),
+        };
+        for argument in fields.get("matchArgs").map(|node| items(node, "`matchArgs`", problems)).unwrap_or_default() {
+            rule.argument(argument, types, problems);
+        }
+        for binary in
+            fields.get("matchBinaries").map(|node| items(node, "`matchBinaries`", problems)).unwrap_or_default()
+        {
+            rule.binaries(binary, problems);
+        }
+        for action in fields.get("matchActions").map(|node| items(node, "`matchActions`", problems)).unwrap_or_default()
+        {
+            rule.action(action, denies, problems);
+        }
+        if matches!(meaning, Meaning::File(_)) && rule.watch.is_empty() && problems.is_empty() {
+            problems.push(
+                refused(selector, &format!("every file of {call} cannot be watched"))
+                    .help("name directories with `Prefix`, or files with `Equal`"),
+            );
+        }
+        Some(rule)
+    }
+
+    pub(super) fn enforces(&self) -> bool {
+        matches!(self.effect, "deny" | "kill")
+    }
+
+    fn argument(&mut self, node: &Node, types: &[(i128, String)], problems: &mut Problems) -> Option<()> {
+        let fields = mapping(node, "an argument's match", &["index", "args", "operator", "values"], problems)?;
+        let index = match (fields.get("index").map(|node| &node.value), fields.get("args").map(|node| &node.value)) {
+            (Some(Value::Integer(index)), _) => *index,
+            (_, Some(Value::List(items))) if items.len() == 1 => match items[0].value {
+                Value::Integer(index) => index,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        let kind = types.iter().find(|(other, _)| *other == index).map(|(_, kind)| kind.as_str());
+        let operator_node = fields.get("operator")?;
+        let operator = text(operator_node, problems)?;
+        let values: Vec<(&Node, String)> = fields
+            .get("values")
+            .map(|node| items(node, "`values`", problems))
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|node| match &node.value {
+                Value::Text(text) => Some((node, text.clone())),
+                Value::Integer(number) => Some((node, number.to_string())),
+                other => {
+                    problems.push(Problem::new(&node.at, format!("a value is text, not {}", other.kind())));
+                    None
+                }
+            })
+            .collect();
+        if values.is_empty() {
+            problems.push(refused(node, "a match without `values`"));
+        }
+        match (self.meaning, kind) {
+            (Meaning::File(_), Some("file" | "path" | "dentry")) => {
+                self.file(operator, operator_node, &values, problems)
+            }
+            // MAY_READ and MAY_WRITE of `security_file_permission`.
+            (Meaning::File(_), Some("int")) if self.call == "security_file_permission" && operator == "Equal" => {
+                self.accesses.clear();
+                for (node, value) in &values {
+                    match value.as_str() {
+                        "4" => self.accesses.push("read"),
+                        "2" => self.accesses.push("write"),
+                        other => {
+                            problems.push(refused(node, &format!("mask {} has no counterpart here", quoted(other))))
+                        }
+                    }
+                }
+            }
+            (Meaning::Connect(_), Some("sock" | "sockaddr")) => self.socket(operator, operator_node, &values, problems),
+            (_, Some(kind)) => problems
+                .push(refused(node, &format!("argument {index} of type {} has no counterpart here", quoted(kind)))),
+            (_, None) => {
+                problems.push(
+                    Problem::new(&node.at, format!("`args` has no argument {index}"))
+                        .help("give its `index` and `type`"),
+                );
+            }
+        }
+        Some(())
+    }
+
+    fn file(&mut self, operator: &str, at: &Node, values: &[(&Node, String)], problems: &mut Problems) {
+        for (node, value) in values {
+            if !value.starts_with('/') && !operator.ends_with("Postfix") {
+                problems.push(Problem::new(&node.at, format!("{} is not an absolute path", quoted(value))));
+                continue;
+            }
+            let directory = value.trim_end_matches('/');
+            let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
+            match operator {
+                "Prefix" if value.ends_with('/') && !directory.is_empty() => self.watch.push(directory.to_owned()),
+                // A prefix of characters, not of directories.
+                "Prefix" | "Equal" if parent.is_empty() => {
+                    problems.push(refused(node, "this would watch `/`").help("name a directory below it"));
+                }
+                "Prefix" => {
+                    self.watch.push(parent.to_owned());
+                    self.paths.extend([format!("{}*", escaped(value)), format!("{}*/**", escaped(value))]);
+                }
+                "Equal" => {
+                    self.watch.push(parent.to_owned());
+                    self.paths.push(escaped(value));
+                }
+                "Postfix" => self.paths.push(format!("/**/*{}", escaped(value))),
+                "NotEqual" => self.except.push(format!("path: {}", glob(value))),
+                "NotPrefix" if value.ends_with('/') => {
+                    self.except.push(format!("path: {}", yaml_text(&format!("{}/**", escaped(directory)))));
+                }
+                "NotPrefix" => {
+                    let patterns = [format!("{}*", escaped(value)), format!("{}*/**", escaped(value))];
+                    self.except.push(format!("path: {}", list(&patterns)));
+                }
+                "NotPostfix" => self.except.push(format!("path: {}", yaml_text(&format!("/**/*{}", escaped(value))))),
+                other => {
+                    problems.push(refused(at, &format!("operator {} of files has no counterpart here", quoted(other))));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn socket(&mut self, operator: &str, at: &Node, values: &[(&Node, String)], problems: &mut Problems) {
+        let texts: Vec<String> = values.iter().map(|(_, value)| value.clone()).collect();
+        match operator {
+            "DAddr" => self.to.extend(texts),
+            "NotDAddr" => self.not_to.extend(texts),
+            "DPort" => {
+                for (node, value) in values {
+                    match (value.parse::<u16>(), value.split_once(':')) {
+                        (Ok(port), _) => self.ports.push(port.to_string()),
+                        (Err(_), Some((first, last))) => match (first.parse::<u16>(), last.parse::<u16>()) {
+                            (Ok(first), Ok(last)) if first <= last => {
+                                self.ports.extend((first..=last).map(|port| port.to_string()));
+                            }
+                            _ => problems
+                                .push(Problem::new(&node.at, format!("{} is not a range of ports", quoted(value)))),
+                        },
+                        _ => problems.push(Problem::new(&node.at, format!("{} is not a port", quoted(value)))),
+                    }
+                }
+            }
+            "NotDPort" => self.except.push(format!("port: [{}]", texts.join(", "))),
+            "SAddr" => self.from.extend(texts),
+            other => {
+                problems.push(refused(at, &format!("operator {} of sockets has no counterpart here", quoted(other))))
+            }
+        }
+    }
+
+    fn binaries(&mut self, node: &Node, problems: &mut Problems) -> Option<()> {
+        let fields = mapping(node, "a binary's match", &["operator", "values", "followChildren"], problems)?;
+        let operator_node = fields.get("operator")?;
+        let operator = text(operator_node, problems)?;
+        let pattern = |value: &str| match operator.trim_start_matches("Not") {
+            "In" => Some(escaped(value)),
+            "Prefix" => Some(format!("{}*/**", escaped(value))),
+            "Postfix" => Some(format!("/**/*{}", escaped(value))),
+            _ => None,
+        };
+        let values = items(fields.get("values")?, "`values`", problems).iter().filter_map(|node| text(node, problems));
+        let patterns: Option<Vec<String>> = values.collect::<Vec<_>>().into_iter().map(pattern).collect();
+        let Some(mut patterns) = patterns else {
+            problems.push(refused(
+                operator_node,
+                &format!("operator {} of binaries has no counterpart here", quoted(operator)),
+            ));
+            return None;
+        };
+        if operator.ends_with("Prefix") {
+            // A prefix of characters: the file itself, and what lies below.
+            patterns = patterns.iter().flat_map(|one| [one.trim_end_matches("/**").to_owned(), one.clone()]).collect();
+        }
+        let exe = format!("exe: {}", list(&patterns));
+        let above = format!("descendantsOf: {{exe: {}}}", list(&patterns));
+        let follows = fields.get("followChildren").is_some_and(|node| node.value == Value::Bool(true));
+        let entries = if operator.starts_with("Not") { &mut self.except } else { &mut self.subjects };
+        entries.push(exe);
+        if follows {
+            entries.push(above);
+        }
+        Some(())
+    }
+
+    fn action(&mut self, node: &Node, denies: bool, problems: &mut Problems) -> Option<()> {
+        let known = &["action", "argError", "rateLimit", "rateLimitScope", "kernelStackTrace", "userStackTrace"];
+        let fields = mapping(node, "an action", known, problems)?;
+        let action_node = fields.get("action")?;
+        if let Some(rate) = fields.get("rateLimit") {
+            self.every = match &rate.value {
+                Value::Text(every) => Some(every.clone()),
+                Value::Integer(seconds) => Some(format!("{seconds}s")),
+                _ => None,
+            };
+        }
+        match expect(action_node, &["Post", "Sigkill", "Override"], problems)? {
+            "Sigkill" => self.effect = "kill",
+            "Override" => {
+                let error = fields.get("argError").map(|node| &node.value);
+                if error != Some(&Value::Integer(-1)) {
+                    let at = fields.get("argError").unwrap_or(action_node);
+                    problems.push(refused(at, "what is denied fails with EPERM").help("write `argError: -1`"));
+                }
+                if !denies {
+                    problems.push(refused(action_node, &format!("{} cannot be denied here", self.call)));
+                }
+                // Who is killed needs no denial.
+                if self.effect != "kill" {
+                    self.effect = "deny";
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    pub(super) fn yaml(&self, name: &str) -> String {
+        let severity = if self.enforces() { "high" } else { "low" };
+        let said = match (&self.message, self.meaning) {
+            (Some(message), _) => message.replace('{', "{{").replace('}', "}}"),
+            (None, Meaning::File(_)) => "{comm} (pid {pid}, {exe}): {access} of {path}".to_owned(),
+            (None, Meaning::Connect(_)) => {
+                "{comm} (pid {pid}, {exe}) connects to {address} port {port} ({protocol})".to_owned()
+            }
+        };
+        let mut out = format!(
+            "    - name: {name}\n      severity: {severity}\n      effect: {}\n      message: {}\n",
+            self.effect,
+            yaml_text(&said)
+        );
+        if !self.subjects.is_empty() {
+            let entries: Vec<String> = self.subjects.iter().map(|entry| format!("        - {entry}\n")).collect();
+            let _ = write!(out, "      subject:\n{}", entries.concat());
+        }
+        let mut fields = Vec::new();
+        match self.meaning {
+            Meaning::File(_) => {
+                fields.push(format!("watch: {}", list(&self.watch)));
+                fields.push(format!("access: [{}]", self.accesses.join(", ")));
+                if !self.paths.is_empty() {
+                    fields.push(format!("path: {}", list(&self.paths)));
+                }
+                let _ = write!(out, "      match:\n        file:\n          {}\n", fields.join("\n          "));
+            }
+            Meaning::Connect(protocol) => {
+                for (field, values) in [("from", &self.from), ("to", &self.to), ("notTo", &self.not_to)] {
+                    if !values.is_empty() {
+                        fields.push(format!("{field}: {}", list(values)));
+                    }
+                }
+                if !self.ports.is_empty() {
+                    fields.push(format!("port: [{}]", self.ports.join(", ")));
+                }
+                fields.push(format!("protocol: {protocol}"));
+                let _ = write!(out, "      match:\n        connect:\n          {}\n", fields.join("\n          "));
+            }
+        }
+        if !self.except.is_empty() {
+            let entries: Vec<String> = self.except.iter().map(|entry| format!("        - {entry}\n")).collect();
+            let _ = write!(out, "      except:\n{}", entries.concat());
+        }
+        if let Some(every) = &self.every {
+            let _ = write!(out, "      throttle:\n        every: {}\n", yaml_text(every));
+        }
+        out
+    }
+}
+
+/// A glob that matches this text alone.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}
+
+fn glob(text: &str) -> String {
+    yaml_text(&escaped(text))
+}
+
+fn list(values: &[String]) -> String {
+    format!("[{}]", values.iter().map(|value| yaml_text(value)).collect::<Vec<_>>().join(", "))
+}

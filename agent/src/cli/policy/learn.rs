@@ -1,0 +1,107 @@
+//! `plumbline policy learn`: an allow-list from what the log says, as YAML to be reviewed.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use plumbline_audit::{Reader, reader::Entry, segment};
+use plumbline_policy::Learner;
+use serde_json::Value;
+
+use super::{Outcome, Policies};
+use crate::{
+    cli::say,
+    review::{
+        occurrence,
+        time::{Window, WindowArguments, rfc3339_ms},
+    },
+};
+
+/// How often a followed log is asked for more.
+const POLL: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  plumbline policy learn --for 10m > policies/learned.yaml
+  plumbline policy learn --last 7d --policies policies/
+What is printed is a document of `kind: Exceptions`: put into the directory of policies, it excuses what was seen. Policies in
+mode `learn` record what they match and tell nobody meanwhile. Review it: what was seen need not be right.")]
+pub(in crate::cli) struct Arguments {
+    /// Follow the log for so long, from now on, such as 10m or 1h
+    #[arg(long = "for", value_name = "SPAN", conflicts_with_all = ["from", "to", "last"])]
+    span: Option<humantime::Span>,
+    #[command(flatten)]
+    window: WindowArguments,
+    /// The log's directory [default: that of the configuration]
+    #[arg(long, value_name = "LOG")]
+    log: Option<PathBuf>,
+    /// What the document is called
+    #[arg(long, default_value = "learned")]
+    name: String,
+    #[command(flatten)]
+    policies: Policies,
+}
+
+/// Spans of time on the command line.
+mod humantime {
+    use std::{str::FromStr, time::Duration};
+
+    use crate::review::time::{TimeError, span};
+
+    #[derive(Debug, Clone, Copy)]
+    pub struct Span(pub Duration);
+
+    impl FromStr for Span {
+        type Err = TimeError;
+
+        fn from_str(text: &str) -> Result<Self, TimeError> {
+            Ok(Self(span(text)?.unsigned_abs()))
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let policies = arguments.policies.load()?;
+    let log = arguments.policies.log(arguments.log.as_ref())?;
+    let mut learner = Learner::new(&policies);
+    match arguments.span {
+        Some(span) => follow(&log, span.0, |entry| see(&mut learner, entry, None))?,
+        None => {
+            let window = arguments.window.window()?;
+            for entry in Reader::from_seq(&log, segment::list(&log)?.first().map_or(0, |first| first.first_seq))? {
+                see(&mut learner, &entry?, Some(&window));
+            }
+        }
+    }
+    say(learner.document(&arguments.name, rfc3339_ms).trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn see(learner: &mut Learner<'_>, entry: &Entry, window: Option<&Window>) {
+    let Ok(record) = serde_json::from_slice::<Value>(&entry.bytes) else { return };
+    let time_ms = record["time"].as_u64().unwrap_or(0);
+    if window.is_some_and(|window| !window.contains_ms(time_ms)) {
+        return;
+    }
+    if let Some(event) = occurrence::of_record(&record) {
+        event.lend(|facts| learner.see(facts, time_ms));
+    }
+}
+
+/// The records to come within the span.
+fn follow(log: &Path, span: Duration, mut see: impl FnMut(&Entry)) -> Result<(), Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    let last = segment::list(log)?.last().map_or(0, |last| last.first_seq);
+    let mut reader = Reader::from_seq(log, last)?;
+    // What is there already is not what is to be learned.
+    while reader.next().transpose()?.is_some() {}
+    while began.elapsed() < span {
+        match reader.next().transpose()? {
+            Some(entry) => see(&entry),
+            None => std::thread::sleep(POLL.min(span.saturating_sub(began.elapsed()))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! `plumbline policy list`: the running daemon's policies, over HTTP.
+
+use std::{net::SocketAddr, process::ExitCode};
+
+use super::Outcome;
+use crate::{
+    cli::{ConfigFile, ask, say},
+    config::Config,
+    http::policies::{PolicyStatus, PolicyStatuses},
+    review::time::rfc3339_ms,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where the daemon serves [default: from the configuration]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Print the daemon's answer as it is
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let (config, _) = Config::load(arguments.config.config.as_deref())?;
+    let address = arguments.listen.or(config.listen);
+    let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
+    let body = ask(address, "/api/v1/policies").map_err(|error| format!("no daemon answers on {address}: {error}"))?;
+    let status: PolicyStatuses = serde_json::from_str(&body)?;
+    if arguments.json {
+        say(body.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(&status);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(status: &PolicyStatuses) {
+    let width = status.policies.iter().map(|policy| policy.name.len()).max().unwrap_or(0).max(6);
+    say(&format!("{:<width$}  {:<8} {:>5} {:>9}  {:<24}  NOTE", "POLICY", "MODE", "RULES", "MATCHES", "LAST MATCH"));
+    for PolicyStatus { name, mode, rules, matches, last_match_unix_seconds, note } in &status.policies {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
+        let last =
+            last_match_unix_seconds.map_or_else(|| "never".to_owned(), |seconds| rfc3339_ms((seconds * 1e3) as u64));
+        let note = note.as_deref().unwrap_or_default();
+        say(format!("{name:<width$}  {mode:<8} {rules:>5} {matches:>9}  {last:<24}  {note}").trim_end());
+    }
+    say(&format!("generation {}, digest sha256:{}", status.generation, status.digest));
+    match status.kernel_memory_bytes {
+        Some(bytes) => say(&format!("kernel memory: {} KiB, shared by all policies", bytes / 1024)),
+        None => say("kernel memory: absent (no kernel program runs)"),
+    }
+}
