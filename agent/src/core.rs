@@ -4,6 +4,7 @@
 //! nowhere else, so its order is the order in which the core saw things. What becomes of a record is `custody`.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -53,6 +54,8 @@ pub struct Core<P> {
     pub store: SharedStore,
     pub wall_clock: WallClock,
     pub throttles: Throttles,
+    /// Where the daemon keeps its log, key and cursors.
+    pub state_dir: PathBuf,
 }
 
 impl<P: Processes> Core<P> {
@@ -69,7 +72,16 @@ impl<P: Processes> Core<P> {
         }
     }
 
+    /// The daemon writes its log, and would write of that into its log.
+    fn is_upkeep(&self, event: &Event) -> bool {
+        event.task.as_ref().is_some_and(|task| task.pid == std::process::id())
+            && verdict::watched_path(&self.rules.watched, event).is_some_and(|path| path.starts_with(&self.state_dir))
+    }
+
     fn event(&mut self, event: &Event) {
+        if self.is_upkeep(event) {
+            return;
+        }
         let identity = self.world.identify(event, &self.processes);
         let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
         self.count(event);

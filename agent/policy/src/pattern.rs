@@ -195,7 +195,7 @@ fn restrictive(pattern: &str, at: &Range<usize>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A directory to watch, or a pattern of directories.
+/// A directory to watch, or a pattern of directories; one file may stand for itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WatchPath {
     /// One directory.
@@ -250,11 +250,13 @@ impl WatchPath {
         Ok(if is_plain(path) { Self::Literal(path.to_owned()) } else { Self::Pattern(path.to_owned()) })
     }
 
-    /// The directories that exist now, sorted. A pattern is followed component by component; what cannot be read is
+    /// The directories that exist now, sorted; or the one file that is named. A pattern is followed component by component; what cannot be read is
     /// passed over, as what does not exist is. At most 4096.
     pub fn expand(&self) -> Vec<PathBuf> {
         let path = match self {
-            Self::Literal(path) => return Some(PathBuf::from(path)).filter(|path| path.is_dir()).into_iter().collect(),
+            Self::Literal(path) => {
+                return Some(PathBuf::from(path)).filter(|path| can_be_watched(path)).into_iter().collect();
+            }
             Self::Pattern(path) => path,
         };
         let mut found = vec![PathBuf::from("/")];
@@ -272,6 +274,11 @@ impl WatchPath {
         found.sort();
         found
     }
+}
+
+/// A directory, or a regular file; the daemon opens neither pipes nor devices.
+fn can_be_watched(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_dir() || meta.is_file())
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

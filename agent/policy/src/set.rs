@@ -26,11 +26,30 @@ use crate::yaml::{self, MAX_DOCUMENT_BYTES, Node};
 /// More files than this in one directory are taken for a mistake.
 pub const MAX_POLICIES: usize = 4096;
 
+/// One file of the repository's `policies/`, by its name.
+macro_rules! shipped {
+    ($file:literal) => {
+        ($file, include_str!(concat!("../../../policies/", $file)))
+    };
+}
+
 /// The policies the daemon starts with where no directory is configured.
-pub const EMBEDDED: [(&str, &str); 3] = [
-    ("egress.yaml", include_str!("../../../policies/egress.yaml")),
-    ("model-weights.yaml", include_str!("../../../policies/model-weights.yaml")),
-    ("weights-then-egress.yaml", include_str!("../../../policies/weights-then-egress.yaml")),
+pub const EMBEDDED: [(&str, &str); 15] = [
+    shipped!("bulk-weight-read.yaml"),
+    shipped!("cloud-metadata.yaml"),
+    shipped!("egress.yaml"),
+    shipped!("engine-telemetry.yaml"),
+    shipped!("evidence.yaml"),
+    shipped!("gpu-devices.yaml"),
+    shipped!("gpu-health.yaml"),
+    shipped!("gpu-thermal.yaml"),
+    shipped!("lists.yaml"),
+    shipped!("model-weights.yaml"),
+    shipped!("tamper.yaml"),
+    shipped!("unsafe-model-format.yaml"),
+    shipped!("ways-around.yaml"),
+    shipped!("weights-changed.yaml"),
+    shipped!("weights-then-egress.yaml"),
 ];
 
 /// Policies that were read and checked together.

@@ -114,6 +114,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
         throttles: Throttles::default(),
+        state_dir: config.state_dir.clone(),
     };
     let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;

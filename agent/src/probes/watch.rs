@@ -170,14 +170,20 @@ impl Probes {
             let answer = opened.and_then(|open| {
                 let answer = ask(answers)?;
                 settle_overlay(&open, answers);
-                Ok(answer)
+                Ok((answer, open.metadata().is_ok_and(|meta| meta.is_file())))
             });
             let watched = match answer {
-                Ok(answer) => Watched {
-                    asked: directory.clone(),
-                    key: answer.key,
-                    path: PathBuf::from(OsStr::from_bytes(&answer.path)),
-                },
+                Ok((answer, is_file)) => {
+                    // A file that is named itself is its own directory.
+                    if is_file {
+                        self.watch_file(answer.key, answer.key)?;
+                    }
+                    Watched {
+                        asked: directory.clone(),
+                        key: answer.key,
+                        path: PathBuf::from(OsStr::from_bytes(&answer.path)),
+                    }
+                }
                 // Its answer may still come and must not be taken for another's: the round ends, nothing changes.
                 Err(EnrolError::NoAnswer) => return Err(ProbesError::NoAnswer(directory.clone())),
                 Err(error) => {

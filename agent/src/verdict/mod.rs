@@ -7,7 +7,7 @@ pub mod enforce;
 mod facts;
 mod throttle;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plumbline_policy::{Effect, Facts, Matched, PolicySet, Subject, Taken, Verdict, WatchPath};
 
@@ -92,8 +92,17 @@ pub fn judge(
 
 /// The path by which a policy named the watched directory.
 fn directory(watched: &WatchedPaths, key: FileKey) -> Option<&[u8]> {
+    named(watched, key).map(|path| path.as_os_str().as_encoded_bytes())
+}
+
+/// The path by which a policy named the directory above the event's file.
+pub fn watched_path<'w>(watched: &'w WatchedPaths, event: &Event) -> Option<&'w Path> {
+    named(watched, facts::watched(&event.what)?)
+}
+
+fn named(watched: &WatchedPaths, key: FileKey) -> Option<&Path> {
     let found = watched.iter().find(|(other, _)| (other.dev, other.ino) == (key.dev, key.ino));
-    found.map(|(_, path)| path.as_os_str().as_encoded_bytes())
+    found.map(|(_, path)| path.as_path())
 }
 
 /// The directories that exist now among those that the policies name, sorted.
