@@ -115,7 +115,7 @@ fn unknown<'a>(name: &str, node: &Node, known: impl Iterator<Item = &'a str> + C
         None if known.clone().next().is_none() => {
             problem.help("define it under `spec.lists`, or include the document of lists that has it")
         }
-        None => problem.help(format!("there {}", one_of(known))),
+        None => problem.help(format!("known are {}", one_of(known))),
     }
 }
 

@@ -183,6 +183,10 @@ impl Document {
             // Exceptions stand for nothing alone: `set` adds them to the policies.
             DocumentKind::Policy | DocumentKind::Exceptions => {
                 lists::expand(&mut root, library, &mut problems);
+                // What a missing list would have been is not a second mistake.
+                if !problems.is_empty() {
+                    return Err(InvalidPolicy::new(name, text, problems));
+                }
                 policy(name, &root, &mut problems).map(|policy| Self::Policy(Box::new(policy)))
             }
         };

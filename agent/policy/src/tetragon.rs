@@ -122,7 +122,7 @@ fn hook_rules(hook: &Node, is_lsm: bool, rules: &mut Vec<Rule>, problems: &mut P
         let problem = refused(node, &format!("{} has no counterpart here", quoted(given)));
         problems.push(match did_you_mean(&function, known()) {
             Some(meant) => problem.help(format!("write `{meant}`")),
-            None => problem.help(format!("there {}", one_of(known()))),
+            None => problem.help(format!("known are {}", one_of(known()))),
         });
         return None;
     };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Meaning, expect, items, mapping, refused, text, yaml_text};
 use crate::fields::Problems;
-use crate::problem::{Problem, quoted};
+use crate::problem::{Problem, one_of, quoted};
 use crate::yaml::{Node, Value};
 
 /// Whom a policy or a rule speaks of.
@@ -62,9 +62,9 @@ pub(super) struct Rule {
     message: Option<String>,
     effect: &'static str,
     every: Option<String>,
-    watch: Vec<String>,
     accesses: Vec<&'static str>,
-    paths: Vec<String>,
+    bases: Vec<Base>,
+    postfixes: Vec<String>,
     from: Vec<String>,
     to: Vec<String>,
     not_to: Vec<String>,
@@ -72,6 +72,37 @@ pub(super) struct Rule {
     /// Entries, of which any.
     subjects: Vec<String>,
     except: Vec<String>,
+}
+
+/// Where files lie.
+#[derive(Debug)]
+enum Base {
+    /// All that lies below.
+    Directory(String),
+    /// All whose path begins with these characters.
+    Prefix(String),
+    Exact(String),
+}
+
+impl Base {
+    /// The directory to watch; empty for `/`.
+    fn directory(&self) -> &str {
+        match self {
+            Self::Directory(directory) => directory,
+            Self::Prefix(path) | Self::Exact(path) => path.rsplit_once('/').map_or("", |(parent, _)| parent),
+        }
+    }
+
+    /// Globs of its files whose path ends so.
+    fn patterns(&self, end: &str) -> Vec<String> {
+        let last = escaped(end);
+        match self {
+            Self::Directory(directory) => vec![format!("{}/**/*{last}", escaped(directory))],
+            Self::Prefix(path) => vec![format!("{}*{last}", escaped(path)), format!("{}*/**/*{last}", escaped(path))],
+            Self::Exact(path) if path.ends_with(end) => vec![escaped(path)],
+            Self::Exact(_) => Vec::new(),
+        }
+    }
 }
 
 type Function = (&'static str, Meaning, bool);
@@ -93,9 +124,9 @@ impl Rule {
             message: message.map(str::to_owned),
             effect: "audit",
             every: None,
-            watch: Vec::new(),
             accesses,
-            paths: Vec::new(),
+            bases: Vec::new(),
+            postfixes: Vec::new(),
             from: Vec::new(),
             to: Vec::new(),
             not_to: Vec::new(),
@@ -115,7 +146,7 @@ impl Rule {
         {
             rule.action(action, denies, problems);
         }
-        if matches!(meaning, Meaning::File(_)) && rule.watch.is_empty() && problems.is_empty() {
+        if matches!(meaning, Meaning::File(_)) && rule.bases.is_empty() && problems.is_empty() {
             problems.push(
                 refused(selector, &format!("every file of {call} cannot be watched"))
                     .help("name directories with `Prefix`, or files with `Equal`"),
@@ -189,41 +220,49 @@ impl Rule {
     }
 
     fn file(&mut self, operator: &str, at: &Node, values: &[(&Node, String)], problems: &mut Problems) {
+        const KNOWN: [&str; 6] = ["Prefix", "Equal", "Postfix", "NotEqual", "NotPrefix", "NotPostfix"];
+        if !KNOWN.contains(&operator) {
+            problems.push(
+                refused(at, &format!("operator {} of files has no counterpart here", quoted(operator)))
+                    .help(format!("known are {}", one_of(KNOWN))),
+            );
+            return;
+        }
+        if matches!(operator, "Prefix" | "Equal") && !self.bases.is_empty() {
+            problems.push(refused(at, "a second match of the same argument by `Prefix` or `Equal`"));
+        }
+        if operator == "Postfix" && !self.postfixes.is_empty() {
+            problems.push(refused(at, "a second match of the same argument by `Postfix`"));
+        }
         for (node, value) in values {
             if !value.starts_with('/') && !operator.ends_with("Postfix") {
                 problems.push(Problem::new(&node.at, format!("{} is not an absolute path", quoted(value))));
                 continue;
             }
-            let directory = value.trim_end_matches('/');
-            let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
-            match operator {
-                "Prefix" if value.ends_with('/') && !directory.is_empty() => self.watch.push(directory.to_owned()),
-                // A prefix of characters, not of directories.
-                "Prefix" | "Equal" if parent.is_empty() => {
+            let base = match operator {
+                "Prefix" if value.ends_with('/') => Some(Base::Directory(value.trim_end_matches('/').to_owned())),
+                "Prefix" => Some(Base::Prefix(value.clone())),
+                "Equal" => Some(Base::Exact(value.clone())),
+                _ => None,
+            };
+            match (operator, base) {
+                (_, Some(base)) if base.directory().is_empty() => {
                     problems.push(refused(node, "this would watch `/`").help("name a directory below it"));
                 }
-                "Prefix" => {
-                    self.watch.push(parent.to_owned());
-                    self.paths.extend([format!("{}*", escaped(value)), format!("{}*/**", escaped(value))]);
+                (_, Some(base)) => self.bases.push(base),
+                ("Postfix", None) => self.postfixes.push(value.clone()),
+                ("NotEqual", None) => {
+                    self.except.push(format!("path: {}", list(&Base::Exact(value.clone()).patterns(""))))
                 }
-                "Equal" => {
-                    self.watch.push(parent.to_owned());
-                    self.paths.push(escaped(value));
+                ("NotPrefix", None) => {
+                    let base = match value.strip_suffix('/') {
+                        Some(directory) => Base::Directory(directory.to_owned()),
+                        None => Base::Prefix(value.clone()),
+                    };
+                    self.except.push(format!("path: {}", list(&base.patterns(""))));
                 }
-                "Postfix" => self.paths.push(format!("/**/*{}", escaped(value))),
-                "NotEqual" => self.except.push(format!("path: {}", glob(value))),
-                "NotPrefix" if value.ends_with('/') => {
-                    self.except.push(format!("path: {}", yaml_text(&format!("{}/**", escaped(directory)))));
-                }
-                "NotPrefix" => {
-                    let patterns = [format!("{}*", escaped(value)), format!("{}*/**", escaped(value))];
-                    self.except.push(format!("path: {}", list(&patterns)));
-                }
-                "NotPostfix" => self.except.push(format!("path: {}", yaml_text(&format!("/**/*{}", escaped(value))))),
-                other => {
-                    problems.push(refused(at, &format!("operator {} of files has no counterpart here", quoted(other))));
-                    return;
-                }
+                // `NotPostfix`.
+                (_, None) => self.except.push(format!("path: {}", yaml_text(&format!("/**/*{}", escaped(value))))),
             }
         }
     }
@@ -343,10 +382,18 @@ impl Rule {
         let mut fields = Vec::new();
         match self.meaning {
             Meaning::File(_) => {
-                fields.push(format!("watch: {}", list(&self.watch)));
+                let mut watch: Vec<String> = self.bases.iter().map(|base| base.directory().to_owned()).collect();
+                watch.dedup();
+                fields.push(format!("watch: {}", list(&watch)));
                 fields.push(format!("access: [{}]", self.accesses.join(", ")));
-                if !self.paths.is_empty() {
-                    fields.push(format!("path: {}", list(&self.paths)));
+                // A directory alone needs no pattern.
+                let is_narrower = |base: &Base| !matches!(base, Base::Directory(_));
+                if !self.postfixes.is_empty() || self.bases.iter().any(is_narrower) {
+                    let none = [String::new()];
+                    let postfixes = if self.postfixes.is_empty() { &none[..] } else { &self.postfixes };
+                    let patterns =
+                        postfixes.iter().flat_map(|end| self.bases.iter().flat_map(|base| base.patterns(end)));
+                    fields.push(format!("path: {}", list(&patterns.collect::<Vec<_>>())));
                 }
                 let _ = write!(out, "      match:\n        file:\n          {}\n", fields.join("\n          "));
             }

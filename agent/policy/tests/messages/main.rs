@@ -3,7 +3,9 @@
 use expect_test::Expect;
 use plumbline_policy::Policy;
 
+mod effects;
 mod exceptions;
+mod lists;
 mod names;
 mod rules;
 mod yaml;
