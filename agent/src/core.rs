@@ -16,6 +16,7 @@ use crate::{
     clock,
     cost::Ledger,
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
+    diagnose::Diagnosis,
     event::{Event, Loss, Policies, What},
     identity::{Identity, World, procfs::Processes},
     message::Message,
@@ -54,6 +55,7 @@ pub struct Core<P> {
     pub store: SharedStore,
     pub wall_clock: WallClock,
     pub throttles: Throttles,
+    pub diagnosis: Diagnosis,
     /// Where the daemon keeps its log, key and cursors.
     pub state_dir: PathBuf,
 }
@@ -67,6 +69,9 @@ impl<P: Processes> Core<P> {
             Message::Pods { taken_boot_ns, pods } => self.world.pods.told(taken_boot_ns, pods),
             Message::Sample(sample) => {
                 self.ledger.observe(&sample);
+                for finding in self.diagnosis.observe(&sample) {
+                    self.say(What::Finding(finding));
+                }
                 lock(&self.store).take(sample);
             }
         }

@@ -7,6 +7,7 @@ pub mod core;
 pub mod cost;
 pub mod custody;
 pub mod daemon;
+pub mod diagnose;
 pub mod engines;
 pub mod event;
 pub mod gpu;

@@ -14,8 +14,13 @@ use crate::cmd;
 use crate::error::{Error, Result};
 
 /// What tests import; exact, so that a new release is a change of this line.
-const PACKAGES: [&str; 4] =
-    ["cryptography==50.0.2", "jsonschema==4.26.0", "ocsf-json-schema==1.2.0", "opentelemetry-proto==1.45.2"];
+const PACKAGES: [&str; 5] = [
+    "cryptography==50.0.2",
+    "jsonschema==4.26.0",
+    "ocsf-json-schema==1.2.0",
+    "opentelemetry-proto==1.45.2",
+    "pyyaml==6.0.3",
+];
 
 /// A virtual environment, and how to start its interpreter.
 #[derive(Debug)]

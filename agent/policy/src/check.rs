@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::decide::Verdict;
+use crate::documents::{self, Known, Reading};
 use crate::lint;
 use crate::policy::{Otherwise, Policy};
 use crate::problem::{InvalidPolicy, line_of};
@@ -46,7 +47,7 @@ pub fn check(directory: &Path, kernel: Option<&KernelProfile>) -> Result<CheckRe
     let (documents, mut invalid) = set::read(directory)?;
     let documents: Vec<(&str, &str)> = documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let mut report = CheckReport::default();
-    let (policies, found) = set::parse(&documents);
+    let Reading { policies, invalid: found, .. } = documents::read(&documents, &Known::default());
     invalid.extend(found);
     if invalid.is_empty() {
         report.digest = Some(set::digest(&documents));
@@ -88,7 +89,8 @@ impl CheckReport {
         self.rules += policy.rules.len();
         let mut matched = vec![false; policy.rules.len()];
         for test in &policy.tests {
-            let verdict = test.event.lend(|facts| Verdict::of([policy], facts));
+            let rules = policy.rules.iter().map(|rule| (policy, rule));
+            let verdict = test.event.lend(|facts| Verdict::of(rules, facts));
             for (rule, matched) in policy.rules.iter().zip(&mut matched) {
                 *matched |= verdict.matched().iter().any(|one| one.rule == rule.name);
             }

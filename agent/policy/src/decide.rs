@@ -49,22 +49,20 @@ impl Matched {
 }
 
 impl Verdict {
-    /// Asks every policy.
-    pub(crate) fn of<'p>(policies: impl IntoIterator<Item = &'p Policy>, facts: &Facts<'_>) -> Self {
-        let mut matched = Vec::new();
-        for policy in policies {
-            for rule in policy.rules.iter().filter(|rule| rule.judge(policy, facts).is_ok()) {
-                matched.push(Matched {
-                    policy: Arc::clone(&policy.name),
-                    rule: Arc::clone(&rule.name),
-                    severity: rule.severity,
-                    effect: rule.effect,
-                    mode: policy.mode,
-                    message: rule.message.render(facts),
-                    throttle: rule.telling(facts),
-                });
-            }
-        }
+    /// Asks these rules.
+    pub(crate) fn of<'p>(rules: impl Iterator<Item = (&'p Policy, &'p Rule)>, facts: &Facts<'_>) -> Self {
+        let matching = rules.filter(|(policy, rule)| rule.judge(policy, facts).is_ok());
+        let mut matched: Vec<Matched> = matching
+            .map(|(policy, rule)| Matched {
+                policy: Arc::clone(&policy.name),
+                rule: Arc::clone(&rule.name),
+                severity: rule.severity,
+                effect: rule.effect,
+                mode: policy.mode,
+                message: rule.message.render(facts),
+                throttle: rule.telling(facts),
+            })
+            .collect();
         // Stable: equals keep the order of policies and of rules in them.
         matched.sort_by_key(|one: &Matched| std::cmp::Reverse((one.severity, one.effect)));
         Self { matched }

@@ -4,6 +4,7 @@
 //! `plumbline policy learn` has learned is such a document, complete as it stands.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::fields::{Fields, Problems, each, list, name, text};
 use crate::guard::Guarded;
@@ -45,7 +46,12 @@ pub(crate) type Named = (String, Range<usize>);
 
 /// Adds the document's exceptions to the policies. `others` are names of policies that could not be read: what is said of
 /// them is not a mistake of its own.
-pub(crate) fn add(root: &Node, policies: &mut [Policy], others_failed: bool, problems: &mut Problems) -> Option<Named> {
+pub(crate) fn add(
+    root: &Node,
+    policies: &mut [Arc<Policy>],
+    others_failed: bool,
+    problems: &mut Problems,
+) -> Option<Named> {
     let fields = Fields::of(root, &DOCUMENT, problems)?;
     version_and_kind(&fields, problems);
     let metadata = fields.get("metadata").and_then(|node| Fields::of(node, &METADATA, problems));
@@ -59,7 +65,7 @@ pub(crate) fn add(root: &Node, policies: &mut [Policy], others_failed: bool, pro
     called
 }
 
-fn entry(node: &Node, policies: &mut [Policy], others_failed: bool, problems: &mut Problems) -> Option<()> {
+fn entry(node: &Node, policies: &mut [Arc<Policy>], others_failed: bool, problems: &mut Problems) -> Option<()> {
     let fields = Fields::of(node, &ENTRY, problems)?;
     let (policy_node, rule_node) = (fields.get("policy")?, fields.get("rule")?);
     let policy_name = text(policy_node, "the name of a policy", problems)?;
@@ -70,7 +76,7 @@ fn entry(node: &Node, policies: &mut [Policy], others_failed: bool, problems: &m
         }
         return None;
     };
-    let policy = &mut policies[index];
+    let policy = Arc::make_mut(&mut policies[index]);
     let Some(at) = policy.rules.iter().position(|rule| *rule.name == *rule_name) else {
         problems.push(unknown("rule", rule_name, rule_node, policy.rules.iter().map(|rule| &*rule.name)));
         return None;

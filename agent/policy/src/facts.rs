@@ -114,6 +114,22 @@ pub enum Object<'a> {
     },
 }
 
+impl Object<'_> {
+    /// The kind as rules name it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Connect { .. } => "connect",
+            Self::Exec { .. } => "exec",
+            Self::Device { .. } => "device",
+            Self::Memory { .. } => "memory",
+            Self::Local { .. } => "local",
+            Self::Socket { .. } => "socket",
+            Self::Finding { .. } => "finding",
+        }
+    }
+}
+
 /// A watched file, and what was done to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct File<'a> {

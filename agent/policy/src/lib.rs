@@ -19,11 +19,13 @@
 mod check;
 mod decide;
 mod destination;
+mod documents;
 mod exceptions;
 mod explain;
 mod facts;
 mod fields;
 mod guard;
+mod index;
 mod learn;
 mod lint;
 mod lists;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::object::When;
 use crate::policy::{Exception, Policy, Rule};
@@ -143,7 +144,7 @@ fn wider(wide: &Exception, narrow: &Exception) -> bool {
 
 /// Rules of different policies that match the same events, with different effects: each has its own, and the stronger
 /// one shows.
-pub(crate) fn between(policies: &[Policy]) -> Vec<String> {
+pub(crate) fn between(policies: &[Arc<Policy>]) -> Vec<String> {
     let mut seen: HashMap<&str, (&Policy, &Rule)> = HashMap::new();
     let mut notes = Vec::new();
     for policy in policies.iter().filter(|policy| policy.subjects.is_empty()) {

@@ -148,7 +148,7 @@ fn build(patterns: &[(&str, Range<usize>)], expand: Expand) -> Result<Globs, Vec
     }
 }
 
-fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+pub(crate) fn glob(pattern: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
 }
 

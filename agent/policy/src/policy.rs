@@ -13,7 +13,7 @@ use crate::template::{Placeholder, Template};
 use crate::test_case::TestCase;
 
 /// One policy file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub(crate) name: Arc<str>,
     /// Where the name stands in the file.
@@ -52,7 +52,7 @@ impl Policy {
 }
 
 /// Who may not do what: an event that `when` covers, of somebody whom the rule speaks of and no exception excuses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     pub(crate) name_at: Range<usize>,
@@ -69,7 +69,7 @@ pub(crate) struct Rule {
 }
 
 /// One entry of the allow-list: every field that is given must hold; of several values in a field, any may.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Exception {
     pub(crate) at: Range<usize>,
     /// It stands in another file than its rule.
@@ -81,7 +81,7 @@ pub(crate) struct Exception {
 }
 
 /// How often somebody is told of the same.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Throttle {
     pub(crate) every_ns: u64,
     /// What makes two matches the same; empty where the rule alone does.

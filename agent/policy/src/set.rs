@@ -1,27 +1,22 @@
 //! All policies in force, as one value that is replaced as a whole.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use miette::Diagnostic;
 use sha2::{Digest as _, Sha256};
 
 use crate::decide::Verdict;
-use crate::exceptions;
+use crate::documents::{self, Known, Reading};
 use crate::facts::Facts;
-use crate::fields::Problems;
-use crate::lists::Lists;
-use crate::parse::{Document, DocumentKind, kind_of};
+use crate::index::Index;
 use crate::pattern::WatchPath;
 use crate::policy::{Otherwise, Policy};
 use crate::problem::{InvalidPolicy, Problem};
 use crate::requires::{KernelProfile, Unmet};
-use crate::tetragon;
-use crate::yaml::{self, MAX_DOCUMENT_BYTES, Node};
+use crate::yaml::{self, MAX_DOCUMENT_BYTES};
 
 /// More files than this in one directory are taken for a mistake.
 pub const MAX_POLICIES: usize = 4096;
@@ -55,7 +50,9 @@ pub const EMBEDDED: [(&str, &str); 15] = [
 /// Policies that were read and checked together.
 #[derive(Debug)]
 pub struct PolicySet {
-    policies: Vec<Policy>,
+    policies: Vec<Arc<Policy>>,
+    index: Index,
+    known: Known,
     digest: String,
     generation: u64,
 }
@@ -81,8 +78,14 @@ pub enum LoadError {
 impl PolicySet {
     /// Reads every `*.yaml` of a directory. All or nothing: one bad file, and the caller keeps the set it has.
     pub fn load(directory: &Path) -> Result<Self, LoadError> {
+        Self::reload(directory, None)
+    }
+
+    /// As [`PolicySet::load`], without reading again what `previous` was read from and has not changed.
+    pub fn reload(directory: &Path, previous: Option<&Self>) -> Result<Self, LoadError> {
         let (documents, mut invalid) = read(directory)?;
-        match Self::from_documents(documents.iter().map(|(name, text)| (name.as_str(), text.as_str()))) {
+        let files = documents.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        match Self::of(files, previous) {
             Ok(set) if invalid.is_empty() => return Ok(set),
             Ok(_) => {}
             Err(found) => invalid.extend(found),
@@ -95,13 +98,22 @@ impl PolicySet {
     pub fn from_documents<'a>(
         documents: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Vec<InvalidPolicy>> {
+        Self::of(documents, None)
+    }
+
+    fn of<'a>(
+        documents: impl IntoIterator<Item = (&'a str, &'a str)>,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<InvalidPolicy>> {
         let mut documents: Vec<_> = documents.into_iter().collect();
         documents.sort_unstable();
-        let (policies, invalid) = parse(&documents);
+        let nothing = Known::default();
+        let before = previous.map_or(&nothing, |previous| &previous.known);
+        let Reading { policies, invalid, known } = documents::read(&documents, before);
         if !invalid.is_empty() {
             return Err(invalid);
         }
-        Ok(Self { policies, digest: digest(&documents), generation: 1 })
+        Ok(Self { index: Index::of(&policies), policies, known, digest: digest(&documents), generation: 1 })
     }
 
     /// The policies built into the binary, those of the repository's `policies/`.
@@ -118,10 +130,11 @@ impl PolicySet {
 
     /// What the policies say of one event.
     pub fn decide(&self, facts: &Facts<'_>) -> Verdict {
-        Verdict::of(&self.policies, facts)
+        let rules = self.index.candidates(facts).into_iter();
+        Verdict::of(rules.map(|(policy, rule)| (&*self.policies[policy], &self.policies[policy].rules[rule])), facts)
     }
 
-    pub fn policies(&self) -> &[Policy] {
+    pub fn policies(&self) -> &[Arc<Policy>] {
         &self.policies
     }
 
@@ -136,6 +149,7 @@ impl PolicySet {
         }
         for policy in &mut self.policies {
             if degraded.iter().any(|unmet| *unmet.policy == *policy.name) {
+                let policy = Arc::make_mut(policy);
                 policy.mode = policy.mode.without_enforcing();
             }
         }
@@ -172,78 +186,6 @@ impl PolicySet {
         paths.dedup();
         paths
     }
-}
-
-/// A document as it is read: that of the file, or what was made of it.
-struct Source<'a> {
-    name: Cow<'a, str>,
-    text: Cow<'a, str>,
-    root: Node,
-}
-
-impl<'a> Source<'a> {
-    fn read(name: &'a str, text: &'a str) -> Result<Self, InvalidPolicy> {
-        let root = yaml::parse(text).map_err(|problem| InvalidPolicy::new(name, text, vec![problem]))?;
-        if !tetragon::is_tracing_policy(&root) {
-            return Ok(Self { name: name.into(), text: text.into(), root });
-        }
-        // Tetragon's policies are taken as they are; a mistake that shows only afterwards is shown in what was made of them.
-        let converted = tetragon::convert(&root).map_err(|problems| InvalidPolicy::new(name, text, problems))?;
-        let name = format!("{name} (converted)");
-        let root = yaml::parse(&converted).map_err(|problem| InvalidPolicy::new(&name, &converted, vec![problem]))?;
-        Ok(Self { name: name.into(), text: converted.into(), root })
-    }
-}
-
-/// Every policy that can be used, and every file that cannot.
-pub(crate) fn parse(documents: &[(&str, &str)]) -> (Vec<Policy>, Vec<InvalidPolicy>) {
-    let mut invalid = Vec::new();
-    let mut trees = Vec::new();
-    for &(name, text) in documents {
-        match Source::read(name, text) {
-            Ok(source) => trees.push(source),
-            Err(mistakes) => invalid.push(mistakes),
-        }
-    }
-    // Lists first, which policies include, and exceptions last, which add to policies, whatever their files are called.
-    let (lists, rest): (Vec<_>, Vec<_>) =
-        trees.into_iter().partition(|source| kind_of(&source.root) == DocumentKind::Lists);
-    let (exceptions, rest): (Vec<_>, Vec<_>) =
-        rest.into_iter().partition(|source| kind_of(&source.root) == DocumentKind::Exceptions);
-    let mut names = HashMap::new();
-    let (mut library, mut policies): (Vec<Lists>, Vec<Policy>) = (Vec::new(), Vec::new());
-    for Source { name, text, root } in lists.into_iter().chain(rest) {
-        match Document::read(&name, &text, root, &library) {
-            Ok(Document::Lists(lists)) => match names.insert(lists.name.clone(), ()) {
-                Some(()) => invalid.push(twin(&name, &text, &lists.name, &lists.name_at)),
-                None => library.push(lists),
-            },
-            Ok(Document::Policy(policy)) => match names.insert(policy.name.to_string(), ()) {
-                Some(()) => invalid.push(twin(&name, &text, &policy.name, &policy.name_at)),
-                None => policies.push(*policy),
-            },
-            Err(mistakes) => invalid.push(mistakes),
-        }
-    }
-    for Source { name, text, root } in exceptions {
-        let mut problems = Problems::new();
-        let called = exceptions::add(&root, &mut policies, !invalid.is_empty(), &mut problems);
-        if !problems.is_empty() {
-            invalid.push(InvalidPolicy::new(&name, &text, problems));
-        } else if let Some((called, at)) = called
-            && names.insert(called.clone(), ()).is_some()
-        {
-            invalid.push(twin(&name, &text, &called, &at));
-        }
-    }
-    (policies, invalid)
-}
-
-/// The mistake of a second document with a name that is taken.
-fn twin(file: &str, text: &str, name: &str, at: &Range<usize>) -> InvalidPolicy {
-    let problem =
-        Problem::new(at, format!("another file has a document called `{name}` as well")).help("give each its own name");
-    InvalidPolicy::new(file, text, vec![problem])
 }
 
 /// The digest of sorted documents.

@@ -50,7 +50,7 @@ pub(crate) static SUBJECT: Shape = Shape {
 };
 
 /// Somebody, by what is known of a process.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
     pub(crate) exe: Option<Globs>,
     pub(crate) exe_sha256: Option<Vec<String>>,

@@ -18,7 +18,7 @@ pub(crate) static TEST: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct TestCase {
     pub(crate) name: String,
     pub(crate) event: Occurrence,

@@ -334,7 +334,9 @@ fn exceptions_that_fit_no_rule_are_refused() {
       rule: elsewhere
       except: [{to: [0.0.0.0/0, '::/0']}]
 ";
-    report(&[("a.yaml", exceptions(entries).as_bytes()), ("b.yaml", TWO.as_bytes())], &expect![[r#"
+    report(
+        &[("a.yaml", exceptions(entries).as_bytes()), ("b.yaml", TWO.as_bytes())],
+        &expect![[r#"
           × there is no policy `weight` here
            ╭─[a.yaml:6:15]
          5 │   exceptions:
@@ -386,7 +388,8 @@ fn exceptions_that_fit_no_rule_are_refused() {
 
         1 policy ok, 1 file invalid; 2 rules; 2 tests passed, 0 failed
         exit 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -411,13 +414,16 @@ spec:
 tests:
   - {name: t, event: {file: {path: /m/x/a}}, expect: alert}
 ";
-    report(&[("p.yaml", text.as_bytes())], &expect![[r#"
+    report(
+        &[("p.yaml", text.as_bytes())],
+        &expect![[r#"
         note    p.yaml:12: rule `narrow` says nothing that `wide` does not: it is shadowed
         note    p.yaml:17: an exception of rule `narrow` excuses nobody whom one before it does not
         1 policy ok, 0 files invalid; 2 rules; 1 test passed, 0 failed
         digest sha256:656d8a3cabc9b306e7ce7a4be0defeb22be1fa2b8b61981fd024ee979de835a0
         exit 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -481,7 +487,8 @@ fn an_explanation_says_which_rule_and_why() {
         no match  weights/stranger
                   `match.file.watch` does not hold: /n/a, open
         1 rules speak of other kinds of events
-    "#]].assert_eq(&all.join("--\n"));
+    "#]]
+    .assert_eq(&all.join("--\n"));
 }
 
 #[test]
@@ -523,5 +530,47 @@ fn what_was_seen_becomes_an_allow_list_to_be_reviewed() {
                 # 2 times, from 1 s to 3 s
                 - exe: "/usr/bin/rsync"
                   unit: "backup.service"
-    "##]].assert_eq(&learner.document("learned", |ms| format!("{} s", ms / 1000)));
+    "##]]
+    .assert_eq(&learner.document("learned", |ms| format!("{} s", ms / 1000)));
+}
+
+#[test]
+fn a_reload_gives_what_a_first_load_gives() {
+    let lists = |directory: &str| {
+        format!(
+            "apiVersion: plumbline/v1\nkind: Lists\nmetadata: {{name: node}}\nspec: {{lists: {{dirs: [{directory}]}}}}\n"
+        )
+    };
+    let policy =
+        TWO.replace("watch: [/m]", "watch: $dirs").replace("  mode: enforce", "  include: [node]\n  mode: enforce");
+    let mine = exceptions("    - policy: weights\n      rule: stranger\n      except: [{exe: /bin/cat}]\n");
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    let mut before: Option<PolicySet> = None;
+    // What `cat` may not, in each state of the directory.
+    let mut reload = |expect: &[&str]| {
+        let set = PolicySet::reload(directory.path(), before.as_ref()).unwrap();
+        let fresh = PolicySet::load(directory.path()).unwrap();
+        assert_eq!(set.digest(), fresh.digest());
+        for path in ["/m/a", "/n/a"] {
+            let facts = open(path.as_bytes());
+            let facts = Facts { subject: Subject { exe: Some(b"/bin/cat"), ..facts.subject }, ..facts };
+            assert_eq!(set.decide(&facts), fresh.decide(&facts));
+            assert_eq!(!set.decide(&facts).is_none(), expect.contains(&path), "{path}");
+            assert!(set.policies().iter().all(|policy| policy.mode().as_str() == "enforce"));
+        }
+        let mut set = set;
+        // What a kernel makes of a set is not what its files say.
+        let _ = set.fit(&KernelProfile::new("none", |_| Err("nothing".to_owned())));
+        before = Some(set);
+    };
+    write("a.yaml", &lists("/m"));
+    write("b.yaml", &policy.replace("mode: enforce", "mode: enforce\n  otherwise: degrade"));
+    reload(&["/m/a"]);
+    write("a.yaml", &lists("/n"));
+    reload(&["/n/a"]);
+    write("c.yaml", &mine);
+    reload(&[]);
+    fs::remove_file(directory.path().join("c.yaml")).unwrap();
+    reload(&["/n/a"]);
 }

@@ -25,6 +25,7 @@ use crate::{
         opening::{self, OpenError},
         wall_clock::WallClock,
     },
+    diagnose::Diagnosis,
     engines,
     event::{Event, Start, Stop, What},
     gpu,
@@ -74,7 +75,7 @@ pub enum DaemonError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::System)?;
-    let Loaded { policies, in_force } = policies::load(&config)?;
+    let Loaded { policies, in_force } = policies::load(&config, None)?;
     let policies = Arc::new(policies);
     let node = config.node.clone().unwrap_or_else(hostname);
     let memory = memory::protect();
@@ -114,6 +115,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
         throttles: Throttles::default(),
+        diagnosis: Diagnosis::default(),
         state_dir: config.state_dir.clone(),
     };
     let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
@@ -219,6 +221,7 @@ async fn watch_over(
                 continue;
             }
             Some(finding) = findings.recv() => {
+                let hooks = sensor.hooks();
                 let changed = match finding {
                     Ok(finding) => sensor.heard(&finding),
                     Err(error) => sensor.mute(&error),
@@ -227,10 +230,13 @@ async fn watch_over(
                     sensor.publish_hooks(store);
                     node.send_modify(|node| node.coverage = sensor.coverage());
                     say(messages, What::Coverage(statement)).await;
+                    for hook in sensor.hooks().into_iter().filter(|hook| !hooks.contains(hook)) {
+                        say(messages, What::Hook(hook)).await;
+                    }
                 }
                 continue;
             }
-            _ = signals.hangup.recv() => match policies::load(config) {
+            _ = signals.hangup.recv() => match policies::load(config, Some(&rules.borrow().policies)) {
                 Ok(loaded) => {
                     in_force = Some(loaded.in_force);
                     Arc::new(loaded.policies.following(&rules.borrow().policies))

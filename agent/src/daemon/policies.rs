@@ -14,10 +14,12 @@ pub(super) struct Loaded {
 }
 
 /// The configured policies, or the built-in ones, as far as this kernel can do what they say.
-pub(super) fn load(config: &Config) -> Result<Loaded, DaemonError> {
+pub(super) fn load(config: &Config, previous: Option<&PolicySet>) -> Result<Loaded, DaemonError> {
     let mut policies = match &config.policies {
         None => PolicySet::embedded(),
-        Some(directory) => PolicySet::load(directory).map_err(|error| DaemonError::Policies(explain(&error)))?,
+        Some(directory) => {
+            PolicySet::reload(directory, previous).map_err(|error| DaemonError::Policies(explain(&error)))?
+        }
     };
     let written: Vec<Mode> = policies.policies().iter().map(|policy| policy.mode()).collect();
     let lines = |unmet: &[Unmet]| unmet.iter().map(|one| format!("{one}\n")).collect::<String>();

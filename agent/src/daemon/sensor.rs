@@ -18,7 +18,7 @@ use crate::{
     clock,
     config::Config,
     core::{SharedStore, chain, lock},
-    event::{CoverageStatement, Event, Hook, What},
+    event::{CoverageStatement, Event, Hook, Sight, What},
     message::Message,
     probes::{
         HookVerdict, Probes, ProbesError, State,
@@ -325,6 +325,12 @@ impl Sensor {
         let hook = |verdict: &HookVerdict| Hook {
             name: verdict.hook.name.to_owned(),
             rung: verdict.attached().map(|rung| rung.name.to_owned()),
+            sight: match verdict.state {
+                State::Attached(_) => Sight::Sees,
+                State::NotNeeded => Sight::NotNeeded,
+                State::Silent(_) => Sight::Silent,
+                State::Unsupported | State::Failed => Sight::Blind,
+            },
             state: verdict.describe(),
         };
         probes.verdicts.iter().map(hook).collect()

@@ -203,8 +203,21 @@ pub struct Hook {
     pub name: String,
     /// The rung that was taken; `None` where every rung was refused.
     pub rung: Option<String>,
+    pub sight: Sight,
     /// In words: the rung, and what was refused on the way to it.
     pub state: String,
+}
+
+/// Whether a hook sees what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    Sees,
+    /// Another hook sees it.
+    NotNeeded,
+    /// No rung was taken.
+    Blind,
+    /// It is attached, and does not see what the daemon does before its eyes.
+    Silent,
 }
 
 /// What this node sees and what it does not, from now on until the next statement.

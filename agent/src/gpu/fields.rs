@@ -27,6 +27,13 @@ pub const FIELDS: &[Field] = &[
         label: None,
         convert: celsius,
     },
+    Field {
+        name: "NVML_FI_DEV_ECC_DBE_VOL_TOTAL",
+        id: field_id::NVML_FI_DEV_ECC_DBE_VOL_TOTAL,
+        series: &gpu::MEMORY_ERRORS_TOTAL,
+        label: Some("uncorrected"),
+        convert: count,
+    },
     throttle("NVML_FI_DEV_PERF_POLICY_POWER", field_id::NVML_FI_DEV_PERF_POLICY_POWER, "sw_power_cap"),
     throttle("NVML_FI_DEV_PERF_POLICY_THERMAL", field_id::NVML_FI_DEV_PERF_POLICY_THERMAL, "thermal"),
     throttle("NVML_FI_DEV_PERF_POLICY_SYNC_BOOST", field_id::NVML_FI_DEV_PERF_POLICY_SYNC_BOOST, "sync_boost"),
@@ -88,6 +95,17 @@ fn seconds(value: &SampleValue) -> Option<f64> {
         SampleValue::U64(nanoseconds) => Some(*nanoseconds as f64 / 1e9),
         SampleValue::I64(nanoseconds) => u64::try_from(*nanoseconds).ok().map(|nanoseconds| nanoseconds as f64 / 1e9),
         SampleValue::F64(_) | SampleValue::U32(_) => None,
+    }
+}
+
+/// A number of things.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn count(value: &SampleValue) -> Option<f64> {
+    match value {
+        SampleValue::U64(number) => Some(*number as f64),
+        SampleValue::U32(number) => Some(f64::from(*number)),
+        SampleValue::I64(number) => u64::try_from(*number).ok().map(|number| number as f64),
+        SampleValue::F64(_) => None,
     }
 }
 

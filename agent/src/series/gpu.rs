@@ -22,6 +22,7 @@ pub const ROWS: &[&Series] = &[
     &ENERGY_JOULES_TOTAL,
     &THROTTLE_ACTIVE,
     &THROTTLE_SECONDS_TOTAL,
+    &MEMORY_ERRORS_TOTAL,
     &NVLINK_UP,
     &PCIE_REPLAYS_TOTAL,
 ];
@@ -191,6 +192,16 @@ pub static THROTTLE_SECONDS_TOTAL: Series = Series {
     source: "nvmlDeviceGetFieldValues 74-81 and 251-253 (269-271 from driver 580.82 on)",
     otel: "plumbline.gpu.throttle.time",
     labels: GPU_REASON,
+};
+
+pub static MEMORY_ERRORS_TOTAL: Series = Series {
+    name: "plumbline_gpu_memory_errors_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Errors of the GPU's memory since the driver was loaded; `uncorrected` ones have cost what was in it.",
+    source: "nvmlDeviceGetFieldValues 4 (NVML_FI_DEV_ECC_DBE_VOL_TOTAL)",
+    otel: "plumbline.gpu.memory.errors",
+    labels: &["gpu", "simulated", "kind"],
 };
 
 pub static NVLINK_UP: Series = Series {

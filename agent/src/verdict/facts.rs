@@ -8,7 +8,7 @@ use plumbline_policy::{
 
 use super::{WatchedPaths, directory};
 use crate::{
-    event::{self, Change, DiskState, Event, FileKey, FileRead, Finding, Task, What},
+    event::{self, Change, DiskState, Event, FileKey, FileRead, Finding, Sight, Task, What},
     identity::Identity,
 };
 
@@ -213,8 +213,14 @@ pub(super) fn finding(what: &What) -> Option<Found> {
             found("evidence.gap", severity, "log", format!("nobody watched until now: {why}"))
         }
         What::Stop(stop) => found("evidence.stop", Severity::Low, "log", format!("the daemon stops: {}", stop.reason)),
-        What::Hook(hook) if hook.rung.is_none() => {
-            found("evidence.hook", Severity::Medium, &hook.name, format!("hook {}: {}", hook.name, hook.state))
+        What::Hook(hook) => {
+            let severity = match hook.sight {
+                Sight::Sees | Sight::NotNeeded => return None,
+                // Known since the start, and of this kernel.
+                Sight::Blind => Severity::Low,
+                Sight::Silent => Severity::High,
+            };
+            found("evidence.hook", severity, &hook.name, format!("hook {}: {}", hook.name, hook.state))
         }
         What::Disk(disk) => {
             let severity = match disk.state {

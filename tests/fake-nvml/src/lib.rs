@@ -44,6 +44,7 @@ const VALUE_TYPE_U64: c_uint = 3;
 
 /// `NVML_FI_DEV_MEMORY_TEMP`.
 const FIELD_MEMORY_TEMP: c_uint = 82;
+const FIELD_ECC_DBE: c_uint = 4;
 
 #[repr(C)]
 pub struct Utilization {
@@ -437,6 +438,7 @@ pub unsafe extern "C" fn nvmlDeviceGetFieldValues(device: Device, count: c_int, 
         let value = match scenario.old_field_id(entry.field_id) {
             // Little-endian, so that the union's narrow member is the low half of its wide one.
             FIELD_MEMORY_TEMP => now.memory_temperature_celsius.map(|celsius| (VALUE_TYPE_U32, celsius.into())),
+            FIELD_ECC_DBE => now.ecc_uncorrected.map(|errors| (VALUE_TYPE_U64, errors)),
             field => now.throttle_ns.get(&field).map(|&nanoseconds| (VALUE_TYPE_U64, nanoseconds)),
         };
         match value {

@@ -52,6 +52,8 @@ struct Step {
     /// Not supported until a step names it.
     memory_temperature_celsius: Option<u32>,
     pcie_replays: Option<u32>,
+    /// Uncorrected errors since the driver was loaded; not supported until a step names them.
+    ecc_uncorrected: Option<u64>,
     power_mw: Option<u32>,
     /// The raw bits of `nvmlDeviceGetCurrentClocksThrottleReasons`.
     throttle_reasons: Option<u64>,
@@ -76,6 +78,7 @@ pub(crate) struct State {
     pub(crate) temperature_celsius: u32,
     pub(crate) memory_temperature_celsius: Option<u32>,
     pub(crate) pcie_replays: u32,
+    pub(crate) ecc_uncorrected: Option<u64>,
     pub(crate) power_mw: u32,
     pub(crate) energy_mj: u64,
     pub(crate) throttle_reasons: u64,
@@ -153,6 +156,9 @@ impl State {
         set(&mut self.temperature_celsius, step.temperature_celsius.as_ref());
         set(&mut self.memory_temperature_celsius, step.memory_temperature_celsius.map(Some).as_ref());
         set(&mut self.pcie_replays, step.pcie_replays.as_ref());
+        if step.ecc_uncorrected.is_some() {
+            self.ecc_uncorrected = step.ecc_uncorrected;
+        }
         set(&mut self.power_mw, step.power_mw.as_ref());
         set(&mut self.throttle_reasons, step.throttle_reasons.as_ref());
         set(&mut self.nvlinks_up, step.nvlinks_up.as_ref());

@@ -119,7 +119,7 @@ pub(super) fn a_forbidden_connection_is_recorded(tools: &Tools, scratch: &Path) 
 pub(super) fn a_reader_that_connects_is_recorded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let shipped = fs::read_to_string(tools.scripts.join("../policies/weights-then-egress.yaml")).map_err(not_ok)?;
     let models = scratch.join("models");
-    let policy = shipped.replace("            - /models\n", &format!("            - {}\n", models.display()));
+    let policy = shipped.replace("$weights", &format!("[{}]", models.display()));
     let policies = scratch.join("policies");
     fs::create_dir_all(&policies).map_err(not_ok)?;
     fs::write(policies.join("weights-then-egress.yaml"), policy).map_err(not_ok)?;

@@ -15,8 +15,8 @@ use plumbline::{
     event::{
         Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, DeviceKind, DeviceOpen, Disk,
         DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding, Fork, Gap, Hook, LocalConnect,
-        Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol, SocketOpen, Start, Stop, Task, Told,
-        What,
+        Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol, Sight, SocketOpen, Start, Stop,
+        Task, Told, What,
     },
     identity::{
         Identity, Process, Who,
@@ -121,7 +121,9 @@ fn examples() -> Vec<What> {
     let gap = Gap { from_unix_ns: Some(1), reboot: true, orderly: false };
     let words = vec![("a".to_owned(), "b".to_owned())];
     let start = Start { coverage: words.clone(), previous: "new".to_owned(), keeping: words.clone() };
-    let hook = |rung: Option<&str>| Hook { name: "file_open".into(), rung: rung.map(Into::into), state: "x".into() };
+    let hook = |rung: Option<&str>, sight| {
+        What::Hook(Hook { name: "file_open".into(), rung: rung.map(Into::into), sight, state: "x".into() })
+    };
     let policies = Policies { digest: "d".into(), generation: 2, previous_digest: "c".into() };
     let disk = |state| Disk { state, free_bytes: 7, action: "everything is recorded" };
     let connect = |address: IpAddr| Connect {
@@ -181,8 +183,9 @@ fn examples() -> Vec<What> {
         What::Gap(gap),
         What::Start(start),
         What::Stop(Stop { reason: "SIGTERM".into() }),
-        What::Hook(hook(Some("tp_btf"))),
-        What::Hook(hook(None)),
+        hook(Some("tp_btf"), Sight::Sees),
+        hook(None, Sight::Blind),
+        hook(None, Sight::Silent),
         What::Policies(policies),
         What::Coverage(CoverageStatement {
             cause: "start".into(),

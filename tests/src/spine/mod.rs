@@ -6,6 +6,7 @@ mod faults;
 mod kinds;
 mod names;
 mod pods;
+mod policies;
 mod review;
 mod ship;
 mod sight;
@@ -71,6 +72,18 @@ const CHECKS: &[Check] = &[
     ("a stop while the disk is full tells what was lost", disk::a_stop_while_the_disk_is_full),
     ("a disk that becomes read-only is declared and gone on with", disk::a_disk_becomes_read_only),
     ("flushes that fail for a while lose nothing", disk::flushes_fail_for_a_while),
+    (
+        "policies are listed with their matches, explained by record, and learned from what was seen",
+        policies::listed_explained_learned,
+    ),
+    ("a policy that cannot be enforced is refused, or monitors and says so", policies::what_cannot_be_enforced),
+    ("whoever touches the daemon's own log is told, the daemon itself is not", policies::tampering_is_told),
+    ("alerts of the same are told once in a while and recorded each", policies::the_same_is_told_once),
+    ("a gpu that falls off the bus is a finding that a policy alerts on", policies::a_lost_gpu_is_an_alert),
+    (
+        "the schema for editors takes the shipped policies and refuses what the checker does",
+        policies::the_schema_is_one,
+    ),
     ("a policy mistake keeps the last good set, and prevents a start", faults::a_policy_mistake_is_shown),
     (
         "every record of a run that does what a daemon can be made to do is valid ocsf 1.8.0",
@@ -132,8 +145,9 @@ impl Spine {
         let policies = scratch.join("policies");
         fs::create_dir_all(&models).and_then(|()| fs::create_dir_all(&policies)).map_err(not_ok)?;
         fs::write(policies.join("weights.yaml"), weights_policy(&models)).map_err(not_ok)?;
-        let egress = tools.scripts.join("../policies/egress.yaml");
-        fs::copy(egress, policies.join("egress.yaml")).map_err(not_ok)?;
+        for shipped in ["lists.yaml", "egress.yaml"] {
+            fs::copy(tools.scripts.join("../policies").join(shipped), policies.join(shipped)).map_err(not_ok)?;
+        }
         let config = format!("policies: {}\n{config}", policies.display());
         let daemon = Daemon::start_with(tools, scratch, &config, env).map_err(Ended::NotOk)?;
         daemon.wait_for("plumbline_watched_directories", |count| count >= 1.0).map_err(Ended::NotOk)?;

@@ -8,6 +8,7 @@ mod daemon;
 mod flood;
 mod instructions;
 mod open;
+mod policies;
 
 use clap::Args;
 
@@ -22,7 +23,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 4] = [
+const ALL: [Benchmark; 5] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -42,6 +43,11 @@ const ALL: [Benchmark; 4] = [
         name: "audit",
         about: "the audit log: group commit, verifying and proofs, beside the same work done bare",
         run: audit::run,
+    },
+    Benchmark {
+        name: "policies",
+        about: "a thousand policies beside one: checking, reading, and asking them about an event",
+        run: policies::run,
     },
 ];
 

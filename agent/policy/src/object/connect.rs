@@ -47,7 +47,7 @@ static EVENT_SHAPE: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectRule {
     pub(crate) from: Option<Destinations>,
     pub(crate) to: Option<Destinations>,

@@ -35,7 +35,7 @@ static EVENT_SHAPE: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DeviceRule {
     kinds: Vec<DeviceKind>,
     path: Option<Globs>,

@@ -34,7 +34,7 @@ static EVENT_SHAPE: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ExecRule {
     path: Option<Globs>,
     not_path: Option<Globs>,

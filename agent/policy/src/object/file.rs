@@ -63,7 +63,7 @@ static EVENT_SHAPE: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FileRule {
     pub(crate) watched: Watched,
     pub(crate) accesses: Accesses,

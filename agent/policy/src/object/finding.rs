@@ -61,7 +61,7 @@ static EVENT_SHAPE: Shape = Shape {
     ]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FindingRule {
     kind: Option<Globs>,
     at_least: Option<Severity>,

@@ -34,7 +34,7 @@ static EVENT_SHAPE: Shape = Shape {
     fields: &[&[required("name", Holds::Text, NAME_ABOUT)]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LocalRule {
     name: Option<Globs>,
     not_name: Option<Globs>,

@@ -33,7 +33,7 @@ static EVENT_SHAPE: Shape = Shape {
     fields: &[&[required("how", Holds::Word(words::<MemoryHow>), HOW_ABOUT)]],
 };
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct MemoryRule {
     how: Vec<MemoryHow>,
 }

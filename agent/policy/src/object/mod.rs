@@ -78,7 +78,7 @@ impl Kind {
 }
 
 /// The events a rule speaks of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum When {
     File(file::FileRule),
     Connect(connect::ConnectRule),
@@ -152,7 +152,7 @@ impl When {
 }
 
 /// Directories, and the names at or below them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Watched {
     pub(crate) watch: Vec<WatchPath>,
     covered: Globs,
@@ -171,6 +171,11 @@ impl Watched {
             problems.push(Problem::new(&node.at, format!("the directories cannot be compiled: {error}")));
         });
         Some(Self { watch, covered: covered.ok()? })
+    }
+
+    /// Globs of what lies at or below the directories.
+    pub(crate) fn patterns(&self) -> &[String] {
+        self.covered.patterns()
     }
 
     pub(crate) fn contains(&self, path: &[u8]) -> bool {
@@ -199,7 +204,7 @@ pub(crate) const AFTER_READING_FIELD: Field = optional(
 );
 
 /// Files that must have been read before.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AfterReading {
     pub(crate) watched: Watched,
     path: Option<Globs>,

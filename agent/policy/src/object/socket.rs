@@ -39,7 +39,7 @@ fn families() -> Vec<&'static str> {
     FAMILIES.to_vec()
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SocketRule {
     families: Vec<String>,
 }

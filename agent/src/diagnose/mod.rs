@@ -1,0 +1,208 @@
+//! Samples → findings: what is wrong with a part of the node, told once when it begins.
+//!
+//! A rule is one row of [`RULES`]: a series, what of it is wrong and from which value on. Pure: time comes with the samples,
+//! and nothing here asks anybody anything. A finding goes on until a reading denies it; then it can begin anew. What a
+//! source does not tell is neither a finding nor the end of one.
+
+use std::collections::HashMap;
+
+use plumbline_policy::Severity;
+
+use crate::{
+    event::Finding,
+    series::{Point, Sample, Series, gpu},
+};
+
+/// What makes a finding.
+struct Rule {
+    /// One of [`plumbline_policy::FINDINGS`].
+    kind: &'static str,
+    severity: Severity,
+    series: &'static Series,
+    /// Values of the series' last label that count; empty for all.
+    labels: &'static [&'static str],
+    wrong: Wrong,
+    says: fn(&str, f64) -> String,
+}
+
+enum Wrong {
+    /// It reads this.
+    Reads(f64),
+    /// The counter rose.
+    Rose,
+    /// The counter of seconds rose for more than this share of at least so long a time.
+    ShareOfTime { share: f64, least_ns: u64 },
+}
+
+/// What of the time may pass at lower clocks for heat before it is told: clocks move with every burst.
+const THERMAL_SHARE: f64 = 0.1;
+const THERMAL_WINDOW_NS: u64 = 30_000_000_000;
+
+const RULES: &[Rule] = &[
+    Rule {
+        kind: "gpu.lost",
+        severity: Severity::Critical,
+        series: &gpu::UP,
+        labels: &[],
+        wrong: Wrong::Reads(0.0),
+        says: |gpu, _| format!("{gpu} does not answer any more"),
+    },
+    Rule {
+        kind: "gpu.ecc",
+        severity: Severity::Critical,
+        series: &gpu::MEMORY_ERRORS_TOTAL,
+        labels: &["uncorrected"],
+        wrong: Wrong::Rose,
+        says: |gpu, errors| format!("{gpu} counted {errors} memory errors that it could not correct"),
+    },
+    Rule {
+        kind: "gpu.thermal",
+        severity: Severity::Medium,
+        series: &gpu::THROTTLE_SECONDS_TOTAL,
+        labels: &["thermal", "sw_thermal", "hw_thermal"],
+        wrong: Wrong::ShareOfTime { share: THERMAL_SHARE, least_ns: THERMAL_WINDOW_NS },
+        says: |gpu, share| format!("{gpu} was slowed down by heat for {:.0} % of the time", share * 100.0),
+    },
+];
+
+/// Parts of the node that are remembered.
+const MAX_PARTS: usize = 4096;
+
+/// A rule's place in the table and the labels of what it looks at.
+type Part = (usize, Vec<String>);
+
+/// What was read last.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    boot_ns: u64,
+    number: f64,
+    is_wrong: bool,
+}
+
+/// What is known of every part.
+#[derive(Debug, Default)]
+pub struct Diagnosis {
+    seen: HashMap<Part, Seen>,
+}
+
+impl Diagnosis {
+    /// What begins to be wrong with this sample.
+    pub fn observe(&mut self, sample: &Sample) -> Vec<Finding> {
+        let points = sample.points.as_deref().unwrap_or_default();
+        points.iter().flat_map(|point| self.point(point, sample.taken_boot_ns)).collect()
+    }
+
+    fn point(&mut self, point: &Point, taken_boot_ns: u64) -> Vec<Finding> {
+        let Some(number) = point.number() else { return Vec::new() };
+        let mut findings = Vec::new();
+        for (index, rule) in RULES.iter().enumerate().filter(|(_, rule)| rule.speaks_of(point)) {
+            let part = (index, point.labels.clone());
+            let before = self.seen.get(&part).copied();
+            if before.is_none() && self.seen.len() >= MAX_PARTS {
+                continue;
+            }
+            let now = Seen { boot_ns: taken_boot_ns, number, is_wrong: before.is_some_and(|before| before.is_wrong) };
+            let Some((is_wrong, figure)) = rule.judge(before.as_ref(), &now) else {
+                // Too soon to say: what was read before stays the beginning of the window.
+                self.seen.entry(part).or_insert(now);
+                continue;
+            };
+            self.seen.insert(part, Seen { is_wrong, ..now });
+            if is_wrong && !now.is_wrong {
+                findings.push(rule.finding(point, figure));
+            }
+        }
+        findings
+    }
+}
+
+impl Rule {
+    fn speaks_of(&self, point: &Point) -> bool {
+        std::ptr::eq(self.series, point.series)
+            && (self.labels.is_empty() || point.labels.last().is_some_and(|label| self.labels.contains(&&**label)))
+    }
+
+    /// Whether it is wrong, and the figure that says so; `None` where that cannot be said yet.
+    fn judge(&self, before: Option<&Seen>, now: &Seen) -> Option<(bool, f64)> {
+        match self.wrong {
+            #[expect(clippy::float_cmp, reason = "a gauge of 0 and 1")]
+            Wrong::Reads(number) => Some((now.number == number, now.number)),
+            // A counter that fell began anew: a driver was loaded again.
+            Wrong::Rose => Some((now.number > before?.number, now.number - before?.number)),
+            Wrong::ShareOfTime { share, least_ns } => {
+                let passed_ns = now.boot_ns.saturating_sub(before?.boot_ns);
+                if passed_ns < least_ns {
+                    return None;
+                }
+                #[expect(clippy::cast_precision_loss, reason = "a share of a minute")]
+                let of_time = (now.number - before?.number).max(0.0) / (passed_ns as f64 / 1e9);
+                Some((of_time > share, of_time))
+            }
+        }
+    }
+
+    fn finding(&self, point: &Point, figure: f64) -> Finding {
+        // Every series of a GPU begins with its UUID.
+        let entity = point.labels.first().cloned().unwrap_or_default();
+        let text = (self.says)(&entity, figure);
+        let evidence =
+            vec![(self.series.name.to_owned(), point.number().unwrap_or_default()), ("figure".to_owned(), figure)];
+        Finding { kind: self.kind, severity: self.severity, entity, text, evidence }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plumbline_policy::FINDINGS;
+
+    use super::*;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// The kinds that begin at each of these readings: seconds and value.
+    #[track_caller]
+    fn check(series: &'static Series, label: Option<&str>, readings: &[(u64, f64)], expect: &[&[&str]]) {
+        let mut diagnosis = Diagnosis::default();
+        let found: Vec<Vec<&str>> = readings
+            .iter()
+            .map(|(at, number)| {
+                let mut labels = vec!["GPU-1", "true"];
+                labels.extend(label);
+                let points = Ok(vec![Point::new(series, &labels, *number)]);
+                let sample = Sample { source: "gpu".into(), taken_boot_ns: at * SECOND_NS, points };
+                diagnosis.observe(&sample).iter().map(|finding| finding.kind).collect()
+            })
+            .collect();
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn a_gpu_that_falls_silent_is_told_once_and_again_when_it_falls_silent_again() {
+        let lost: &[&str] = &["gpu.lost"];
+        check(&gpu::UP, None, &[(0, 1.0), (1, 0.0), (2, 0.0), (3, 1.0), (4, 0.0)], &[&[], lost, &[], &[], lost]);
+    }
+
+    #[test]
+    fn errors_count_from_the_first_reading_on() {
+        let ecc: &[&str] = &["gpu.ecc"];
+        // What was counted before the daemon began is old; a counter that fell began anew.
+        let readings = [(0, 5.0), (1, 5.0), (2, 6.0), (3, 8.0), (4, 8.0), (5, 9.0), (6, 0.0)];
+        check(&gpu::MEMORY_ERRORS_TOTAL, Some("uncorrected"), &readings, &[&[], &[], ecc, &[], &[], ecc, &[]]);
+        check(&gpu::MEMORY_ERRORS_TOTAL, Some("corrected"), &[(0, 0.0), (1, 9.0)], &[&[], &[]]);
+    }
+
+    #[test]
+    fn heat_is_told_when_it_takes_more_than_a_tenth_of_the_time() {
+        let thermal: &[&str] = &["gpu.thermal"];
+        let readings = [(0, 0.0), (10, 9.0), (30, 9.0), (60, 10.0), (90, 14.0)];
+        check(&gpu::THROTTLE_SECONDS_TOTAL, Some("hw_thermal"), &readings, &[&[], &[], thermal, &[], thermal]);
+        check(&gpu::THROTTLE_SECONDS_TOTAL, Some("sw_power_cap"), &[(0, 0.0), (60, 60.0)], &[&[], &[]]);
+    }
+
+    #[test]
+    fn every_rule_finds_a_kind_that_policies_know() {
+        for rule in RULES {
+            assert!(FINDINGS.iter().any(|(kind, _)| *kind == rule.kind), "{}", rule.kind);
+        }
+    }
+}

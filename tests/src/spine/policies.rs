@@ -1,0 +1,206 @@
+//! Policies as people meet them: on the command line, and by what the daemon says of them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{QUIET, Spine, ensure, equal, not_ok, skipped};
+use crate::{
+    checks::Ended,
+    daemon::{Daemon, Tools, run},
+};
+
+/// Runs the program itself.
+fn plumbline(tools: &Tools, arguments: &[&str]) -> Result<(Option<i32>, String), Ended> {
+    let Output { status, stdout, stderr } = run(Command::new(&tools.plumbline).args(arguments)).map_err(not_ok)?;
+    let both = [stdout, stderr].concat();
+    Ok((status.code(), String::from_utf8_lossy(&both).into_owned()))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+pub(super) fn listed_explained_learned(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let spine = Spine::start(tools, scratch)?;
+    let file = spine.models.join("a.safetensors");
+    fs::write(&file, b"weights").map_err(not_ok)?;
+    run(Command::new("cat").arg(&file)).map_err(not_ok)?;
+    let open = spine.open_of(&file).map_err(not_ok)?;
+    equal("alert", &open["is_alert"], true)?;
+    equal("mode", &open["unmapped"]["plumbline"]["matched"][0]["mode"], "monitor")?;
+    let (policies, log) = (shown(&scratch.join("policies")), shown(&spine.daemon.log_dir()));
+
+    let listen = spine.daemon.address.to_string();
+    let (code, list) = plumbline(tools, &["policy", "list", "--listen", &listen])?;
+    let line = list.lines().find(|line| line.starts_with("weights ")).unwrap_or_default().to_owned();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    ensure(code == Some(0) && words.get(1..4) == Some(&["monitor", "1", "1"]), || list.clone())?;
+    ensure(list.contains("kernel memory: ") && !list.contains("absent"), || list.clone())?;
+
+    let seq = open["metadata"]["sequence"].to_string();
+    let (code, why) = plumbline(tools, &["policy", "explain", &seq, "--log", &log, "--policies", &policies])?;
+    ensure(code == Some(0) && why.contains("match     weights/stranger  high alert (monitor)"), || why.clone())?;
+    ensure(why.contains("exception 1 does not excuse it: `exe` does not hold"), || why.clone())?;
+
+    // What is not silent on this log is, with what was learned from it.
+    let test = ["test", policies.as_str(), "--silent-on", log.as_str()];
+    let (code, said) = plumbline(tools, &test)?;
+    ensure(code == Some(1) && said.contains("weights/stranger matches"), || said.clone())?;
+    let (code, learned) =
+        plumbline(tools, &["policy", "learn", "--last", "1h", "--log", &log, "--policies", &policies])?;
+    ensure(code == Some(0) && learned.contains("kind: Exceptions"), || learned.clone())?;
+    fs::write(scratch.join("policies/learned.yaml"), &learned).map_err(not_ok)?;
+    let (code, said) = plumbline(tools, &test)?;
+    ensure(code == Some(0), || format!("{learned}\n{said}"))?;
+
+    // In force: the same is recorded, and no alert any more.
+    spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+    spine.daemon.wait_for("plumbline_policy_generation", |generation| generation >= 2.0).map_err(not_ok)?;
+    let other = spine.models.join("b.safetensors");
+    fs::write(&other, b"weights").map_err(not_ok)?;
+    run(Command::new("cat").arg(&other)).map_err(not_ok)?;
+    let open = spine.daemon.wait_for_record("cat's open", |record| {
+        record["file"]["path"] == shown(&other).as_str() && record["actor"]["process"]["name"] == "cat"
+    });
+    let open = open.map_err(not_ok)?;
+    ensure(open["is_alert"] != true, || open.to_string())
+}
+
+const ENFORCED: &str = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: enforced}\nspec:\n  mode: enforce\n  OTHERWISE\n  rules:\n    - \
+                        name: r\n      severity: high\n      effect: deny\n      message: '{path}'\n      match: {file: {watch: [/models]}}\n";
+
+pub(super) fn what_cannot_be_enforced(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let policies = scratch.join("policies");
+    fs::create_dir_all(&policies).map_err(not_ok)?;
+    let file = policies.join("enforced.yaml");
+    let config = format!("policies: {}\n{QUIET}", policies.display());
+    // In so many words, before anything runs; and where a kernel could, it is not said.
+    fs::write(&file, ENFORCED.replace("OTHERWISE", "otherwise: refuse")).map_err(not_ok)?;
+    let directory = shown(&policies);
+    let (code, said) = plumbline(tools, &["check", &directory, "--kernel", "this"])?;
+    let why = "policy `enforced` needs `deny-open`, and this version of plumbline does not deny opens yet";
+    ensure(code == Some(1) && said.contains(why), || said.clone())?;
+    let (code, said) = plumbline(tools, &["check", &directory, "--kernel", "6.1+bpf-lsm"])?;
+    ensure(code == Some(0), || said.clone())?;
+    match Daemon::start(tools, scratch, &config) {
+        Err(said) => ensure(said.contains(why), || said.clone())?,
+        Ok(_) => return Err(Ended::NotOk("the daemon is in force with what it cannot enforce".to_owned())),
+    }
+    fs::write(&file, ENFORCED.replace("OTHERWISE", "otherwise: degrade")).map_err(not_ok)?;
+    let daemon = Daemon::start(tools, scratch, &config).map_err(Ended::NotOk)?;
+    let status: Value = serde_json::from_str(&daemon.get("/api/v1/policies").map_err(not_ok)?).map_err(not_ok)?;
+    equal("mode", &status["policies"][0]["mode"], "monitor")?;
+    let note = status["policies"][0]["note"].as_str().unwrap_or_default();
+    ensure(note.contains("written as enforce"), || status.to_string())
+}
+
+/// A policy of its own beside those of the spine.
+fn with_policy(scratch: &Path, name: &str, text: &str) -> Result<PathBuf, Ended> {
+    let policies = scratch.join("policies");
+    fs::create_dir_all(&policies).map_err(not_ok)?;
+    let file = policies.join(name);
+    fs::write(&file, text).map_err(not_ok)?;
+    Ok(file)
+}
+
+pub(super) fn tampering_is_told(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let shipped = fs::read_to_string(tools.scripts.join("../policies/tamper.yaml")).map_err(not_ok)?;
+    let state = scratch.join("state");
+    fs::create_dir_all(&state).map_err(not_ok)?;
+    let policy = shipped.replace("/var/lib/plumbline", &shown(&state)).replace(
+        "/usr/bin/plumbline, /usr/local/bin/plumbline]\n          access: [change]",
+        "/usr/bin/plumbline]\n          access: [change]",
+    );
+    with_policy(scratch, "tamper.yaml", &policy)?;
+    let spine = Spine::start(tools, scratch)?;
+    let victim = state.join("node.vkey");
+    run(Command::new("sh").args(["-c", &format!("echo x >> '{}'", victim.display())])).map_err(not_ok)?;
+    let changed = spine.daemon.wait_for_record("a change of the key", |record| {
+        record["file"]["path"] == shown(&victim).as_str()
+            && record["policy"]["uid"] == "files-of-plumbline-changed"
+            && record["is_alert"] == true
+    });
+    equal("severity", &changed.map_err(not_ok)?["severity_id"], 5)?;
+    // Its own writes, which it makes all the time, are not among them.
+    std::thread::sleep(Duration::from_secs(2));
+    let own = u64::from(spine.daemon.pid());
+    let records = spine.daemon.records().map_err(not_ok)?;
+    let of_own = records.iter().find(|record| {
+        record["class_uid"] == 1001 && record.pointer("/actor/process/pid").and_then(Value::as_u64) == Some(own)
+    });
+    ensure(of_own.is_none(), || of_own.map(Value::to_string).unwrap_or_default())
+}
+
+pub(super) fn the_same_is_told_once(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let models = scratch.join("models");
+    let policy = format!(
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: throttled}}\nspec:\n  rules:\n    - name: r\n      severity: critical\n      \
+         effect: alert\n      message: '{{path}}'\n      match: {{file: {{watch: [{}]}}}}\n      throttle: {{every: 1h, by: [path]}}\n",
+        models.display()
+    );
+    let spine = {
+        with_policy(scratch, "throttled.yaml", &policy)?;
+        let spine = Spine::start(tools, scratch)?;
+        // Alone: another policy that tells of the same would tell of it.
+        fs::remove_file(scratch.join("policies/weights.yaml")).map_err(not_ok)?;
+        spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+        spine.daemon.wait_for("plumbline_policy_generation", |generation| generation >= 2.0).map_err(not_ok)?;
+        spine
+    };
+    let file = spine.models.join("a");
+    fs::write(&file, b"weights").map_err(not_ok)?;
+    for _ in 0..3 {
+        run(Command::new("cat").arg(&file)).map_err(not_ok)?;
+    }
+    let withheld = "plumbline_policy_alerts_withheld_total{policy=\"throttled\"";
+    spine.daemon.wait_for(withheld, |count| count >= 3.0).map_err(not_ok)?;
+    let records = spine.daemon.records().map_err(not_ok)?;
+    let opens: Vec<&Value> = records
+        .iter()
+        .filter(|record| record["policy"]["name"] == "throttled" && record["file"]["path"] == shown(&file).as_str())
+        .collect();
+    let alerts = opens.iter().filter(|record| record["is_alert"] == true).count();
+    // The write that made it was an open as well.
+    ensure((opens.len(), alerts) == (4, 1), || format!("{} records, {alerts} alerts", opens.len()))
+}
+
+pub(super) fn a_lost_gpu_is_an_alert(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(library) = &tools.fake_nvml else { return Err(skipped("no simulated NVML is built")) };
+    let scenario = shown(&tools.scripts.join("fake-nvml/scenarios/lost.yaml"));
+    let shipped = fs::read_to_string(tools.scripts.join("../policies/gpu-health.yaml")).map_err(not_ok)?;
+    with_policy(scratch, "gpu-health.yaml", &shipped)?;
+    let config = format!(
+        "policies: {}\ngpu: {{library: {}, interval_seconds: 1}}\nengines: {{discover: false}}\n",
+        scratch.join("policies").display(),
+        library.display()
+    );
+    let daemon =
+        Daemon::start_with(tools, scratch, &config, &[("FAKE_NVML_SCENARIO", &scenario)]).map_err(Ended::NotOk)?;
+    let alert = daemon
+        .wait_for_record("the lost GPU", |record| record["policy"]["uid"] == "gpu-lost" && record["is_alert"] == true);
+    let alert = alert.map_err(not_ok)?;
+    equal("class", &alert["class_uid"], 2004)?;
+    equal("kind", &alert["unmapped"]["plumbline"]["finding"]["kind"], "gpu.lost")?;
+    let uuid = "GPU-5eed0000-0000-4000-8000-000000000001";
+    equal("entity", &alert["unmapped"]["plumbline"]["finding"]["entity"], uuid)
+}
+
+pub(super) fn the_schema_is_one(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(python) = &tools.python else { return Err(skipped("no Python with `jsonschema` (PLUMBLINE_PYTHON)")) };
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let schema = scratch.join("schema.json");
+    let (code, text) = plumbline(tools, &["policy", "schema"])?;
+    ensure(code == Some(0), || text.clone())?;
+    fs::write(&schema, text).map_err(not_ok)?;
+    let script = tools.scripts.join("policy_schema.py");
+    let output = run(Command::new(python).arg(script).arg(&schema).arg(tools.scripts.join("../policies")));
+    let output = output.map_err(not_ok)?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure(output.status.success(), || String::from_utf8_lossy(&said).into_owned())
+}
