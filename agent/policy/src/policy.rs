@@ -45,6 +45,11 @@ impl Policy {
         self.mode
     }
 
+    /// Name, severity and effect of its rules, in the order written.
+    pub fn effects(&self) -> impl ExactSizeIterator<Item = (&str, Severity, Effect)> {
+        self.rules.iter().map(|rule| (&*rule.name, rule.severity, rule.effect))
+    }
+
     /// The names of its rules, in the order written.
     pub fn rules(&self) -> impl ExactSizeIterator<Item = &str> {
         self.rules.iter().map(|rule| &*rule.name)

@@ -133,7 +133,7 @@ fn collect(path: &str, shape: &'static Shape, sections: &mut Vec<(String, &'stat
         };
         match field.holds {
             Holds::One(shape) | Holds::ExactlyOne(shape) | Holds::TextListOr(shape) => {
-                collect(&below(""), shape, sections)
+                collect(&below(""), shape, sections);
             }
             Holds::Many(shape) | Holds::OneOrMany(shape) => collect(&below("[]"), shape, sections),
             _ => {}

@@ -1,8 +1,9 @@
 //! `docs/policies.md` tells the truth: its policy passes its own tests, its mistakes are those that people see.
 
 use std::fs;
+use std::path::Path;
 
-use plumbline_policy::{Policy, check};
+use plumbline_policy::{Policy, PolicySet, check};
 
 const PAGE: &str = include_str!("../../../docs/policies.md");
 
@@ -58,4 +59,23 @@ fn the_rule_on_the_page_of_names_is_one() {
     let rule = format!("- name:{rule}").replace('\n', "\n    ");
     let head = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: { name: names }\nspec:\n  rules:\n    ";
     Policy::parse("names.yaml", &format!("{head}{rule}")).unwrap();
+}
+
+#[test]
+fn every_shipped_policy_has_a_page_that_tells_of_each_rule() {
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs"));
+    let set = PolicySet::embedded();
+    assert!(set.policies().len() >= 12);
+    for policy in set.policies() {
+        let name = policy.name();
+        let page = fs::read_to_string(docs.join(format!("policies/{name}.md"))).unwrap();
+        assert!(page.starts_with(&format!("# `{name}`\n\n{}", policy.description())), "{name}");
+        for (rule, severity, effect) in policy.effects() {
+            let row = format!("| `{rule}` | {} {} | ", severity.as_str(), effect.as_str());
+            assert!(page.contains(&row), "{name} does not tell of {rule}: {row}");
+        }
+        assert_eq!(page.matches("\n| `").count(), policy.rules().len(), "{name} tells of a rule that is not there");
+        assert!(PAGE.contains(&format!("(policies/{name}.md)")), "policies.md does not lead to {name}");
+    }
+    assert_eq!(fs::read_dir(docs.join("policies")).unwrap().count(), set.policies().len());
 }

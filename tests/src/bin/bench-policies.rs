@@ -91,7 +91,7 @@ fn run() -> Outcome<()> {
             ones.push(with_one);
             manys.push(with_many);
         }
-        let [one, many, ratio] = [ones, manys, ratios].map(|values| spread(values));
+        let [one, many, ratio] = [ones, manys, ratios].map(spread);
         println!(
             "{what}: {:.0} ns with 1 policy, {:.0} ns with {MANY}; ratio {:.2} ({:.2}-{:.2})",
             one.0, many.0, ratio.0, ratio.1, ratio.2

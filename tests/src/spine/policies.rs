@@ -40,7 +40,8 @@ pub(super) fn listed_explained_learned(tools: &Tools, scratch: &Path) -> Result<
     let (code, list) = plumbline(tools, &["policy", "list", "--listen", &listen])?;
     let line = list.lines().find(|line| line.starts_with("weights ")).unwrap_or_default().to_owned();
     let words: Vec<&str> = line.split_whitespace().collect();
-    ensure(code == Some(0) && words.get(1..4) == Some(&["monitor", "1", "1"]), || list.clone())?;
+    // The write that made the file was an open as well.
+    ensure(code == Some(0) && words.get(1..4) == Some(&["monitor", "1", "2"]), || list.clone())?;
     ensure(list.contains("kernel memory: ") && !list.contains("absent"), || list.clone())?;
 
     let seq = open["metadata"]["sequence"].to_string();

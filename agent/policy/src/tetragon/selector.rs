@@ -191,7 +191,7 @@ impl Rule {
         }
         match (self.meaning, kind) {
             (Meaning::File(_), Some("file" | "path" | "dentry")) => {
-                self.file(operator, operator_node, &values, problems)
+                self.file(operator, operator_node, &values, problems);
             }
             // MAY_READ and MAY_WRITE of `security_file_permission`.
             (Meaning::File(_), Some("int")) if self.call == "security_file_permission" && operator == "Equal" => {
@@ -201,7 +201,7 @@ impl Rule {
                         "4" => self.accesses.push("read"),
                         "2" => self.accesses.push("write"),
                         other => {
-                            problems.push(refused(node, &format!("mask {} has no counterpart here", quoted(other))))
+                            problems.push(refused(node, &format!("mask {} has no counterpart here", quoted(other))));
                         }
                     }
                 }
@@ -252,7 +252,7 @@ impl Rule {
                 (_, Some(base)) => self.bases.push(base),
                 ("Postfix", None) => self.postfixes.push(value.clone()),
                 ("NotEqual", None) => {
-                    self.except.push(format!("path: {}", list(&Base::Exact(value.clone()).patterns(""))))
+                    self.except.push(format!("path: {}", list(&Base::Exact(value.clone()).patterns(""))));
                 }
                 ("NotPrefix", None) => {
                     let base = match value.strip_suffix('/') {
@@ -290,7 +290,7 @@ impl Rule {
             "NotDPort" => self.except.push(format!("port: [{}]", texts.join(", "))),
             "SAddr" => self.from.extend(texts),
             other => {
-                problems.push(refused(at, &format!("operator {} of sockets has no counterpart here", quoted(other))))
+                problems.push(refused(at, &format!("operator {} of sockets has no counterpart here", quoted(other))));
             }
         }
     }

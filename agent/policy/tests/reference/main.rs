@@ -1,0 +1,126 @@
+//! `decide` equals the plainest evaluator that can be written, and so does what is explained; what was learned excuses what
+//! was seen.
+
+use plumbline_policy::{
+    Access, Accesses, Ancestor, Facts, File, Learner, Object, Pod, PolicySet, Protocol, Subject, Taken,
+};
+use proptest::prelude::*;
+
+mod generate;
+mod model;
+mod written;
+
+use generate::{event, rule};
+use model::{Event, matches};
+use written::yaml;
+
+/// Lends the facts of an event to `look`.
+fn lend<T>(event: &Event, look: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let ancestors: Vec<Ancestor<'_>> =
+        event.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref().map(str::as_bytes), comm: b"" }).collect();
+    let names: Vec<&str> = event.names.iter().map(String::as_str).collect();
+    // What is mapped is read.
+    let accesses = match event.access {
+        Access::Map => Accesses::of([Access::Read, Access::Map]),
+        access => Accesses::of([access]),
+    };
+    let object = if event.is_file {
+        Object::File(File {
+            accesses,
+            is_served: event.is_served,
+            path: event.path.as_bytes(),
+            path_truncated: event.path_truncated,
+            watched: event.watched.as_deref().map(str::as_bytes),
+            ..File::default()
+        })
+    } else {
+        let protocol = if event.udp { Protocol::Udp } else { Protocol::Tcp };
+        Object::Connect { protocol, address: event.address, port: event.port, names: &names, source: event.source }
+    };
+    let has_read: Vec<Taken<'_>> = event
+        .has_read
+        .iter()
+        .map(|(path, watched)| Taken {
+            path: path.as_deref().map(str::as_bytes),
+            watched: watched.as_deref().map(str::as_bytes),
+        })
+        .collect();
+    let subject = Subject {
+        pid: 1,
+        uid: event.uid,
+        comm: event.comm.as_bytes(),
+        exe: event.exe.as_deref().map(str::as_bytes),
+        ancestors: &ancestors,
+        cgroup: event.cgroup.as_deref().map(str::as_bytes),
+        container: event.container.as_deref(),
+        user: event.user.as_deref(),
+        exe_sha256: event.exe_sha256.as_deref(),
+        image: event.pod.as_ref().and_then(|(_, _, image)| image.as_deref()),
+        pod: event.pod.as_ref().map(|(namespace, labels, _)| Pod { namespace, name: "p", labels }),
+        has_read: &has_read,
+        ..Subject::default()
+    };
+    look(&Facts { subject, object })
+}
+
+fn ask(set: &PolicySet, event: &Event) -> Vec<String> {
+    lend(event, |facts| set.decide(facts).matched().iter().map(|matched| matched.rule.to_string()).collect())
+}
+
+/// Policies that the checker refuses for another reason than their syntax: contradictory, or of rules that never match.
+fn set_of(text: &str) -> Option<PolicySet> {
+    PolicySet::from_documents([("p.yaml", text)])
+        .map_err(|mistakes| {
+            let drawn = format!("{mistakes:?}");
+            assert!(drawn.contains("can never match") || drawn.contains("contradicts"), "{drawn}\n{text}");
+        })
+        .ok()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 800, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decide_equals_the_reference(
+        rules in prop::collection::vec(rule(), 1..4),
+        events in prop::collection::vec(event(), 20),
+    ) {
+        let text = yaml(&rules);
+        let Some(set) = set_of(&text) else { return Ok(()) };
+        for event in &events {
+            let expected: Vec<String> = rules
+                .iter()
+                .enumerate()
+                .filter(|(_, rule)| matches(rule, event))
+                .map(|(index, _)| format!("r{index}"))
+                .collect();
+            prop_assert_eq!(ask(&set, event), expected.clone(), "{}\n{:?}", text, event);
+            // What is explained is what is decided.
+            let explained: Vec<String> = lend(event, |facts| {
+                set.explain(facts).rules.iter().filter(|says| says.matched.is_some()).map(|says| says.rule.clone()).collect()
+            });
+            prop_assert_eq!(explained, expected, "{}\n{:?}", text, event);
+        }
+    }
+
+    #[test]
+    fn what_was_learned_excuses_what_was_seen(
+        rules in prop::collection::vec(rule(), 1..4),
+        events in prop::collection::vec(event(), 20),
+    ) {
+        let text = yaml(&rules);
+        let Some(set) = set_of(&text) else { return Ok(()) };
+        let mut learner = Learner::new(&set);
+        events.iter().for_each(|event| lend(event, |facts| learner.see(facts, 0)));
+        let learned = learner.document("learned", |ms| ms.to_string());
+        if !learned.contains("kind: Exceptions") {
+            return Ok(());
+        }
+        let taught = PolicySet::from_documents([("p.yaml", text.as_str()), ("learned.yaml", learned.as_str())]);
+        let taught = taught.unwrap_or_else(|mistakes| panic!("{mistakes:?}\n{learned}"));
+        // Of whom nothing is known, and of a file whose name is cut, no entry can be made.
+        for event in events.iter().filter(|event| event.exe.is_some()) {
+            prop_assert_eq!(ask(&taught, event), Vec::<String>::new(), "{}\n{:?}", learned, event);
+        }
+    }
+}
