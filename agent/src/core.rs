@@ -10,7 +10,7 @@ use std::{
 };
 
 use plumbline_audit::LogError;
-use plumbline_policy::PolicySet;
+use plumbline_policy::{Effect, PolicySet};
 
 use crate::{
     clock,
@@ -23,7 +23,7 @@ use crate::{
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
-    verdict::{self, Judgement, Throttles, WatchedPaths},
+    verdict::{self, Judgement, Throttles, WatchedPaths, kill},
 };
 
 /// The store that the core fills and the HTTP side reads.
@@ -112,6 +112,14 @@ impl<P: Processes> Core<P> {
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
             #[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no nanoseconds")]
             store.set(Point::new(&agent::POLICY_LAST_MATCH, &[&one.policy, &one.rule], clock::unix_ns() as f64 / 1e9));
+        }
+        if !judgement.is_repeated
+            && let Some(killed) = kill::carry_out(&judgement.verdict, event.task.as_ref(), &self.processes)
+        {
+            for one in judgement.verdict.matched().iter().filter(|one| one.acts() == Effect::Kill) {
+                store.add(&agent::POLICY_ENFORCED, &[&one.policy, &one.rule, "kill", killed.as_str()], 1.0);
+            }
+            judgement.killed = Some(killed);
         }
         for one in self.throttles.apply(judgement, event.boot_ns) {
             store.add(&agent::POLICY_ALERTS_WITHHELD, &[&one.policy, &one.rule], 1.0);

@@ -28,7 +28,7 @@ use crate::{
     clock,
     event::{Event, What},
     identity::Identity,
-    verdict::{Found, Judgement},
+    verdict::{Found, Judgement, Killed},
 };
 
 /// The version of the schema that every record follows.
@@ -39,6 +39,8 @@ const INFORMATIONAL: u64 = 1;
 /// OCSF `disposition_id` of the profile `security_control`: 17 Logged, 19 Alert.
 const LOGGED: u64 = 17;
 const ALERT: u64 = 19;
+/// 7 Custom Action: the process was ended.
+const CUSTOM_ACTION: u64 = 7;
 /// OCSF `device.type_id`: 1 Server.
 const SERVER: u64 = 1;
 
@@ -267,7 +269,15 @@ impl Recorder {
             own.extend(exact);
         }
         let alert = judgement.is_some_and(Judgement::is_alert);
-        record.insert("disposition_id".into(), if alert { ALERT } else { LOGGED }.into());
+        let is_killed = judgement.is_some_and(|one| one.killed == Some(Killed::Sent));
+        let disposition = if is_killed {
+            CUSTOM_ACTION
+        } else if alert {
+            ALERT
+        } else {
+            LOGGED
+        };
+        record.insert("disposition_id".into(), disposition.into());
         if let Some(matched) = matched {
             record.insert("is_alert".into(), alert.into());
             record.insert(
@@ -342,6 +352,9 @@ fn said(judgement: &Judgement) -> Map<String, Value> {
     if let Some(Found { kind, severity, entity, text }) = &judgement.finding {
         let severity = severity.as_str();
         own.insert("finding".into(), json!({ "kind": kind, "severity": severity, "entity": entity, "text": text }));
+    }
+    if let Some(killed) = &judgement.killed {
+        own.insert("killed".into(), json!({ "outcome": killed.as_str(), "why": killed.why() }));
     }
     if judgement.is_withheld {
         own.insert("alert_withheld".into(), true.into());

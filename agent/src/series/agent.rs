@@ -76,10 +76,21 @@ pub static POLICY_ALERTS_WITHHELD: Series = Series {
     name: "plumbline_policy_alerts_withheld_total",
     kind: Kind::Counter,
     unit: Unit::None,
-    help: "Matches of which nobody was told, because of the same was told not long ago (a rule's throttle).",
+    help: "Matches of which nobody was told, because the same was told not long ago (a rule's throttle).",
     source: "the policies' verdicts",
     otel: "plumbline.policy.alerts_withheld",
     labels: &["policy", "rule"],
+};
+
+pub static POLICY_ENFORCED: Series = Series {
+    name: "plumbline_policy_enforced_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "What policies in `enforce` did, and what came of it: a process was killed, had ended before (gone), is never \
+           killed (spared), or could not be (failed).",
+    source: "pidfd_send_signal(2)",
+    otel: "plumbline.policy.enforced",
+    labels: &["policy", "rule", "effect", "outcome"],
 };
 
 pub static POLICY_GENERATION: Series = Series {
@@ -282,6 +293,7 @@ pub const ROWS: &[&Series] = &[
     &POLICY_MATCHES,
     &POLICY_LAST_MATCH,
     &POLICY_ALERTS_WITHHELD,
+    &POLICY_ENFORCED,
     &POLICY_GENERATION,
     &LOG_RECORDS,
     &LOG_CHECKPOINT,

@@ -10,7 +10,7 @@ pub fn this_kernel() -> KernelProfile {
     KernelProfile::new("this kernel", |need| match need {
         Need::DenyOpen => Err("this version of plumbline does not deny opens yet".to_owned()),
         Need::DenyConnect => Err("this version of plumbline does not deny connections yet".to_owned()),
-        Need::Kill => Err("this version of plumbline does not kill yet".to_owned()),
+        Need::Kill => Ok("pidfd".to_owned()),
         Need::BpfLsm => match &facts.lsm {
             Ok(modules) if modules.split(',').any(|module| module == "bpf") => Ok("BPF LSM".to_owned()),
             Ok(modules) => Err(format!("`bpf` is not among the security modules ({modules})")),

@@ -5,6 +5,7 @@
 
 pub mod enforce;
 mod facts;
+pub mod kill;
 mod throttle;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use plumbline_policy::{Effect, Facts, Matched, PolicySet, Subject, Taken, Verdic
 
 pub use self::{
     facts::{Found, change_access},
+    kill::Killed,
     throttle::Throttles,
 };
 use crate::{
@@ -37,6 +39,8 @@ pub struct Judgement {
     pub watched: Option<Vec<u8>>,
     /// What is wrong, where the event says so.
     pub finding: Option<Found>,
+    /// What became of the process, where it was to be ended.
+    pub killed: Option<Killed>,
 }
 
 impl Judgement {
@@ -87,7 +91,7 @@ pub fn judge(
         _ => false,
     };
     let watched = facts::watched(&event.what).and_then(|key| directory(watched, key)).map(<[u8]>::to_vec);
-    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched, finding })
+    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched, finding, killed: None })
 }
 
 /// The path by which a policy named the watched directory.

@@ -92,7 +92,15 @@ mod tests {
         let address = IpAddr::from([203, 0, 113, 7]);
         let object = Object::Connect { protocol: Protocol::Tcp, address, port, names: &[], source: None };
         let verdict = policies.decide(&Facts { subject: Subject::default(), object });
-        Judgement { verdict, is_repeated: false, is_withheld: false, withheld_before: 0, watched: None, finding: None }
+        Judgement {
+            verdict,
+            is_repeated: false,
+            is_withheld: false,
+            withheld_before: 0,
+            watched: None,
+            finding: None,
+            killed: None,
+        }
     }
 
     /// Matches on these ports at these seconds: whether each is an alert, and how many were withheld before it.

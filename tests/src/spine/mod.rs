@@ -77,6 +77,10 @@ const CHECKS: &[Check] = &[
         policies::listed_explained_learned,
     ),
     ("a policy that cannot be enforced is refused, or monitors and says so", policies::what_cannot_be_enforced),
+    (
+        "a process within a policy's subject is killed, a neighbour and a monitored one are not",
+        policies::who_may_be_killed_is,
+    ),
     ("whoever touches the daemon's own log is told, the daemon itself is not", policies::tampering_is_told),
     ("alerts of the same are told once in a while and recorded each", policies::the_same_is_told_once),
     ("a gpu that falls off the bus is a finding that a policy alerts on", policies::a_lost_gpu_is_an_alert),

@@ -205,3 +205,85 @@ pub(super) fn the_schema_is_one(tools: &Tools, scratch: &Path) -> Result<(), End
     let said = [output.stdout, output.stderr].concat();
     ensure(output.status.success(), || String::from_utf8_lossy(&said).into_owned())
 }
+
+/// A cgroup of its own, whose processes a policy may end.
+struct Cell(PathBuf);
+
+impl Cell {
+    fn make() -> Result<Self, Ended> {
+        let root = plumbline::probes::kernel::cgroup2_root().map_err(|error| skipped(&error.to_string()))?;
+        let cell = root.join(format!("plumbline-cell-{}", std::process::id()));
+        fs::create_dir_all(&cell).map_err(not_ok)?;
+        Ok(Self(cell))
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+pub(super) fn who_may_be_killed_is(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let cell = Cell::make()?;
+    let name = cell.0.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let models = scratch.join("models");
+    let policy = |mode: &str| {
+        format!(
+            "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: cell}}\nspec:\n  mode: {mode}\n  subject: {{cgroup: /**/{name}}}\n  \
+             rules:\n    - name: r\n      severity: critical\n      effect: kill\n      message: '{{path}}'\n      match: {{file: {{watch: \
+             [{}]}}}}\n",
+            models.display()
+        )
+    };
+    let file = with_policy(scratch, "cell.yaml", &policy("monitor"))?;
+    let spine = Spine::start(tools, scratch)?;
+    let weights = spine.models.join("a");
+    fs::write(&weights, b"weights").map_err(not_ok)?;
+    // Opens the weights, and would sleep on; within the cell, or as a neighbour of it.
+    let reader = |place: &str| {
+        let script = format!("{place} exec 3<'{}'; exec sleep 10", weights.display());
+        Command::new("sh").args(["-c", &script]).spawn().map_err(not_ok)
+    };
+    let into = format!("echo $$ > {}/cgroup.procs;", cell.0.display());
+    let ends = |mut child: std::process::Child, within: Duration| -> Result<bool, Ended> {
+        let deadline = std::time::Instant::now() + within;
+        loop {
+            if let Some(status) = child.try_wait().map_err(not_ok)? {
+                return Ok(std::os::unix::process::ExitStatusExt::signal(&status) == Some(9));
+            }
+            if std::time::Instant::now() > deadline {
+                child.kill().map_err(not_ok)?;
+                child.wait().map_err(not_ok)?;
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    // Monitored: told, and alive.
+    let child = reader(&into)?;
+    let pid = u64::from(child.id());
+    let of = |pid: u64| {
+        move |record: &Value| {
+            record["policy"]["name"] == "cell"
+                && record.pointer("/actor/process/pid").and_then(Value::as_u64) == Some(pid)
+        }
+    };
+    let record = spine.daemon.wait_for_record("the monitored open", of(pid)).map_err(not_ok)?;
+    equal("alert", &record["is_alert"], true)?;
+    ensure(record["unmapped"]["plumbline"].get("killed").is_none(), || record.to_string())?;
+    ensure(!ends(child, Duration::from_millis(300))?, || "a monitored process was killed".to_owned())?;
+    // Enforced.
+    fs::write(&file, policy("enforce")).map_err(not_ok)?;
+    spine.daemon.signal(rustix::process::Signal::HUP).map_err(not_ok)?;
+    spine.daemon.wait_for("plumbline_policy_generation", |generation| generation >= 2.0).map_err(not_ok)?;
+    let (child, neighbour) = (reader(&into)?, reader("")?);
+    let (pid, other) = (u64::from(child.id()), u64::from(neighbour.id()));
+    ensure(ends(child, Duration::from_secs(5))?, || "the process in the cell was not killed".to_owned())?;
+    let record = spine.daemon.wait_for_record("the enforced open", of(pid)).map_err(not_ok)?;
+    equal("outcome", &record["unmapped"]["plumbline"]["killed"]["outcome"], "killed")?;
+    spine.daemon.wait_for("plumbline_policy_enforced_total{policy=\"cell\"", |count| count >= 1.0).map_err(not_ok)?;
+    let records = spine.daemon.records().map_err(not_ok)?;
+    ensure(!records.iter().any(of(other)), || "a neighbour is spoken of".to_owned())?;
+    ensure(!ends(neighbour, Duration::from_millis(300))?, || "a neighbour was killed".to_owned())
+}
