@@ -1,16 +1,38 @@
 //! Whatever stands in a file: an answer comes, soon, and every place in it lies in the file.
 
-use plumbline_policy::Policy;
+use plumbline_policy::{InvalidPolicy, Occurrence, Policy, PolicySet, import_tetragon};
 use proptest::prelude::*;
 
 const GOOD: &str = include_str!("../../../policies/model-weights.yaml");
+const LISTS: &str = include_str!("../../../policies/lists.yaml");
+const EXCEPTIONS: &str = "apiVersion: plumbline/v1\nkind: Exceptions\nmetadata: {name: mine}\nspec:\n  exceptions:\n    - policy: \
+                          model-weights\n      rule: weights-opened-by-stranger\n      except: [{exe: /bin/cat, unit: [a.service]}]\n";
+const TRACING: &str = include_str!("vllm-runtime-watch.yaml");
+const EVENT: &str = "{file: {path: /m/a, access: [read, map], percent: 7}, process: {exe: /bin/a, podLabels: {a: b}}}";
 
-/// Parses and draws; the result is of no interest, a panic is.
+/// Reads and draws, in every place in which it could stand; the result is of no interest, a panic is.
 fn survives(text: &str) {
-    if let Err(mistakes) = Policy::parse("p.yaml", text) {
+    for documents in [
+        [("lists.yaml", LISTS), ("p.yaml", text)],
+        [("lists.yaml", text), ("p.yaml", GOOD)],
+        [("p.yaml", GOOD), ("x.yaml", text)],
+    ] {
+        drawn(PolicySet::from_documents(documents).err().unwrap_or_default());
+    }
+    drawn(import_tetragon("t.yaml", text).err().into_iter().collect());
+    drawn(Occurrence::parse("e.yaml", text).err().into_iter().collect());
+}
+
+/// As a policy alone.
+fn answered(text: &str) {
+    drawn(Policy::parse("p.yaml", text).err().into_iter().collect());
+}
+
+fn drawn(mistakes: Vec<InvalidPolicy>) {
+    for mistakes in mistakes {
         let mut drawn = String::new();
         mistakes.render(&mut drawn).expect("writing into a string");
-        assert!(!mistakes.problems().is_empty(), "refused without a reason: {text:?}");
+        assert!(!mistakes.problems().is_empty(), "refused without a reason");
         assert!(!drawn.chars().any(|character| character.is_control() && character != '\n'), "{drawn:?}");
         for problem in mistakes.problems() {
             let (line, column) = mistakes.place(problem);
@@ -24,6 +46,12 @@ fn scraps() -> impl Strategy<Value = String> {
     let scrap = prop::sample::select(vec![
         "apiVersion: plumbline/v1\n",
         "kind: Policy\n",
+        "kind: Lists\n",
+        "kind: Exceptions\n",
+        "kind: TracingPolicy\n",
+        "$weights",
+        "include: [node]\n",
+        "0:65535",
         "metadata:",
         "name:",
         "spec:",
@@ -89,10 +117,15 @@ proptest! {
     }
 
     #[test]
-    fn a_good_policy_with_one_change_gets_an_answer(at in 0..GOOD.len(), cut in 0..40usize, new in scraps()) {
-        let at = GOOD.floor_char_boundary(at);
-        let end = GOOD.ceil_char_boundary((at + cut).min(GOOD.len()));
-        survives(&format!("{}{new}{}", &GOOD[..at], &GOOD[end..]));
+    fn a_good_document_with_one_change_gets_an_answer(
+        good in prop::sample::select(vec![GOOD, LISTS, EXCEPTIONS, TRACING, EVENT]),
+        at in any::<prop::sample::Index>(),
+        cut in 0..40usize,
+        new in scraps(),
+    ) {
+        let at = good.floor_char_boundary(at.index(good.len()));
+        let end = good.ceil_char_boundary((at + cut).min(good.len()));
+        survives(&format!("{}{new}{}", &good[..at], &good[end..]));
     }
 }
 
@@ -102,14 +135,14 @@ fn large_files_are_answered_soon() {
     let began = std::time::Instant::now();
     for pattern in ["- ", "a: ", "[", "{", "'", "&a ", "*a ", "? ", "!", "\n- x", "\nk: v", "\na: [x]", "x", "\t", "é"]
     {
-        survives(&pattern.repeat((1 << 20) / pattern.len()));
+        answered(&pattern.repeat((1 << 20) / pattern.len()));
     }
     let rule = "    - {name: r, severity: high, effect: alert, message: m, match: {file: {watch: [/m]}}, excep: []}\n";
-    survives(&format!("spec:\n  rules:\n{}", rule.repeat(9_000)));
+    answered(&format!("spec:\n  rules:\n{}", rule.repeat(9_000)));
     let map: String = (0..40_000).map(|index| format!("k{index}: 1\n")).collect();
-    survives(&map);
+    answered(&map);
     let globs = vec!["'/{a,b,{c,d}}*/?[a-z]{e,f}'"; 10_000].join(", ");
-    survives(&format!("spec: {{rules: [{{match: {{file: {{watch: [/m]}}}}, except: [{{exe: [{globs}]}}]}}]}}"));
+    answered(&format!("spec: {{rules: [{{match: {{file: {{watch: [/m]}}}}, except: [{{exe: [{globs}]}}]}}]}}"));
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
@@ -129,5 +162,5 @@ fn mistakes_around_the_cut_of_a_long_line_are_shown() {
 
 #[test]
 fn a_tab_in_a_pattern_does_not_come_back_in_the_advice() {
-    survives(&GOOD.replacen("- \"/opt/sglang", "- \"\t/opt/sglang", 1));
+    survives(&LISTS.replacen("- \"/opt/sglang", "- \"\t/opt/sglang", 1));
 }

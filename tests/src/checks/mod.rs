@@ -98,6 +98,7 @@ fn files(rung: &Rung, scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     tell("a name that is not utf-8 is told byte for byte", files.a_name_that_is_not_utf8());
     tell("a path of forty directories is told whole", files.a_deep_path());
     tell("a file system mounted below a watched directory is watched too", files.a_mount_below());
+    tell("an open of a gpu's device node is told", files.a_gpu());
     tell("an open beside a watched directory is not told", files.an_open_elsewhere());
     let scratch = files.scratch.clone();
     drop(files);
@@ -227,6 +228,30 @@ impl Files {
         let (_, open) = self.bench.expect("the open", own_open)?;
         same("path", &open.path, &path.as_os_str().as_bytes().to_vec())?;
         same("truncated", &open.path_truncated, &false)
+    }
+
+    /// A node by the name of a GPU's, which is the null device: any driver's own would need the GPU.
+    fn a_gpu(&mut self) -> Outcome {
+        self.watched()?;
+        let path = self.scratch.join("nvidia0");
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        let _ = fs::remove_file(&path);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::CharacterDevice,
+            mode,
+            rustix::fs::makedev(1, 3),
+        )
+        .map_err(|error| error.to_string())?;
+        self.bench.drain();
+        let _device = File::open(&path).map_err(|error| error.to_string())?;
+        let wanted = path.as_os_str().as_bytes().to_vec();
+        let open = self.bench.expect("the device", |event| match &event.what {
+            What::DeviceOpen(open) if open.path == wanted => Some(open.clone()),
+            _ => None,
+        })?;
+        same("kind", &open.kind.as_str(), &"gpu_device")
     }
 
     fn a_mount_below(&mut self) -> Outcome {

@@ -52,7 +52,8 @@ pub(super) fn the_kubelet_tells_labels(tools: &Tools, scratch: &Path) -> Result<
     equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
     let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
     let pod = json!({ "namespace": "serving", "name": "vllm-0", "labels": labels });
-    equal("the pod", &record["unmapped"]["plumbline"]["pod"], pod)
+    equal("the pod", &record["unmapped"]["plumbline"]["pod"], pod)?;
+    equal("the image", &record["unmapped"]["plumbline"]["image"], "vllm/vllm-openai:v0.11.0")
 }
 
 pub(super) fn a_kubelet_that_does_not_answer_is_said(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
@@ -114,7 +115,7 @@ impl Drop for Cgroup {
 /// As the kubelet tells it.
 fn pod() -> Value {
     let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
-    let status = json!({ "containerStatuses": [{ "name": "engine", "containerID": format!("containerd://{ID}") }] });
+    let status = json!({ "containerStatuses": [{ "name": "engine", "image": "vllm/vllm-openai:v0.11.0", "containerID": format!("containerd://{ID}") }] });
     json!({ "metadata": { "namespace": "serving", "name": "vllm-0", "uid": POD, "labels": labels }, "status": status })
 }
 
