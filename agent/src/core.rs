@@ -4,6 +4,7 @@
 //! nowhere else, so its order is the order in which the core saw things. What becomes of a record is `custody`.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -55,6 +56,8 @@ pub struct Core<P> {
     pub store: SharedStore,
     pub wall_clock: WallClock,
     pub throttles: Throttles,
+    /// When each rule matched last, by policy and rule: published at each tick.
+    pub last_match: HashMap<(Arc<str>, Arc<str>), u64>,
     pub diagnosis: Diagnosis,
     /// Where the daemon keeps its log, key and cursors.
     pub state_dir: PathBuf,
@@ -110,8 +113,7 @@ impl<P: Processes> Core<P> {
         for one in judgement.matched() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
-            #[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no nanoseconds")]
-            store.set(Point::new(&agent::POLICY_LAST_MATCH, &[&one.policy, &one.rule], clock::unix_ns() as f64 / 1e9));
+            self.last_match.insert((Arc::clone(&one.policy), Arc::clone(&one.rule)), event.boot_ns);
         }
         if !judgement.is_repeated
             && let Some(killed) = kill::carry_out(&judgement.verdict, event.task.as_ref(), &self.processes)
@@ -222,6 +224,12 @@ impl<P: Processes> Core<P> {
         }
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         store.set(Point::new(&agent::DNS_NAMES, &[], self.world.dns.len() as f64));
+        let unix_minus_boot_ns = i128::from(clock::unix_ns()) - i128::from(now_boot_ns);
+        for ((policy, rule), boot_ns) in self.last_match.drain() {
+            #[expect(clippy::cast_precision_loss, reason = "a time in seconds needs no nanoseconds")]
+            let unix_seconds = (i128::from(boot_ns) + unix_minus_boot_ns) as f64 / 1e9;
+            store.set(Point::new(&agent::POLICY_LAST_MATCH, &[&policy, &rule], unix_seconds));
+        }
         let generation = Point::new(
             &agent::POLICY_GENERATION,
             &[self.rules.policies.digest()],

@@ -4,7 +4,7 @@
 mod policies;
 mod sensor;
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use plumbline_audit::LogError;
 use thiserror::Error;
@@ -115,6 +115,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
         throttles: Throttles::default(),
+        last_match: HashMap::new(),
         diagnosis: Diagnosis::default(),
         state_dir: config.state_dir.clone(),
     };

@@ -13,7 +13,10 @@ pub mod procfs;
 pub mod tree;
 pub mod users;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use self::{
     artefact::Artefact,
@@ -83,7 +86,7 @@ pub struct Identity {
     /// The names of the address that a connection leads to.
     pub dns: Resolved,
     /// The name of its user id, on the host.
-    pub user: Option<String>,
+    pub user: Option<Arc<str>>,
     /// What its executable holds, where a policy asks.
     pub exe_sha256: Option<String>,
     /// Whether another tree of processes that lives has read the file that was changed.
