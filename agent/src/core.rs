@@ -5,7 +5,9 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -59,8 +61,10 @@ pub struct Core<P> {
     /// When each rule matched last, by policy and rule: published at each tick.
     pub last_match: HashMap<(Arc<str>, Arc<str>), u64>,
     pub diagnosis: Diagnosis,
-    /// Where the daemon keeps its log, key and cursors.
+    /// Where the daemon keeps its log, key and cursors, symbolic links resolved.
     pub state_dir: PathBuf,
+    /// The daemon's own number, and the pid namespace in which it is that: 0 where nobody knows, which is nobody's.
+    pub own_pid: (u32, u32),
 }
 
 impl<P: Processes> Core<P> {
@@ -82,8 +86,9 @@ impl<P: Processes> Core<P> {
 
     /// The daemon writes its log, and would write of that into its log.
     fn is_upkeep(&self, event: &Event) -> bool {
-        event.task.as_ref().is_some_and(|task| task.pid == std::process::id())
-            && verdict::watched_path(&self.rules.watched, event).is_some_and(|path| path.starts_with(&self.state_dir))
+        let is_own = event.task.as_ref().is_some_and(|task| (task.pid, task.namespaces.pid) == self.own_pid);
+        let path = || verdict::path(event).map(|path| Path::new(OsStr::from_bytes(path)));
+        is_own && path().is_some_and(|path| path.starts_with(&self.state_dir))
     }
 
     fn event(&mut self, event: &Event) {
@@ -123,8 +128,8 @@ impl<P: Processes> Core<P> {
             }
             judgement.killed = Some(killed);
         }
-        for one in self.throttles.apply(judgement, event.boot_ns) {
-            store.add(&agent::POLICY_ALERTS_WITHHELD, &[&one.policy, &one.rule], 1.0);
+        for (policy, rule) in self.throttles.apply(judgement, event.boot_ns) {
+            store.add(&agent::POLICY_ALERTS_WITHHELD, &[policy, rule], 1.0);
         }
     }
 

@@ -33,6 +33,9 @@ pub struct CheckReport {
     pub digest: Option<String>,
 }
 
+/// Rules without a test that are named.
+const MAX_UNTESTED: usize = 50;
+
 /// How one of a policy's own tests ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestOutcome {
@@ -55,8 +58,11 @@ pub fn check(directory: &Path, kernel: Option<&KernelProfile>) -> Result<CheckRe
     let texts: HashMap<&str, &str> = documents.iter().copied().collect();
     for policy in &policies {
         report.run(policy);
-        let text = texts.get(&*policy.file).copied().unwrap_or_default();
-        let place = |at: usize| format!("{}:{}", policy.file, line_of(text, at));
+        let place = |at: usize| match texts.get(&*policy.file) {
+            Some(text) => format!("{}:{}", policy.file, line_of(text, at)),
+            // Converted: its lines are those of no file.
+            None => policy.file.to_string(),
+        };
         report
             .notes
             .extend(lint::superfluous(policy).into_iter().map(|(at, note)| format!("{}: {note}", place(at.start))));
@@ -117,8 +123,11 @@ impl fmt::Display for CheckReport {
         for note in &self.notes {
             writeln!(f, "note    {note}")?;
         }
-        for rule in &self.untested {
+        for rule in self.untested.iter().take(MAX_UNTESTED) {
             writeln!(f, "note    no test makes rule {rule} match")?;
+        }
+        if let Some(more @ 1..) = self.untested.len().checked_sub(MAX_UNTESTED) {
+            writeln!(f, "note    nor does one for {more} more rules")?;
         }
         let failed = self.failed().count();
         writeln!(

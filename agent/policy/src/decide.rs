@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::facts::{Facts, File, Object};
+use crate::fields::has_port;
 use crate::object::holds;
 use crate::policy::{Effect, Exception, Mode, Policy, Rule, Severity};
 use crate::subject::Selector;
@@ -66,6 +67,18 @@ impl Verdict {
         // Stable: equals keep the order of policies and of rules in them.
         matched.sort_by_key(|one: &Matched| std::cmp::Reverse((one.severity, one.effect)));
         Self { matched }
+    }
+
+    /// Joins what is said of the same event under another name of its file: each rule once.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        for one in other.matched {
+            if !self.matched.iter().any(|mine| mine.policy == one.policy && mine.rule == one.rule) {
+                self.matched.push(one);
+            }
+        }
+        self.matched.sort_by_key(|one: &Matched| std::cmp::Reverse((one.severity, one.effect)));
+        self
     }
 
     /// No rule matched.
@@ -150,7 +163,7 @@ impl Exception {
             _ => (None, None),
         };
         let wanted_port = self.port.as_ref();
-        holds("port", wanted_port.is_none_or(|ports| port.is_some_and(|port| ports.contains(&port))))?;
+        holds("port", wanted_port.is_none_or(|ports| port.is_some_and(|port| has_port(ports, port))))?;
         let to = self.to.as_ref();
         holds("to", to.is_none_or(|to| destination.is_some_and(|(address, names)| to.include(address, names))))?;
         self.who.admits(facts)?;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::exceptions;
 use crate::fields::Problems;
-use crate::lists::Lists;
+use crate::lists::{self, Lists};
 use crate::parse::{Document, DocumentKind, kind_of};
 use crate::policy::Policy;
 use crate::problem::{InvalidPolicy, Problem};
@@ -97,8 +97,9 @@ pub(crate) fn read(files: &[File<'_>], before: &Known) -> Reading {
             Err(mistakes) => reading.invalid.push(mistakes),
         }
     }
-    for Source { name, text, root } in exceptions {
+    for Source { name, text, mut root } in exceptions {
         let mut problems = Problems::new();
+        lists::expand(&mut root, &library, &mut problems);
         let called = exceptions::add(&root, &mut reading.policies, !reading.invalid.is_empty(), &mut problems);
         let taken = called.map_or(Ok(()), |(called, at)| names.take(&called, (&name, &text), &at));
         match taken {

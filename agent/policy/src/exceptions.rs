@@ -11,8 +11,8 @@ use crate::guard::Guarded;
 use crate::parse::{API_VERSION, EXCEPTION, KINDS, METADATA, exception, version_and_kind};
 use crate::policy::{Exception, Policy};
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
-use crate::shape::{Holds, Shape, required};
-use crate::yaml::Node;
+use crate::shape::{Holds, Shape, optional, required};
+use crate::yaml::{Node, Value};
 
 pub(crate) static DOCUMENT: Shape = Shape {
     what: "a document of exceptions",
@@ -28,10 +28,14 @@ pub(crate) static DOCUMENT: Shape = Shape {
 static SPEC: Shape = Shape {
     what: "`spec`",
     about: "The exceptions.",
-    fields: &[&[required("exceptions", Holds::Many(&ENTRY), "rules, and whom each excuses besides")]],
+    fields: &[&[
+        optional("include", Holds::TextList, "names of documents of lists in the same directory"),
+        crate::lists::FIELD,
+        required("exceptions", Holds::Many(&ENTRY), "rules, and whom each excuses besides; may be empty"),
+    ]],
 };
 
-static ENTRY: Shape = Shape {
+pub(crate) static ENTRY: Shape = Shape {
     what: "an entry",
     about: "A rule, and whom it excuses besides.",
     fields: &[&[
@@ -44,8 +48,8 @@ static ENTRY: Shape = Shape {
 /// What a document of exceptions is called, and where that stands.
 pub(crate) type Named = (String, Range<usize>);
 
-/// Adds the document's exceptions to the policies. `others` are names of policies that could not be read: what is said of
-/// them is not a mistake of its own.
+/// Adds the document's exceptions to the policies. `others_failed`: some could not be read, so that one that is missing
+/// here is not a mistake of this document.
 pub(crate) fn add(
     root: &Node,
     policies: &mut [Arc<Policy>],
@@ -58,7 +62,11 @@ pub(crate) fn add(
     let node = metadata.and_then(|fields| fields.get("name"));
     let called = node.and_then(|node| Some((name(node, problems)?.to_string(), node.at.clone())));
     let spec = fields.get("spec").and_then(|node| Fields::of(node, &SPEC, problems));
-    let items = spec.and_then(|fields| fields.get("exceptions")).and_then(|node| list(node, "`exceptions`", problems));
+    let items = spec.and_then(|fields| fields.get("exceptions")).and_then(|node| match &node.value {
+        // Nothing was learned.
+        Value::List(items) if items.is_empty() => None,
+        _ => list(node, "`exceptions`", problems),
+    });
     for item in items.unwrap_or_default() {
         entry(item, policies, others_failed, problems);
     }

@@ -20,7 +20,7 @@ pub struct Facts<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Subject<'a> {
     pub pid: u32,
-    pub uid: u32,
+    pub uid: Option<u32>,
     /// The name of the uid, on the host.
     pub user: Option<&'a str>,
     /// The task's name. Any process may call itself anything: a policy should not trust it alone.

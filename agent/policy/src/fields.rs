@@ -4,7 +4,7 @@
 //! field, so that one run shows every mistake of a file.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::problem::{Problem, did_you_mean, one_of, quoted};
@@ -257,6 +257,30 @@ pub(crate) fn name(node: &Node, problems: &mut Problems) -> Option<Arc<str>> {
 /// A network port.
 pub(crate) fn port(node: &Node, problems: &mut Problems) -> Option<u16> {
     integer(node, "a port", "0 to 65535", problems)
+}
+
+/// A port, or a range of them: `8000-8010`.
+pub(crate) fn ports(node: &Node, problems: &mut Problems) -> Option<RangeInclusive<u16>> {
+    let Value::Text(given) = &node.value else { return port(node, problems).map(|port| port..=port) };
+    let ends = given.split_once('-').map(|(first, last)| (first.trim().parse::<u16>(), last.trim().parse::<u16>()));
+    match ends {
+        Some((Ok(first), Ok(last))) if first <= last => Some(first..=last),
+        _ => {
+            let problem = Problem::new(&node.at, format!("{} is not a range of ports", quoted(given)));
+            problems.push(problem.help("write a number, or a range such as `8000-8010`"));
+            None
+        }
+    }
+}
+
+/// Whether one of these is the port.
+pub(crate) fn has_port(ports: &[RangeInclusive<u16>], port: u16) -> bool {
+    ports.iter().any(|range| range.contains(&port))
+}
+
+/// Whether every port of `others` is one of these, range by range.
+pub(crate) fn covers_ports(ports: &[RangeInclusive<u16>], others: &[RangeInclusive<u16>]) -> bool {
+    others.iter().all(|other| ports.iter().any(|mine| mine.contains(other.start()) && mine.contains(other.end())))
 }
 
 /// Readers of optional fields take `None` where the field is not given, and where it was wrong, which was noted.

@@ -31,6 +31,15 @@ const NEEDED: &[&str] = &[
     "/run",
     "/sbin",
     "/sys",
+    "/etc/hosts",
+    "/etc/ld.so.conf",
+    "/etc/localtime",
+    "/etc/machine-id",
+    "/etc/pam.d",
+    "/etc/shadow",
+    "/etc/sudoers",
+    "/var/lock",
+    "/var/run",
     "/usr/bin",
     "/usr/lib/systemd",
     "/usr/lib/x86_64-linux-gnu",
@@ -66,6 +75,14 @@ impl Guarded<'_> {
                 Problem::new(self.effect_at, "a finding has no process that could be killed").help("write `alert`"),
             );
         }
+        // Of several entries any will do, so each must; of the policy's and the rule's, both hold.
+        let is_placed = |level: &&[Selector]| !level.is_empty() && level.iter().all(Selector::names_a_place);
+        if self.subjects.iter().any(|level| !level.is_empty()) && !self.subjects.iter().any(is_placed) {
+            problems.push(
+                Problem::new(self.effect_at, "`kill` with a subject of nobody in particular could kill what the node needs")
+                    .help("name a cgroup, unit, container, image, namespace, pod or label, or an executable without wildcards"),
+            );
+        }
         if self.subjects.iter().all(|subjects| subjects.is_empty()) {
             problems.push(
                 Problem::new(self.effect_at, "`kill` without a subject could kill anybody")
@@ -75,7 +92,23 @@ impl Guarded<'_> {
         }
     }
 
+    fn refuse_needed(&self, watch: &[WatchPath], problems: &mut Problems) {
+        if let Some((watch, needed)) = watch.iter().find_map(stops_the_node) {
+            let message = format!(
+                "denying in `{watch}` could stop the node: `{needed}` is needed by pid 1, the loader or the daemon"
+            );
+            problems.push(
+                Problem::new(self.when_at, message)
+                    .label("too close to what the node needs")
+                    .help("name the directories that hold what you protect"),
+            );
+        }
+    }
+
     fn check_deny(&self, problems: &mut Problems) {
+        if let When::File(rule) = self.when {
+            self.refuse_needed(&rule.watched.watch, problems);
+        }
         let mut refuse = |message: &str, help: &str| {
             problems.push(Problem::new(self.when_at, message).label("cannot be denied").help(help));
         };
@@ -90,20 +123,19 @@ impl Guarded<'_> {
                         "take them out, or write `alert`",
                     );
                 }
-                if let Some((watch, needed)) = rule.watched.watch.iter().find_map(stops_the_node) {
-                    refuse(
-                        &format!(
-                            "denying in `{watch}` could stop the node: `{needed}` is needed by pid 1, the loader or the daemon"
-                        ),
-                        "name the directories that hold what you protect",
-                    );
-                }
             }
             When::Connect(rule) => {
                 if rule.names_hosts() {
                     refuse(
                         "a name never denies: it is what a name server said of an address",
                         "write networks, or `alert`",
+                    );
+                }
+                let is_open = rule.to.as_ref().is_some_and(crate::destination::Destinations::is_everything);
+                if is_open && self.subjects.iter().all(|subjects| subjects.is_empty()) {
+                    refuse(
+                        "denying every connection of everybody would cut the node off",
+                        "write `notTo` with the node's own networks, or name a `subject`",
                     );
                 }
                 if rule.from.is_some() {
@@ -145,13 +177,12 @@ impl Guarded<'_> {
     }
 }
 
-/// What is needed that the watched directory is above, at or below.
+/// What is needed that the watched directory is above, at or below: as far as both go, their components match.
 fn stops_the_node(watch: &WatchPath) -> Option<(String, &'static str)> {
     let pattern = watch.pattern();
-    let is_at = |path: &str| crate::pattern::directory_matches(pattern, path);
-    let prefixes = |path: &'static str| path.match_indices('/').skip(1).map(move |(end, _)| &path[..end]).chain([path]);
-    let above_or_at = NEEDED.iter().find(|needed| prefixes(needed).any(is_at));
-    let below =
-        || NEEDED.iter().find(|needed| pattern.strip_prefix(**needed).is_some_and(|rest| rest.starts_with('/')));
-    above_or_at.or_else(below).map(|needed| (pattern.to_owned(), *needed))
+    let meets = |needed: &&&str| {
+        let mut pairs = pattern.split('/').zip(needed.split('/'));
+        pairs.all(|(component, name)| crate::pattern::component_matches(component, name))
+    };
+    NEEDED.iter().find(meets).map(|needed| (pattern.to_owned(), *needed))
 }

@@ -69,6 +69,10 @@ impl<'s> Learner<'s> {
             };
             // The kernel denies by who and where to, and knows neither paths nor names.
             let (field, object, port) = object(facts, matched.effect == Effect::Deny);
+            if field.is_some() && object.is_none() {
+                self.nameless += 1;
+                continue;
+            }
             let entry = Entry { policy: Arc::clone(&matched.policy), rule: Arc::clone(&matched.rule), who, port };
             if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&entry) {
                 self.left_out += 1;
@@ -78,7 +82,7 @@ impl<'s> Learner<'s> {
             seen.count += 1;
             seen.first_ms = seen.first_ms.min(unix_ms);
             seen.last_ms = seen.last_ms.max(unix_ms);
-            seen.field = field;
+            seen.field = seen.field.or(field);
             if seen.objects.len() < MAX_OBJECTS {
                 seen.objects.extend(object);
             } else if let Some(object) = object
@@ -102,42 +106,54 @@ impl<'s> Learner<'s> {
             self.events, self.matched
         );
         if self.nameless > 0 {
-            let _ = writeln!(out, "# {} matches are not excused: the executable is not known.", self.nameless);
+            let _ = writeln!(
+                out,
+                "# {} matches are not excused: the executable, or what it was done to, is not known.",
+                self.nameless
+            );
         }
         if self.left_out > 0 {
             let _ =
                 writeln!(out, "# {} matches are left out: there are more than {MAX_ENTRIES} entries.", self.left_out);
         }
-        if self.entries.is_empty() {
-            out.push_str("# Nothing is to be excused.\n");
-            return out;
-        }
-        let _ = write!(
-            out,
-            "apiVersion: plumbline/v1\nkind: Exceptions\nmetadata:\n  name: {name}\nspec:\n  exceptions:\n"
-        );
+        let _ =
+            write!(out, "apiVersion: plumbline/v1\nkind: Exceptions\nmetadata:\n  name: {name}\nspec:\n  exceptions:");
+        // A rule none of whose entries is narrow enough stands for nothing.
+        let rules: BTreeSet<(&str, &str)> = self
+            .entries
+            .iter()
+            .filter(|(_, seen)| !seen.is_wide)
+            .map(|(entry, _)| (&*entry.policy, &*entry.rule))
+            .collect();
+        out.push_str(if rules.is_empty() { " []\n" } else { "\n" });
         let mut before: Option<(&str, &str)> = None;
         for (entry, seen) in &self.entries {
             let rule = (&*entry.policy, &*entry.rule);
             if before != Some(rule) {
-                let _ = write!(out, "    - policy: {}\n      rule: {}\n      except:\n", rule.0, rule.1);
+                let hash = if rules.contains(&rule) { "" } else { "# " };
+                let _ =
+                    write!(out, "{hash}    - policy: {}\n{hash}      rule: {}\n{hash}      except:\n", rule.0, rule.1);
                 before = Some(rule);
             }
             let _ =
                 writeln!(out, "        # {} times, from {} to {}", seen.count, time(seen.first_ms), time(seen.last_ms));
             let mut fields: Vec<String> = entry.who.iter().map(|(field, value)| format!("{field}: {value}")).collect();
-            match seen.field {
-                Some(field) if !seen.is_wide && !seen.objects.is_empty() => {
-                    let objects: Vec<&str> = seen.objects.iter().map(String::as_str).collect();
-                    fields.push(format!("{field}: [{}]", objects.join(", ")));
-                }
-                Some(field) => {
-                    let _ = writeln!(out, "        # more than {MAX_OBJECTS} values of `{field}`: left open");
-                }
-                None => {}
+            if let Some(field) = seen.field.filter(|_| !seen.objects.is_empty()) {
+                let objects: Vec<&str> = seen.objects.iter().map(String::as_str).collect();
+                fields.push(format!("{field}: [{}]", objects.join(", ")));
             }
             fields.extend(entry.port.map(|port| format!("port: {port}")));
-            let _ = writeln!(out, "        - {}", fields.join("\n          "));
+            if seen.is_wide {
+                // What would excuse anything is for a person to write.
+                let _ = writeln!(
+                    out,
+                    "        # not excused: more than {MAX_OBJECTS} values of `{}`, these among them\n        # - {}",
+                    seen.field.unwrap_or_default(),
+                    fields.join("\n        #   ")
+                );
+            } else {
+                let _ = writeln!(out, "        - {}", fields.join("\n          "));
+            }
         }
         out
     }
@@ -157,7 +173,7 @@ fn who(facts: &Facts<'_>) -> Option<Vec<(&'static str, String)>> {
     } else if let Some(cgroup) = subject.cgroup.filter(|cgroup| cgroup.len() > 1) {
         fields.push(("cgroup", glob(cgroup)));
     } else {
-        fields.push(("uid", subject.uid.to_string()));
+        fields.push(("uid", subject.uid?.to_string()));
     }
     Some(fields)
 }
@@ -165,7 +181,8 @@ fn who(facts: &Facts<'_>) -> Option<Vec<(&'static str, String)>> {
 /// The field of an exception that names what it was done to, its value, and the port.
 fn object(facts: &Facts<'_>, by_kernel: bool) -> (Option<&'static str>, Option<String>, Option<u16>) {
     match facts.object {
-        Object::File(file) if !by_kernel && !file.path_truncated => {
+        Object::File(file) if !by_kernel && file.path_truncated => (Some("path"), None, None),
+        Object::File(file) if !by_kernel => {
             let directory = file.path.iter().rposition(|byte| *byte == b'/').filter(|end| *end > 0);
             // A file at the root has no directory of its own.
             let pattern = match directory {

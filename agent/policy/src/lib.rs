@@ -53,7 +53,7 @@ pub use facts::{
 };
 pub use learn::Learner;
 pub use object::finding::FINDINGS;
-pub use occurrence::{Occurrence, OwnedObject, OwnedPod, OwnedSubject};
+pub use occurrence::{Occurrence, OwnedObject, OwnedPod, OwnedSubject, OwnedTaken};
 pub use pattern::WatchPath;
 pub use policy::{Effect, Mode, Otherwise, Policy, Severity};
 pub use problem::{InvalidPolicy, Problem};

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::fields::covers_ports;
 use crate::object::When;
-use crate::policy::{Exception, Policy, Rule};
+use crate::policy::{Effect, Exception, Policy, Rule};
 use crate::problem::Problem;
 
 /// Rules of one policy that contradict one another: mistakes.
@@ -18,7 +19,7 @@ pub(crate) fn contradictions(policy: &Policy) -> Vec<Problem> {
     let mut problems = Vec::new();
     for rule in &policy.rules {
         match seen.get(rule.written.as_str()) {
-            Some(first) if first.effect != rule.effect => {
+            Some(first) if contradict(first.effect, rule.effect) => {
                 let message = format!(
                     "rules `{}` and `{}` match the same events, and `{}` contradicts `{}`",
                     first.name,
@@ -49,16 +50,17 @@ pub(crate) fn contradictions(policy: &Policy) -> Vec<Problem> {
     problems
 }
 
+/// Two effects on the same: recorded and told are not at odds, what is denied or killed is at odds with all else.
+fn contradict(one: Effect, other: Effect) -> bool {
+    one != other && one.max(other) > Effect::Alert
+}
+
 /// Whether the exception excuses whatever the rule could match: it asks only for what the rule itself asks for.
 pub(crate) fn swallows(exception: &Exception, rule: &Rule) -> bool {
-    let covers_path = |exception: &Exception| match (&exception.path, &rule.when) {
-        (None, _) => true,
-        (Some(globs), When::File(file)) => {
-            let below = |path: &str| globs.patterns().iter().any(|pattern| *pattern == format!("{path}/**"));
-            file.watched.watch.iter().all(|watch| below(watch.pattern()))
-        }
-        (Some(_), _) => false,
-    };
+    // Not even where its globs cover all that is watched: a file may be reached by another name.
+    if exception.path.is_some() {
+        return false;
+    }
     let covers_destination = match (&exception.to, &rule.when) {
         (None, _) => true,
         (Some(to), When::Connect(connect)) => {
@@ -69,7 +71,7 @@ pub(crate) fn swallows(exception: &Exception, rule: &Rule) -> bool {
     let covers_port = match (&exception.port, &rule.when) {
         (None, _) => true,
         (Some(ports), When::Connect(connect)) => {
-            connect.ports.as_ref().is_some_and(|wanted| wanted.iter().all(|port| ports.contains(port)))
+            connect.ports.as_ref().is_some_and(|wanted| covers_ports(ports, wanted))
         }
         (Some(_), _) => false,
     };
@@ -80,12 +82,20 @@ pub(crate) fn swallows(exception: &Exception, rule: &Rule) -> bool {
     } else {
         rule.subjects.iter().all(|subject| exception.who.covers(subject))
     };
-    covers_path(exception) && covers_destination && covers_port && covers_subject
+    covers_destination && covers_port && covers_subject
 }
+
+/// Each is compared with each.
+const MAX_COMPARED: usize = 256;
 
 /// What does no harm and says nothing: for the notes of a check.
 pub(crate) fn superfluous(policy: &Policy) -> Vec<(Range<usize>, String)> {
     let mut notes = Vec::new();
+    let most = policy.rules.iter().map(|rule| rule.except.len()).max().unwrap_or(0).max(policy.rules.len());
+    if most > MAX_COMPARED {
+        let note = format!("more than {MAX_COMPARED} rules, or exceptions of one rule: not compared with each other");
+        return vec![(policy.name_at.clone(), note)];
+    }
     for (index, rule) in policy.rules.iter().enumerate() {
         let shadows =
             |other: &&Rule| other.effect >= rule.effect && other.severity >= rule.severity && covers(other, rule);
@@ -136,7 +146,7 @@ fn wider(wide: &Exception, narrow: &Exception) -> bool {
     };
     let port = match (&wide.port, &narrow.port) {
         (None, _) => true,
-        (Some(wide), Some(narrow)) => narrow.iter().all(|port| wide.contains(port)),
+        (Some(wide), Some(narrow)) => covers_ports(wide, narrow),
         (Some(_), None) => false,
     };
     path && to && port && wide.who.covers(&narrow.who)

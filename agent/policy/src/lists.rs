@@ -13,8 +13,11 @@ use crate::problem::{Problem, did_you_mean, one_of, quoted};
 use crate::shape::{Field, Holds, Shape, optional, required};
 use crate::yaml::{Node, Value};
 
-/// What a policy may become by its lists.
-const MAX_ENTRIES: usize = 100_000;
+/// Values by which a document may grow through its lists.
+const MAX_NODES: usize = 100_000;
+
+/// After so many mistakes nobody reads on.
+const ENOUGH: usize = 50;
 
 pub(crate) const FIELD: Field =
     optional("lists", Holds::Lists, "lists of values by name; `$name` puts one in where several values may stand");
@@ -60,42 +63,42 @@ impl Lists {
     }
 }
 
-/// The lists of one mapping; an entry may be a list that stands before.
+/// The lists of one mapping; an entry may be, or hold, a list that stands before.
 fn read(node: &Node, problems: &mut Problems) -> Option<Named> {
     let Value::Map(entries) = &node.value else {
         problems.push(crate::fields::wrong_type(node, "`lists` is a mapping of names to lists"));
         return None;
     };
-    let mut named: Named = Vec::new();
+    let mut named: HashMap<String, (bool, Vec<Node>)> = HashMap::new();
+    let mut order = Vec::new();
+    let mut left = MAX_NODES;
     for (key, node) in entries {
+        if problems.len() > ENOUGH {
+            break;
+        }
         if !is_name(&key.name) {
             problems.push(
                 Problem::new(&key.at, format!("{} is not the name of a list", quoted(&key.name)))
                     .help("write lower-case letters, digits and hyphens"),
             );
         }
-        if named.iter().any(|(name, _)| *name == key.name) {
+        if named.contains_key(&key.name) {
             problems
                 .push(Problem::new(&key.at, format!("two lists are called {}", quoted(&key.name))).help("join them"));
         }
-        let Some(items) = list(node, &format!("list `{}`", key.name), problems) else { continue };
-        let mut entries = Vec::new();
-        for item in items {
-            match reference(item) {
-                Some(name) => match named.iter().find(|(other, _)| other == name) {
-                    Some((_, other)) => entries.extend(other.iter().cloned()),
-                    None => problems.push(unknown(name, item, named.iter().map(|(name, _)| name.as_str()))),
-                },
-                None => entries.push(item.clone()),
-            }
+        if list(node, &format!("list `{}`", key.name), problems).is_none() {
+            continue;
         }
-        if entries.len() > MAX_ENTRIES {
-            problems.push(Problem::new(&key.at, format!("list `{}` has more than {MAX_ENTRIES} entries", key.name)));
-            entries.clear();
-        }
-        named.push((key.name.clone(), entries));
+        let mut node = node.clone();
+        let mut expansion = Expansion { lists: &named, left, problems };
+        expansion.walk(&mut node);
+        left = expansion.left;
+        let Value::List(entries) = node.value else { continue };
+        order.push(key.name.clone());
+        named.insert(key.name.clone(), (false, entries));
     }
-    Some(named)
+    let entries = order.into_iter().filter_map(|name| named.remove(&name).map(|(_, entries)| (name, entries)));
+    Some(entries.collect())
 }
 
 fn is_name(text: &str) -> bool {
@@ -115,11 +118,11 @@ fn unknown<'a>(name: &str, node: &Node, known: impl Iterator<Item = &'a str> + C
         None if known.clone().next().is_none() => {
             problem.help("define it under `spec.lists`, or include the document of lists that has it")
         }
-        None => problem.help(format!("known are {}", one_of(known))),
+        None => problem.help(format!("known are {}", one_of(known.take(12)))),
     }
 }
 
-/// Puts the lists into the policy's tree.
+/// Puts the lists into the tree of a policy or of a document of exceptions.
 pub(crate) fn expand(root: &mut Node, library: &[Lists], problems: &mut Problems) {
     let Value::Map(document) = &mut root.value else { return };
     let Some(spec) = document.iter().find(|(key, _)| key.name == "spec").map(|(_, node)| node) else { return };
@@ -127,59 +130,88 @@ pub(crate) fn expand(root: &mut Node, library: &[Lists], problems: &mut Problems
     let field = |name: &str| entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| node);
     let own = field("lists").and_then(|node| read(node, problems)).unwrap_or_default();
     let mut lists: HashMap<String, (bool, Vec<Node>)> = HashMap::new();
-    if let Some(items) = field("include").and_then(|node| list(node, "`include`", problems)) {
-        for item in items {
-            let Some(name) = text(item, "the name of a document of lists", problems) else { continue };
-            let Some(found) = library.iter().find(|lists| lists.name == name) else {
-                let problem = Problem::new(&item.at, format!("no document of lists is called {}", quoted(name)));
-                let known = library.iter().map(|lists| lists.name.as_str());
-                problems.push(match did_you_mean(name, known.clone()) {
-                    Some(meant) => problem.help(format!("write `{meant}`")),
-                    None if library.is_empty() => problem.help("put a file of `kind: Lists` into the same directory"),
-                    None => problem.help(format!("write {}", one_of(known))),
-                });
-                continue;
-            };
-            lists.extend(found.lists.iter().map(|(name, entries)| (name.clone(), (true, entries.clone()))));
-        }
+    for item in field("include").and_then(|node| list(node, "`include`", problems)).unwrap_or_default() {
+        include(item, library, &mut lists, problems);
     }
     // A policy's own word goes before what it includes.
     lists.extend(own.into_iter().map(|(name, entries)| (name, (false, entries))));
-    let mut expansion = Expansion { lists: &lists, left: MAX_ENTRIES, problems };
+    let mut expansion = Expansion { lists: &lists, left: MAX_NODES, problems };
     for (key, node) in document {
         match (&*key.name, &mut node.value) {
             ("spec", Value::Map(entries)) => {
-                for (_, node) in entries.iter_mut().filter(|(key, _)| key.name == "rules" || key.name == "subject") {
-                    expansion.walk(node);
+                for (key, node) in entries.iter_mut() {
+                    match &*key.name {
+                        "subject" => expansion.field(node),
+                        "rules" => expansion.items(node, &["name", "message"]),
+                        "exceptions" => expansion.items(node, &[]),
+                        _ => {}
+                    }
                 }
             }
-            ("tests", _) => expansion.walk(node),
+            ("tests", _) => expansion.items(node, &["name"]),
             _ => {}
         }
     }
 }
 
+fn include(
+    item: &Node,
+    library: &[Lists],
+    lists: &mut HashMap<String, (bool, Vec<Node>)>,
+    problems: &mut Problems,
+) -> Option<()> {
+    let name = text(item, "the name of a document of lists", problems)?;
+    let Some(found) = library.iter().find(|lists| lists.name == name) else {
+        let problem = Problem::new(&item.at, format!("no document of lists is called {}", quoted(name)));
+        let known = library.iter().map(|lists| lists.name.as_str());
+        problems.push(match did_you_mean(name, known.clone()) {
+            Some(meant) => problem.help(format!("write `{meant}`")),
+            None if library.is_empty() => problem.help("put a file of `kind: Lists` into the same directory"),
+            None => problem.help(format!("write {}", one_of(known.take(12)))),
+        });
+        return None;
+    };
+    for (list, entries) in &found.lists {
+        if lists.insert(list.clone(), (true, entries.clone())).is_some() {
+            problems.push(
+                Problem::new(&item.at, format!("another document that is included has a list `{list}` as well"))
+                    .help("rename one, or define the list under `spec.lists`"),
+            );
+        }
+    }
+    Some(())
+}
+
 struct Expansion<'a> {
     lists: &'a HashMap<String, (bool, Vec<Node>)>,
-    /// Entries that may still be put in.
+    /// Values that may still be put in.
     left: usize,
     problems: &'a mut Problems,
 }
 
-/// Fields whose text is for people.
-const PROSE: &[&str] = &["name", "message", "description", "text"];
-
 impl Expansion<'_> {
+    /// A list of mappings, each without the fields whose text is for people.
+    fn items(&mut self, node: &mut Node, prose: &[&str]) {
+        let Value::List(items) = &mut node.value else { return };
+        for item in items {
+            let Value::Map(entries) = &mut item.value else { continue };
+            for (_, node) in entries.iter_mut().filter(|(key, _)| !prose.contains(&&*key.name)) {
+                self.field(node);
+            }
+        }
+    }
+
+    /// The value of a field, which may be a list by its name.
+    fn field(&mut self, node: &mut Node) {
+        match self.entries_of(node) {
+            Some(entries) => node.value = Value::List(entries),
+            None => self.walk(node),
+        }
+    }
+
     fn walk(&mut self, node: &mut Node) {
         match &mut node.value {
-            Value::Map(entries) => {
-                for (_, node) in entries.iter_mut().filter(|(key, _)| !PROSE.contains(&&*key.name)) {
-                    match self.entries_of(node) {
-                        Some(entries) => node.value = Value::List(entries),
-                        None => self.walk(node),
-                    }
-                }
-            }
+            Value::Map(entries) => entries.iter_mut().for_each(|(_, node)| self.field(node)),
             Value::List(items) => {
                 let mut walked = Vec::with_capacity(items.len());
                 for mut item in items.drain(..) {
@@ -200,15 +232,19 @@ impl Expansion<'_> {
     /// The entries of the list that `node` stands for; none where that was a mistake, which is noted.
     fn entries_of(&mut self, node: &Node) -> Option<Vec<Node>> {
         let name = reference(node)?;
+        if self.problems.len() > ENOUGH || self.left == 0 {
+            return None;
+        }
         let Some((is_included, entries)) = self.lists.get(name) else {
             self.problems.push(unknown(name, node, self.lists.keys().map(String::as_str)));
-            // Something must stand there, or its emptiness would be a second mistake.
             return None;
         };
-        let Some(left) = self.left.checked_sub(entries.len()) else {
+        // Before anything is copied.
+        let nodes: usize = entries.iter().map(count).sum();
+        let Some(left) = self.left.checked_sub(nodes) else {
             self.problems.push(
-                Problem::new(&node.at, format!("the lists make this policy larger than {MAX_ENTRIES} entries"))
-                    .help("split the policy"),
+                Problem::new(&node.at, format!("the lists make this document larger than {MAX_NODES} values"))
+                    .help("split it"),
             );
             self.left = 0;
             return None;
@@ -216,6 +252,15 @@ impl Expansion<'_> {
         self.left = left;
         let placed = |entry: &Node| if *is_included { moved(entry, &node.at) } else { entry.clone() };
         Some(entries.iter().map(placed).collect())
+    }
+}
+
+/// Values in a tree.
+fn count(node: &Node) -> usize {
+    1 + match &node.value {
+        Value::List(items) => items.iter().map(count).sum(),
+        Value::Map(entries) => entries.iter().map(|(_, node)| count(node)).sum(),
+        _ => 0,
     }
 }
 

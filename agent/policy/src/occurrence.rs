@@ -21,7 +21,7 @@ pub struct Occurrence {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OwnedSubject {
     pub pid: u32,
-    pub uid: u32,
+    pub uid: Option<u32>,
     pub user: Option<String>,
     pub comm: Vec<u8>,
     pub exe: Option<Vec<u8>>,
@@ -34,7 +34,14 @@ pub struct OwnedSubject {
     pub pod_uid: Option<String>,
     pub pod: Option<OwnedPod>,
     /// Watched files that its tree has read.
-    pub has_read: Vec<Vec<u8>>,
+    pub has_read: Vec<OwnedTaken>,
+}
+
+/// [`Taken`] that owns its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnedTaken {
+    pub path: Option<Vec<u8>>,
+    pub watched: Option<Vec<u8>>,
 }
 
 /// [`Pod`] that owns its bytes.
@@ -113,8 +120,11 @@ impl Occurrence {
         let subject = &self.subject;
         let ancestors: Vec<Ancestor<'_>> =
             subject.ancestors.iter().map(|exe| Ancestor { exe: exe.as_deref(), comm: b"" }).collect();
-        let has_read: Vec<Taken<'_>> =
-            subject.has_read.iter().map(|path| Taken { path: Some(path), watched: None }).collect();
+        let has_read: Vec<Taken<'_>> = subject
+            .has_read
+            .iter()
+            .map(|taken| Taken { path: taken.path.as_deref(), watched: taken.watched.as_deref() })
+            .collect();
         let names: Vec<&str> = match &self.object {
             OwnedObject::Connect { names, .. } => names.iter().map(String::as_str).collect(),
             _ => Vec::new(),
@@ -192,7 +202,7 @@ pub(crate) static EVENT: Shape = Shape {
 
 const PROCESS_FIELDS: &[Field] = &[
     optional("pid", Holds::Integer(0, u32::MAX as u64), "0 by default"),
-    optional("uid", Holds::Integer(0, u32::MAX as u64), "0 by default"),
+    optional("uid", Holds::Integer(0, u32::MAX as u64), "not known by default"),
     optional("user", Holds::Text, "the name of the user id on the host"),
     optional("comm", Holds::Text, "the task's name, empty by default"),
     optional("exe", Holds::Text, "the path of the executable"),
@@ -245,7 +255,8 @@ fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
     };
     let has_read = match fields.get("hasRead") {
         Some(node) => each(list(node, "`hasRead`", problems)?, problems, |item, problems| {
-            Some(text(item, "a path", problems)?.as_bytes().to_vec())
+            let path = text(item, "a path", problems)?.as_bytes().to_vec();
+            Some(OwnedTaken { path: Some(path), watched: None })
         }),
         None => Some(Vec::new()),
     };
@@ -254,7 +265,7 @@ fn process(node: &Node, problems: &mut Problems) -> Option<OwnedSubject> {
     let (namespace, name) = (words("namespace"), words("pod"));
     let subject = OwnedSubject {
         pid: pid?,
-        uid: uid?,
+        uid: fields.get("uid").and(uid),
         user: words("user"),
         comm: words("comm").map(bytes).unwrap_or_default(),
         exe: words("exe").map(bytes),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::destination::Destinations;
-use crate::fields::{Fields, Problems, duration, each, list, many, name, one_or_many, port, text, word};
+use crate::fields::{Fields, Problems, duration, each, list, many, name, one_or_many, ports, text, word};
 use crate::guard::Guarded;
 use crate::lint;
 use crate::lists::{self, Lists};
@@ -114,7 +114,7 @@ pub(crate) static EXCEPTION: Shape = Shape {
         &[
             optional("path", Holds::Texts, "the path of the file or program matches a glob"),
             optional("to", Holds::Destinations, "the destination is one of these"),
-            optional("port", Holds::Integers(0, 65_535), "the destination's port is this"),
+            optional("port", Holds::Ports, "the destination's port is this"),
         ],
     ],
 };
@@ -393,7 +393,7 @@ pub(crate) fn exception(node: &Node, when: Option<&When>, problems: &mut Problem
         who: Selector::of(&fields, problems),
         path: optional_globs(&fields, "path", Globs::of_files, problems),
         to: fields.get("to").and_then(|node| Destinations::read(one_or_many(node, "`to`", problems)?, problems)),
-        port: fields.get("port").and_then(|node| many(node, "`port`", problems, port)),
+        port: fields.get("port").and_then(|node| many(node, "`port`", problems, ports)),
     };
     // A field that could not be read must not leave an exception that is wider than what was written.
     (problems.len() == before).then_some(exception)

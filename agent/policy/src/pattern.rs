@@ -168,12 +168,41 @@ fn well_formed(pattern: &str, at: &Range<usize>) -> Result<(), Problem> {
         let message = format!("the pattern is {} bytes long; it may have {MAX_PATTERN_BYTES}", pattern.len());
         return Err(Problem::new(at, message));
     }
+    if let Some(class) = class_with_slash(pattern) {
+        return Err(Problem::new(
+            at,
+            format!("the class {} stands for `/` as well, which parts components", quoted(class)),
+        )
+        .help("write the characters that are meant, as in `[a-z]`"));
+    }
     let partly = pattern.split('/').any(|component| component.contains("**") && component != "**");
     if partly {
         return Err(Problem::new(at, "`**` stands beside other characters")
             .help("`**` must be a whole component, as in `/opt/**/vllm`; within a component write `*`"));
     }
     Ok(())
+}
+
+/// A class of characters that `/` is one of: all classes that say what is not meant, and ranges that begin before it.
+fn class_with_slash(pattern: &str) -> Option<&str> {
+    let mut rest = pattern;
+    while let Some(open) = rest.find(['[', '\\']) {
+        if rest[open..].starts_with('\\') {
+            rest = rest.get(open + 2..).unwrap_or_default();
+            continue;
+        }
+        let body = &rest[open + 1..];
+        // A `]` that comes first is one of the class.
+        let from = usize::from(body.starts_with(']'));
+        let end = body.get(from..)?.find(']')? + from;
+        let class: Vec<char> = body[..end].chars().collect();
+        let in_range = class.windows(3).any(|three| three[1] == '-' && (three[0]..=three[2]).contains(&'/'));
+        if matches!(class.first(), Some('!' | '^')) || class.contains(&'/') || in_range {
+            return Some(&rest[open..open + end + 2]);
+        }
+        rest = &body[end + 1..];
+    }
+    None
 }
 
 fn absolute(pattern: &str, at: &Range<usize>, anywhere: &str) -> Result<(), Problem> {
@@ -287,7 +316,7 @@ fn children(directory: &Path) -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-/// Whether a watched directory's pattern matches this path, component by component.
-pub(crate) fn directory_matches(pattern: &str, path: &str) -> bool {
-    glob(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(path))
+/// Whether one component of a watched directory's pattern matches this name.
+pub(crate) fn component_matches(component: &str, name: &str) -> bool {
+    component == name || glob(component).is_ok_and(|glob| glob.compile_matcher().is_match(name))
 }

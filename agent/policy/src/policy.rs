@@ -1,6 +1,6 @@
 //! A checked policy: every value in it has been understood, so that evaluation cannot fail.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::destination::Destinations;
@@ -82,7 +82,7 @@ pub(crate) struct Exception {
     pub(crate) who: Selector,
     pub(crate) path: Option<Globs>,
     pub(crate) to: Option<Destinations>,
-    pub(crate) port: Option<Vec<u16>>,
+    pub(crate) port: Option<Vec<RangeInclusive<u16>>>,
 }
 
 /// How often somebody is told of the same.

@@ -58,6 +58,9 @@ fn holds(holds: Holds) -> Value {
         Holds::Duration => json!({ "type": "string", "pattern": "^[0-9]+[smhd]$" }),
         Holds::Integer(least, most) => integer(least, most),
         Holds::Integers(least, most) => one_or_many(or_list(integer(least, most))),
+        Holds::Ports => one_or_many(
+            json!({ "anyOf": [integer(0, 65_535), { "type": "string", "pattern": r"^(\$[a-z0-9-]+|[0-9]+ *- *[0-9]+)$" }] }),
+        ),
         Holds::Texts => one_or_many(text()),
         Holds::TextList => json!({ "anyOf": [many(&text()), { "type": "string", "pattern": REFERENCE }] }),
         Holds::Word(words) => json!({ "enum": words() }),
@@ -69,7 +72,13 @@ fn holds(holds: Holds) -> Value {
         Holds::Destinations => one_or_many(json!({ "anyOf": [text(), exactly_one(&NAME)] })),
         Holds::One(shape) => mapping(shape),
         Holds::ExactlyOne(shape) => exactly_one(shape),
-        Holds::Many(shape) => many(&mapping(shape)),
+        Holds::Many(shape) => {
+            let mut schema = many(&mapping(shape));
+            if std::ptr::eq(shape, &raw const crate::exceptions::ENTRY) {
+                schema["minItems"] = 0.into();
+            }
+            schema
+        }
         Holds::OneOrMany(shape) => one_or_many(mapping(shape)),
         Holds::TextListOr(shape) => {
             json!({ "anyOf": [many(&text()), { "type": "string", "pattern": REFERENCE }, mapping(shape)] })
@@ -163,6 +172,7 @@ fn in_words(holds: Holds) -> String {
         Holds::Integer(least, u64::MAX) => format!("a number, {least} or more"),
         Holds::Integer(least, most) => format!("a number, {least} to {most}"),
         Holds::Integers(least, most) => format!("one number or a list, {least} to {most}"),
+        Holds::Ports => "one port, a range such as `8000-8010`, or a list".to_owned(),
         Holds::Texts => "one text or a list".to_owned(),
         Holds::TextList => "a list of texts".to_owned(),
         Holds::Word(words) => format!("one of {}", quoted(words())),

@@ -44,6 +44,8 @@ pub(crate) enum Holds {
     Word(fn() -> Vec<&'static str>),
     /// One word of a closed set or a list of them.
     Words(fn() -> Vec<&'static str>),
+    /// One port or range of ports, or a list of them.
+    Ports,
     /// A mapping of names to one value or a list of them.
     Labels,
     /// A mapping of names to lists.

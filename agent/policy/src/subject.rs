@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use crate::facts::Facts;
-use crate::fields::{Fields, Problems, integer, many, text};
-use crate::pattern::Globs;
+use crate::fields::{Fields, Problems, boolean, integer, many, text};
+use crate::pattern::{Globs, is_plain};
 use crate::problem::{Problem, one_of, quoted};
 use crate::shape::{Field, Holds, Shape, optional, required};
 use crate::yaml::{Node, Value};
@@ -24,6 +24,7 @@ pub(crate) const FIELDS: &[Field] = &[
     optional("uid", Holds::Integers(0, u32::MAX as u64), "the user id is this"),
     optional("user", Holds::Texts, "the user id has this name on the host"),
     optional("container", Holds::Texts, "the container id begins with this, at least 12 hexadecimal digits"),
+    optional("contained", Holds::Bool, "whether the process is in a container, as its cgroup says"),
     optional("image", Holds::Texts, "the container's image, as its pod names it, matches a glob"),
     optional("namespace", Holds::Texts, "the pod's namespace matches a glob"),
     optional("pod", Holds::Texts, "the pod's name matches a glob"),
@@ -58,6 +59,7 @@ pub(crate) struct Selector {
     pub(crate) uid: Option<Vec<u32>>,
     pub(crate) user: Option<Vec<String>>,
     pub(crate) container: Option<Vec<String>>,
+    pub(crate) contained: Option<bool>,
     pub(crate) image: Option<Globs>,
     pub(crate) namespace: Option<Globs>,
     pub(crate) pod: Option<Globs>,
@@ -72,13 +74,21 @@ type Condition = fn(&Selector, &Facts<'_>) -> Option<bool>;
 
 /// Cheap ones first: the first that does not hold ends the question.
 pub(crate) const CONDITIONS: &[(&str, Condition)] = &[
-    ("uid", |it, facts| Some(it.uid.as_ref()?.contains(&facts.subject.uid))),
+    ("uid", |it, facts| {
+        let uids = it.uid.as_ref()?;
+        Some(facts.subject.uid.is_some_and(|uid| uids.contains(&uid)))
+    }),
     ("comm", |it, facts| Some(it.comm.as_ref()?.iter().any(|name| **name == *facts.subject.comm))),
     ("user", |it, facts| Some(is_one_of(it.user.as_ref()?, facts.subject.user))),
     ("exeSha256", |it, facts| Some(is_one_of(it.exe_sha256.as_ref()?, facts.subject.exe_sha256))),
     ("container", |it, facts| {
         let prefixes = it.container.as_ref()?;
         Some(facts.subject.container.is_some_and(|id| prefixes.iter().any(|prefix| id.starts_with(&**prefix))))
+    }),
+    ("contained", |it, facts| {
+        let wanted = it.contained?;
+        let is_known = facts.subject.container.is_some() || facts.subject.cgroup.is_some();
+        Some(is_known && facts.subject.container.is_some() == wanted)
     }),
     ("podLabels", |it, facts| {
         let wanted = it.pod_labels.as_ref()?;
@@ -152,6 +162,7 @@ impl Selector {
                 many(node, "`user`", problems, |node, problems| Some(text(node, "a user's name", problems)?.to_owned()))
             }),
             container: fields.get("container").and_then(|node| many(node, "`container`", problems, container)),
+            contained: fields.get("contained").and_then(|node| boolean(node, "`contained`", problems)),
             image,
             namespace,
             pod,
@@ -163,6 +174,20 @@ impl Selector {
                 globs(fields.get("exe")?, "`exe`", Globs::of_files, problems)
             }),
         }
+    }
+
+    /// Whether it says more than which user acts: where, or by which program.
+    pub(crate) fn names_a_place(&self) -> bool {
+        let is_one_program = |globs: &Globs| globs.patterns().iter().all(|pattern| is_plain(pattern));
+        self.exe.as_ref().is_some_and(is_one_program)
+            || self.exe_sha256.is_some()
+            || self.container.is_some()
+            || self.image.is_some()
+            || self.namespace.is_some()
+            || self.pod.is_some()
+            || self.pod_labels.is_some()
+            || self.cgroup.is_some()
+            || self.unit.is_some()
     }
 
     /// Whether it needs to know what a file holds.
@@ -196,8 +221,19 @@ impl Selector {
             && values(&self.uid, &other.uid)
             && values(&self.user, &other.user)
             && values(&self.container, &other.container)
-            && values(&self.pod_labels, &other.pod_labels)
+            && self
+                .pod_labels
+                .as_ref()
+                .is_none_or(|mine| other.pod_labels.as_ref().is_some_and(|others| covers_labels(mine, others)))
+            && (self.contained.is_none() || self.contained == other.contained)
     }
+}
+
+/// Whether whoever has the labels of `others` has these: all of them must be there, each with no more values.
+fn covers_labels(mine: &[(String, Vec<String>)], others: &[(String, Vec<String>)]) -> bool {
+    mine.iter().all(|(name, values)| {
+        others.iter().any(|(other, theirs)| other == name && theirs.iter().all(|value| values.contains(value)))
+    })
 }
 
 /// The mapping, if it names something.

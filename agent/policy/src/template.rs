@@ -153,7 +153,10 @@ pub(crate) fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>
     let subject = &facts.subject;
     match (placeholder, &facts.object) {
         (Placeholder::Pid, _) => number(out, subject.pid),
-        (Placeholder::Uid, _) => number(out, subject.uid),
+        (Placeholder::Uid, _) => match subject.uid {
+            Some(uid) => number(out, uid),
+            None => bytes(out, None),
+        },
         (Placeholder::Comm, _) => bytes(out, Some(subject.comm)),
         (Placeholder::Exe, _) => bytes(out, subject.exe),
         (Placeholder::Cgroup, _) => bytes(out, subject.cgroup),

@@ -8,9 +8,11 @@
 use std::fmt::Write as _;
 
 use crate::fields::Problems;
+use crate::policy::Policy;
 use crate::problem::{InvalidPolicy, Problem, did_you_mean, one_of, quoted};
 use crate::yaml::{self, Node, Value};
 
+mod paths;
 mod selector;
 
 use self::selector::{Rule, Who};
@@ -23,7 +25,10 @@ pub(crate) fn is_tracing_policy(root: &Node) -> bool {
 /// Converts the policy of a file; `name` is what its mistakes are reported under.
 pub fn import_tetragon(name: &str, text: &str) -> Result<String, InvalidPolicy> {
     let root = yaml::parse(text).map_err(|problem| InvalidPolicy::new(name, text, vec![problem]))?;
-    convert(&root).map_err(|problems| InvalidPolicy::new(name, text, problems))
+    let converted = convert(&root).map_err(|problems| InvalidPolicy::new(name, text, problems))?;
+    // What is said right there may be wrong here: a rule that would kill anybody, a network with host bits.
+    Policy::parse(&format!("{name} (converted)"), &converted)?;
+    Ok(converted)
 }
 
 /// Converts a tree.

@@ -258,11 +258,11 @@ fn what_was_seen_becomes_an_allow_list_to_be_reviewed() {
     }
     learner.see(&open(b"/m/a"), 4000);
     let out = connect("203.0.113.7");
-    learner.see(&Facts { subject: Subject { exe: Some(b"/usr/bin/curl"), uid: 7, ..out.subject }, ..out }, 5000);
+    learner.see(&Facts { subject: Subject { exe: Some(b"/usr/bin/curl"), uid: Some(7), ..out.subject }, ..out }, 5000);
     expect![[r##"
         # Learned by `plumbline policy learn` from 5 events, of which rules matched 5. Each entry excuses what was seen,
         # wrong or right: review it before this file goes into the directory of policies.
-        # 1 matches are not excused: the executable is not known.
+        # 1 matches are not excused: the executable, or what it was done to, is not known.
         apiVersion: plumbline/v1
         kind: Exceptions
         metadata:
@@ -329,4 +329,46 @@ fn a_reload_gives_what_a_first_load_gives() {
     reload(&[]);
     fs::remove_file(directory.path().join("c.yaml")).unwrap();
     reload(&["/n/a"]);
+}
+
+#[test]
+fn lists_of_other_files_are_put_in_once() {
+    let lists = |name: &str, list: &str| {
+        format!(
+            "apiVersion: plumbline/v1\nkind: Lists\nmetadata: {{name: {name}}}\nspec: {{lists: {{{list}: [/bin/cat]}}}}\n"
+        )
+    };
+    let (one, two) = (lists("one", "readers"), lists("two", "readers"));
+    let mine = exceptions("    - policy: weights\n      rule: stranger\n      except: [{exe: $readers}]\n");
+    let mine = mine.replace("spec:\n", "spec:\n  include: [one]\n");
+    let set = PolicySet::from_documents([("a.yaml", &*one), ("b.yaml", TWO), ("c.yaml", &*mine)]).unwrap();
+    let facts = open(b"/m/a");
+    let cat = Facts { subject: Subject { exe: Some(b"/bin/cat"), ..facts.subject }, ..facts };
+    assert!(set.decide(&cat).is_none());
+    let both = mine.replace("include: [one]", "include: [one, two]");
+    report(
+        &[
+            ("a.yaml", one.as_bytes()),
+            ("b.yaml", TWO.as_bytes()),
+            ("c.yaml", both.as_bytes()),
+            ("d.yaml", two.as_bytes()),
+        ],
+        &expect![[r#"
+              × another document that is included has a list `readers` as well
+               ╭─[c.yaml:5:18]
+             4 │ spec:
+             5 │   include: [one, two]
+               ·                  ─┬─
+               ·                   ╰── here
+             6 │   exceptions:
+               ╰────
+              help: rename one, or define the list under `spec.lists`
+
+            failed  weights: cat may not
+                    expected deny of rule `stranger`, but no rule matched
+            note    no test makes rule weights/stranger match
+            1 policy ok, 1 file invalid; 2 rules; 1 test passed, 1 failed
+            exit 1
+        "#]],
+    );
 }

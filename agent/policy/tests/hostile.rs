@@ -164,3 +164,47 @@ fn mistakes_around_the_cut_of_a_long_line_are_shown() {
 fn a_tab_in_a_pattern_does_not_come_back_in_the_advice() {
     survives(&LISTS.replacen("- \"/opt/sglang", "- \"\t/opt/sglang", 1));
 }
+
+/// Small files that would become large are refused before they do.
+#[test]
+fn what_would_grow_without_end_is_refused_soon() {
+    let began = std::time::Instant::now();
+    let policy = |lists: &str, rule: &str| {
+        format!(
+            "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  lists:\n{lists}  rules:\n{rule}"
+        )
+    };
+    let rule = |index: usize| {
+        format!(
+            "    - {{name: r{index}, severity: low, effect: audit, message: m, match: {{file: {{watch: [/m{index}]}}}}}}\n"
+        )
+    };
+    let many = |word: &str, count: usize| vec![word; count].join(", ");
+    let nested =
+        format!("    a: [{}]\n    b: [{}]\n    c: [{}]\n", many("/x", 300), many("$a", 300), many("$b", 60_000));
+    let wide = format!("    a: [[{}]]\n    b: [{}]\n", many("1", 40_000), many("$a", 40_000));
+    let unknown: String = (0..20_000).map(|index| format!("    l{index}: [$x{index}]\n")).collect();
+    let rules: String = (0..6000).map(rule).collect();
+    let except = format!(
+        "    - {{name: r, severity: low, effect: audit, message: m, match: {{file: {{watch: [/m]}}}}, except: [{}]}}\n",
+        many("{exe: /a}", 15_000)
+    );
+    let ports = format!(
+        "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {{name: t}}\nspec:\n  kprobes:\n    - call: tcp_connect\n      args: [{{index: 0, type: sock}}]\n      selectors:\n        - matchArgs: [{{index: 0, operator: DPort, values: [{}]}}]\n",
+        many("'0:65535'", 40_000)
+    );
+    for text in [
+        policy(&nested, &rule(0)),
+        policy(&wide, &rule(0)),
+        policy(&unknown, &rule(0)),
+        policy("    a: [/x]\n", &rules),
+        policy("    a: [/x]\n", &except),
+        ports,
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("p.yaml"), &text).unwrap();
+        let report = plumbline_policy::check(directory.path(), None).unwrap();
+        assert!(report.to_string().len() < 200_000);
+    }
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+}

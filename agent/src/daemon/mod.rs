@@ -33,7 +33,7 @@ use crate::{
     identity::{World, procfs::Procfs},
     kubelet,
     message::Message,
-    probes::{ProbesError, loss::account_ticker},
+    probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
     series::{Point, Sample, agent, kernel},
     ship,
     verdict::{Throttles, WatchedPaths},
@@ -117,7 +117,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         throttles: Throttles::default(),
         last_match: HashMap::new(),
         diagnosis: Diagnosis::default(),
-        state_dir: config.state_dir.clone(),
+        state_dir: fs::canonicalize(&config.state_dir).unwrap_or_else(|_| config.state_dir.clone()),
+        own_pid: (std::process::id(), pid_namespace()),
     };
     let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
     let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;

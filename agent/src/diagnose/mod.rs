@@ -89,7 +89,14 @@ impl Diagnosis {
     /// What begins to be wrong with this sample.
     pub fn observe(&mut self, sample: &Sample) -> Vec<Finding> {
         let points = sample.points.as_deref().unwrap_or_default();
-        points.iter().flat_map(|point| self.point(point, sample.taken_boot_ns)).collect()
+        let mut findings: Vec<Finding> = Vec::new();
+        for finding in points.iter().flat_map(|point| self.point(point, sample.taken_boot_ns)) {
+            // Heat has several reasons; one is enough.
+            if !findings.iter().any(|other| other.kind == finding.kind && other.entity == finding.entity) {
+                findings.push(finding);
+            }
+        }
+        findings
     }
 
     fn point(&mut self, point: &Point, taken_boot_ns: u64) -> Vec<Finding> {

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
-use super::{Process, procfs::Processes};
+use super::{
+    Process,
+    procfs::{Processes, Seen},
+};
 use crate::event::Task;
 
 /// Executables that are remembered; beyond it all are hashed anew.
@@ -19,21 +22,31 @@ pub type FileVersion = (u64, u64, u64, i64, i64);
 pub struct Digests {
     /// Whether a policy asks.
     pub are_wanted: bool,
-    known: HashMap<FileVersion, Option<String>>,
+    known: HashMap<FileVersion, String>,
 }
 
 impl Digests {
-    /// The digest of what the process runs; `None` where it is gone, or too large to be hashed while events wait.
+    /// The digest of what the process ran when it acted; `None` where it is gone, runs another program by now, or runs one too
+    /// large to be hashed while events wait.
     pub fn of(&mut self, task: &Task, process: &Process, proc: &dyn Processes) -> Option<String> {
+        let same = |seen: Seen| seen.exe == process.exe && seen.exe_deleted == process.exe_deleted;
+        let is_same = || proc.look(task.pid, process.start_boot_ns).is_some_and(same);
+        if !is_same() {
+            return None;
+        }
         let version = proc.exe_version(task.pid, process.start_boot_ns)?;
-        if let Some(known) = self.known.get(&version) {
-            return known.clone();
-        }
-        if self.known.len() >= MAX_REMEMBERED {
-            self.known.clear();
-        }
-        let digest = proc.exe_sha256(task.pid, version);
-        self.known.insert(version, digest.clone());
-        digest
+        // Known or hashed now: what was looked at is what it still runs.
+        let digest = match self.known.get(&version) {
+            Some(known) => known.clone(),
+            None => {
+                let digest = proc.exe_sha256(task.pid, version)?;
+                if self.known.len() >= MAX_REMEMBERED {
+                    self.known.clear();
+                }
+                self.known.insert(version, digest.clone());
+                digest
+            }
+        };
+        is_same().then_some(digest)
     }
 }

@@ -14,7 +14,7 @@ pub mod tree;
 pub mod users;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -228,7 +228,7 @@ impl World {
             _ => Resolved::default(),
         };
         let is_served = match (&event.what, &process.tree) {
-            (What::FileChange(change), Some(tree)) => Some(self.is_served(change.key, tree)),
+            (What::FileChange(change), Some(tree)) => self.is_served(change.key, tree),
             _ => None,
         };
         let pod = self.pod_of(&process, event.boot_ns, proc);
@@ -238,19 +238,22 @@ impl World {
         Some(Identity { process, ancestors, artefact, pod, has_read, dns, user, exe_sha256, is_served })
     }
 
-    /// Whether another tree, with a process that lives, has read the file.
-    fn is_served(&self, file: FileKey, by: &Tree) -> bool {
+    /// Whether another tree, with a process that lives, has read the file; `None` where one has read more than is remembered.
+    fn is_served(&self, file: FileKey, by: &Tree) -> Option<bool> {
         let readers = self.readings.others_that_read(file, by);
-        let is_alive = |process: &&Process| {
-            !self.dead.iter().any(|(_, pid, start)| (*pid, *start) == (process.pid, process.start_boot_ns))
+        if readers.is_empty() {
+            return Some(false);
+        }
+        let dead: HashSet<(u32, u64)> = self.dead.iter().map(|(_, pid, start)| (*pid, *start)).collect();
+        let living = self.processes.values().filter(|process| !dead.contains(&(process.pid, process.start_boot_ns)));
+        let trees: Vec<&Tree> = living.filter_map(|process| process.tree.as_ref()).collect();
+        let lives = |surely: bool| {
+            readers.iter().any(|(root, is_sure)| *is_sure == surely && trees.iter().any(|tree| tree.is_rooted_at(root)))
         };
-        let lives = |tree: &Tree| readers.iter().any(|root| tree.is_rooted_at(root));
-        !readers.is_empty()
-            && self
-                .processes
-                .values()
-                .filter(|process| process.tree.as_ref().is_some_and(lives))
-                .any(|process| is_alive(&process))
+        if lives(true) {
+            return Some(true);
+        }
+        if lives(false) { None } else { Some(false) }
     }
 
     fn pod_of(&mut self, process: &Process, now_boot_ns: u64, proc: &dyn Processes) -> Option<Pod> {

@@ -108,7 +108,8 @@ impl Processes for Procfs {
     }
 
     fn passwd(&self) -> Option<Vec<u8>> {
-        read_head(Path::new("/etc/passwd"), MAX_PASSWD_BYTES)
+        // The host's, wherever the daemon itself runs.
+        read_head(&self.root.join("1/root/etc/passwd"), MAX_PASSWD_BYTES)
     }
 
     fn exe_version(&self, pid: u32, start_boot_ns: u64) -> Option<FileVersion> {

@@ -171,10 +171,15 @@ impl HasRead {
     }
 }
 
+/// Files of which is remembered that a tree has read them; of a tree that has read more, it is not known of every file.
+pub const MAX_KEYS: usize = 1024;
+
 /// What every tree has read.
 #[derive(Debug, Default)]
 pub struct Readings {
     trees: HashMap<Root, HasRead>,
+    /// Every file that a tree has read, up to [`MAX_KEYS`].
+    keys: HashMap<Root, HashSet<FileKey>>,
     forgotten: u64,
 }
 
@@ -190,11 +195,12 @@ impl Readings {
         all
     }
 
-    /// The roots of trees that have read the file, other than this one and those that it came from.
-    pub fn others_that_read(&self, file: FileKey, than: &Tree) -> Vec<Root> {
-        let same = |key: FileKey| (key.dev, key.ino, key.generation) == (file.dev, file.ino, file.generation);
-        let readers = self.trees.iter().filter(|(_, read)| read.files.iter().any(|taken| same(taken.key)));
-        readers.map(|(root, _)| *root).filter(|root| !than.roots().any(|own| own == *root)).collect()
+    /// The roots of trees that may have read the file, other than this one and those that it came from, each with whether it
+    /// surely has.
+    pub fn others_that_read(&self, file: FileKey, than: &Tree) -> Vec<(Root, bool)> {
+        let others = self.keys.iter().filter(|(root, _)| !than.roots().any(|own| own == **root));
+        let reads = others.map(|(root, keys)| (*root, keys.contains(&file), keys.len() >= MAX_KEYS));
+        reads.filter(|(_, surely, maybe)| *surely || *maybe).map(|(root, surely, _)| (root, surely)).collect()
     }
 
     /// Adds to what the tree has read; `living` is asked for the trees that have a process, when there are too many.
@@ -203,7 +209,12 @@ impl Readings {
         if self.trees.len() >= MAX_TREES && !self.trees.contains_key(&root) {
             let living: HashSet<Root> = living().flat_map(Tree::roots).collect();
             self.trees.retain(|root, _| living.contains(root));
+            self.keys.retain(|root, _| living.contains(root));
             self.forget_oldest();
+        }
+        let keys = self.keys.entry(root).or_default();
+        if keys.len() < MAX_KEYS {
+            keys.insert(taken.key);
         }
         self.trees.entry(root).or_default().add(taken);
     }
@@ -218,6 +229,7 @@ impl Readings {
         oldest.sort_by_key(|(last_boot_ns, _)| *last_boot_ns);
         for (_, root) in oldest.into_iter().take(MAX_TREES / 8) {
             self.trees.remove(&root);
+            self.keys.remove(&root);
             self.forgotten += 1;
         }
     }

@@ -143,8 +143,8 @@ async fn drain(
     Ok(())
 }
 
-/// 0, which no namespace has, where `/proc` does not say.
-fn pid_namespace() -> u32 {
+/// The daemon's own pid namespace; 0, which none has, where `/proc` does not say.
+pub fn pid_namespace() -> u32 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self/ns/pid").ok().and_then(|meta| u32::try_from(meta.ino()).ok()).unwrap_or(0)
 }

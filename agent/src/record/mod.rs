@@ -124,7 +124,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::Connect(connect) => network_activity::connect(connect, who, identity),
         What::ConnectEnd(end) => network_activity::end(end, who, identity),
         What::SocketOpen(socket) => network_activity::socket(*socket, who),
-        What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who),
+        What::Exec(exec) => process_activity::exec(exec, event.task.as_ref(), who, identity),
         What::LocalConnect(connect) => network_activity::local(connect, who, identity)?,
         What::Fork(_) | What::Dns(_) => return None,
         What::Exit(exit) => process_activity::exit(*exit, event.task.as_ref(), who),
@@ -189,7 +189,7 @@ impl Recorder {
         exact: Map<String, Value>,
     ) -> Map<String, Value> {
         let unix_ns = i128::from(event.boot_ns) + moment.unix_minus_boot_ns;
-        let matched = judgement.and_then(|one| one.verdict.matched().first());
+        let matched = judgement.and_then(Judgement::chief);
         let is_repeated = judgement.is_some_and(|one| one.is_repeated);
         let mut profiles = vec!["host", "security_control"];
         if actor::has_container(identity) {
@@ -240,6 +240,11 @@ impl Recorder {
             own.extend(said(judgement));
         }
         own.extend(body.own);
+        if let (Some(judgement), Some(Value::Array(read))) = (judgement, own.get_mut("has_read")) {
+            for (half, below) in read.iter_mut().zip(&judgement.read_below) {
+                half["watched"] = below.as_deref().map(text::shown).into();
+            }
+        }
         own.extend(exact);
 
         let mut record = Map::new();
@@ -329,7 +334,6 @@ fn fit(mut record: Map<String, Value>) -> Map<String, Value> {
     record
 }
 
-/// OCSF `severity_id`.
 /// What the policies said, and whether somebody was told.
 fn said(judgement: &Judgement) -> Map<String, Value> {
     let mut own = Map::new();
@@ -356,7 +360,7 @@ fn said(judgement: &Judgement) -> Map<String, Value> {
     if let Some(killed) = &judgement.killed {
         own.insert("killed".into(), json!({ "outcome": killed.as_str(), "why": killed.why() }));
     }
-    if judgement.is_withheld {
+    if !judgement.withheld.is_empty() && !judgement.is_alert() {
         own.insert("alert_withheld".into(), true.into());
     }
     if judgement.withheld_before > 0 {
@@ -365,6 +369,7 @@ fn said(judgement: &Judgement) -> Map<String, Value> {
     own
 }
 
+/// OCSF `severity_id`.
 fn severity_id(severity: Severity) -> u64 {
     match severity {
         Severity::Informational => 1,

@@ -105,7 +105,7 @@ const MAX_READ_BYTES: usize = 8192;
 
 /// The other half of "read weights, then connected": what the tree of processes has read, the latest first, and how much of
 /// it is left out.
-fn has_read(identity: Option<&Identity>) -> Map<String, Value> {
+pub(super) fn has_read(identity: Option<&Identity>) -> Map<String, Value> {
     let mut own = Map::new();
     let Some(has_read) = identity.map(|identity| &identity.has_read).filter(|read| !read.files.is_empty()) else {
         return own;

@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::{Body, INFORMATIONAL, Keep, actor, text::shown};
-use crate::event::{Exec, Exit, MemoryAccess, Task};
+use super::{Body, INFORMATIONAL, Keep, actor, network_activity::has_read, text::shown};
+use crate::{
+    event::{Exec, Exit, MemoryAccess, Task},
+    identity::Identity,
+};
 
 const CLASS_UID: u64 = 1007;
 const ACTIVITY_LAUNCH: u64 = 1;
@@ -11,13 +14,15 @@ const ACTIVITY_TERMINATE: u64 = 2;
 const ACTIVITY_OPEN: u64 = 3;
 const MEDIUM: u64 = 3;
 
-pub fn exec(exec: &Exec, task: Option<&Task>, who: &str) -> Body {
+pub fn exec(exec: &Exec, task: Option<&Task>, who: &str, identity: Option<&Identity>) -> Body {
     let exe = shown(&exec.exe);
     let mut process = process(task);
     process.insert("file".into(), actor::executable(&exe));
     process.insert("cmd_line".into(), actor::command_line(&exec.arguments, usize::MAX).into());
     let mut body = body(ACTIVITY_LAUNCH, "Launch", format!("{who} executes {exe}"), process, Map::new());
     body.own.insert("capabilities".into(), format!("{:016x}", exec.capabilities).into());
+    // What a program that starts may carry on.
+    body.own.extend(has_read(identity));
     if exec.arguments_truncated {
         body.own.insert("arguments_truncated".into(), true.into());
     }

@@ -5,7 +5,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use plumbline_policy::{
-    Access, Accesses, DeviceKind, MemoryHow, Occurrence, OwnedObject, OwnedPod, OwnedSubject, Protocol, Severity,
+    Access, Accesses, DeviceKind, MemoryHow, Occurrence, OwnedObject, OwnedPod, OwnedSubject, OwnedTaken, Protocol,
+    Severity,
 };
 use serde_json::Value;
 
@@ -115,7 +116,7 @@ fn subject(process: &Value, own: &Value) -> OwnedSubject {
     let pod = own.get("pod");
     OwnedSubject {
         pid: number(&process["pid"]),
-        uid: process["user"]["uid"].as_str().and_then(|uid| uid.parse().ok()).unwrap_or(0),
+        uid: process["user"]["uid"].as_str().and_then(|uid| uid.parse().ok()),
         user: text(&own["user"]),
         comm: bytes(&process["name"], &own["comm_b64"]).unwrap_or_default(),
         exe: bytes(&process["file"]["path"], &own["exe_b64"]),
@@ -135,8 +136,13 @@ fn subject(process: &Value, own: &Value) -> OwnedSubject {
                 .filter_map(|(name, value)| Some((name.clone(), text(value)?)))
                 .collect(),
         }),
-        has_read: items(&own["has_read"]).iter().filter_map(|one| bytes(&one["path"], &Value::Null)).collect(),
+        has_read: items(&own["has_read"]).iter().map(read).collect(),
     }
+}
+
+/// A file that the tree had read.
+fn read(half: &Value) -> OwnedTaken {
+    OwnedTaken { path: bytes(&half["path"], &Value::Null), watched: bytes(&half["watched"], &Value::Null) }
 }
 
 #[cfg(test)]
@@ -151,7 +157,11 @@ mod tests {
             Connect, ConnectHow, Coverage, Event, Exec, FileChange, FileKey, FileOpen, FileRead, Loss, NetNs,
             SocketOpen, Task, Told, What,
         },
-        identity::{Identity, Process, pod::Pod},
+        identity::{
+            Identity, Process, Who,
+            pod::Pod,
+            tree::{HasRead, Taken},
+        },
         record::{Moment, Recorder},
         verdict::judge,
     };
@@ -168,6 +178,8 @@ spec:
     - {name: out, severity: low, effect: audit, message: "{address} {port}", match: {connect: {notTo: [10.0.0.0/8]}}}
     - {name: exec, severity: low, effect: audit, message: "{path}", match: {exec: {nameless: true}}}
     - {name: raw, severity: low, effect: audit, message: "{family}", match: {socket: {family: AF_PACKET}}}
+    - {name: after, severity: low, effect: audit, message: "{read}", match: {connect: {notTo: [10.0.0.0/8], afterReading: [/models]}}}
+    - {name: started, severity: low, effect: audit, message: "{read}", match: {exec: {afterReading: [/models]}}}
     - {name: lost, severity: low, effect: audit, message: "{text} {entity}", match: {finding: {kind: evidence.loss}}}
     - name: of-pods
       severity: low
@@ -199,6 +211,8 @@ spec:
             user: Some("ada".into()),
             exe_sha256: Some("0".repeat(64)),
             is_served: matches!(what, What::FileChange(_)).then_some(true),
+            // By a name that says nothing of where it lies, and without a name.
+            has_read: HasRead { files: vec![taken(Some(b"/mnt/m".to_vec())), taken(None)], left_out: 0 },
             ..Identity::default()
         };
         let task = (!matches!(what, What::Loss(_))).then(|| Task {
@@ -225,6 +239,19 @@ spec:
     }
 
     const KEY: FileKey = FileKey { dev: 1, ino: 2, generation: 0 };
+
+    fn taken(path: Option<Vec<u8>>) -> Taken {
+        Taken {
+            path,
+            key: KEY,
+            watched: KEY,
+            reader: Who::default(),
+            first_boot_ns: 0,
+            last_boot_ns: 0,
+            bytes_read: None,
+            bytes_faulted: None,
+        }
+    }
 
     #[test]
     fn an_open_by_a_name_that_is_not_utf8() {
@@ -287,8 +314,8 @@ spec:
             source: None,
             net_ns: NetNs::default(),
         };
-        check(What::Connect(connect), 1);
-        check(What::Exec(Exec { exe: b"/bin/\xffcat".to_vec(), deleted: true, ..Exec::default() }), 1);
+        check(What::Connect(connect), 2);
+        check(What::Exec(Exec { exe: b"/bin/\xffcat".to_vec(), deleted: true, ..Exec::default() }), 2);
         check(What::SocketOpen(SocketOpen { family: 17, kind: 3, protocol: 0 }), 1);
         check(What::Loss(Loss { place: "ring", what: "file_open".into(), cpu: None, cgroup_id: None, count: 2 }), 1);
     }

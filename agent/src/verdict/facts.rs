@@ -6,46 +6,43 @@ use plumbline_policy::{
     Access, Accesses, Ancestor, DeviceKind, File, MemoryHow, Object, Pod, Protocol, Severity, Subject,
 };
 
-use super::{WatchedPaths, directory};
 use crate::{
     event::{self, Change, DiskState, Event, FileKey, FileRead, Finding, Sight, Task, What},
     identity::Identity,
 };
 
-/// What the event's process did, to what; `None` for events that policies do not speak about. `local` is
+/// What the event's process did, to what, without the names of the watched directory; `None` for events that policies do not speak about. `local` is
 /// [`local_name`], `family` is [`family`].
 pub(super) fn object<'a>(
     event: &'a Event,
     identity: Option<&'a Identity>,
-    watched: &'a WatchedPaths,
     names: &'a [&'a str],
     local: Option<&'a [u8]>,
     family: Option<&'a str>,
 ) -> Option<Object<'a>> {
     event.task.as_ref()?;
     let artefact = identity.and_then(|identity| identity.artefact.as_ref()).map(|artefact| &*artefact.repository);
-    let file = |accesses: Accesses, path: Option<&'a [u8]>, key: FileKey| File {
+    let file = |accesses: Accesses, path: Option<&'a [u8]>| File {
         accesses,
         path: path.unwrap_or_default(),
         path_truncated: path.is_none(),
-        watched: directory(watched, key),
         artefact,
         ..File::default()
     };
     Some(match &event.what {
         What::FileOpen(open) => Object::File(File {
             path_truncated: open.path_truncated,
-            ..file(Accesses::of([Access::Open]), Some(&open.path), open.watched)
+            ..file(Accesses::of([Access::Open]), Some(&open.path))
         }),
         What::FileRead(read) => Object::File(File {
             bytes: taken_bytes(read),
             percent: Some(percent(read)),
-            ..file(read_accesses(read), read.path.as_deref(), read.watched)
+            ..file(read_accesses(read), read.path.as_deref())
         }),
         // Of the names after the change some lack the mount; the name before is whole.
         What::FileChange(change) => Object::File(File {
             is_served: identity.and_then(|identity| identity.is_served),
-            ..file(Accesses::of([change_access(change.how)]), change.known_as.as_deref(), change.watched)
+            ..file(Accesses::of([change_access(change.how)]), change.known_as.as_deref())
         }),
         What::Connect(connect) => connection(connect.protocol, (connect.address, connect.port), connect.source, names),
         What::ConnectEnd(end) => connection(end.protocol, (end.address, end.port), end.source, names),
@@ -59,6 +56,16 @@ pub(super) fn object<'a>(
         What::SocketOpen(_) => Object::Socket { family: family? },
         _ => return None,
     })
+}
+
+/// The event's file, by a name of its own.
+pub(super) fn path(what: &What) -> Option<&[u8]> {
+    match what {
+        What::FileOpen(open) => Some(&open.path),
+        What::FileRead(read) => read.path.as_deref(),
+        What::FileChange(change) => change.known_as.as_deref().or(Some(&change.path)),
+        _ => None,
+    }
 }
 
 /// The watched directory above the event's file.
@@ -163,7 +170,7 @@ pub(super) fn subject<'a>(
     let pod = identity.and_then(|identity| identity.pod.as_ref());
     Subject {
         pid: task.pid,
-        uid: task.uid,
+        uid: Some(task.uid),
         user: identity.and_then(|identity| identity.user.as_deref()),
         comm: &task.comm,
         exe: process.and_then(|process| process.exe.as_deref()),

@@ -8,9 +8,9 @@ mod facts;
 pub mod kill;
 mod throttle;
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
-use plumbline_policy::{Effect, Facts, Matched, PolicySet, Subject, Taken, Verdict, WatchPath};
+use plumbline_policy::{Effect, Facts, File, Matched, Object, PolicySet, Subject, Taken, Verdict, WatchPath};
 
 pub use self::{
     facts::{Found, change_access},
@@ -31,12 +31,14 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The event continues another of which every rule that matches spoke: told with it, and not a match of its own.
     pub is_repeated: bool,
-    /// Every rule whose match would be an alert has told of the same not long ago.
-    pub is_withheld: bool,
+    /// Rules that told of the same not long ago: policy and rule.
+    pub withheld: Vec<(Arc<str>, Arc<str>)>,
     /// How many such matches were withheld since somebody was told last.
     pub withheld_before: u64,
     /// The path by which a policy named the directory above the file.
     pub watched: Option<Vec<u8>>,
+    /// The same for each of the files that the tree has read.
+    pub read_below: Vec<Option<Vec<u8>>>,
     /// What is wrong, where the event says so.
     pub finding: Option<Found>,
     /// What became of the process, where it was to be ended.
@@ -44,9 +46,36 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    fn of(verdict: Verdict, is_repeated: bool) -> Self {
+        Self {
+            verdict,
+            is_repeated,
+            withheld: Vec::new(),
+            withheld_before: 0,
+            watched: None,
+            read_below: Vec::new(),
+            finding: None,
+            killed: None,
+        }
+    }
+
+    /// The rule for which somebody is told.
+    fn alert(&self) -> Option<&Matched> {
+        let is_told = |one: &&Matched| {
+            one.acts() >= Effect::Alert
+                && !self.withheld.iter().any(|(policy, rule)| *policy == one.policy && *rule == one.rule)
+        };
+        self.matched().iter().find(is_told)
+    }
+
     /// Somebody is told.
     pub fn is_alert(&self) -> bool {
-        !self.is_repeated && !self.is_withheld && self.verdict.effect() >= Some(Effect::Alert)
+        self.alert().is_some()
+    }
+
+    /// The rule that the event's record is about: the one for which somebody is told, or else the most severe.
+    pub fn chief(&self) -> Option<&Matched> {
+        self.alert().or_else(|| self.verdict.matched().first())
     }
 
     /// What the event's record says of a match: one that is not a repetition.
@@ -68,7 +97,7 @@ pub fn judge(
     let family = facts::family(&event.what);
     let object = match &finding {
         Some(finding) => finding.object(),
-        None => facts::object(event, identity, watched, &names, local.as_deref(), family.as_deref())?,
+        None => facts::object(event, identity, &names, local.as_deref(), family.as_deref())?,
     };
     let ancestors = facts::ancestors(identity);
     let subject = match &event.task {
@@ -76,13 +105,26 @@ pub fn judge(
         None => Subject::default(),
     };
     let has_read = identity.map(|identity| &identity.has_read.files[..]).unwrap_or_default();
-    let decide = |by_boot_ns: u64| {
+    let decide_named = |object: Object<'_>, by_boot_ns: u64| {
         let has_read: Vec<Taken<'_>> = has_read
             .iter()
             .filter(|taken| taken.first_boot_ns <= by_boot_ns)
-            .map(|taken| Taken { path: taken.path.as_deref(), watched: directory(watched, taken.watched) })
+            .flat_map(|taken| {
+                let path = taken.path.as_deref();
+                let directories = named(watched, taken.watched).map(Some).chain([None]);
+                directories.map(move |watched| Taken { path, watched })
+            })
             .collect();
         policies.decide(&Facts { subject: Subject { has_read: &has_read, ..subject }, object })
+    };
+    // Policies may have named the directory by several paths: each is asked about.
+    let decide = |by_boot_ns: u64| match (&object, facts::watched(&event.what)) {
+        (Object::File(file), Some(key)) => {
+            let directories = named(watched, key).map(|watched| File { watched: Some(watched), ..*file });
+            let verdicts = directories.map(|file| decide_named(Object::File(file), by_boot_ns));
+            verdicts.reduce(Verdict::or).unwrap_or_else(|| decide_named(object, by_boot_ns))
+        }
+        _ => decide_named(object, by_boot_ns),
     };
     let verdict = decide(u64::MAX);
     let is_repeated = match &event.what {
@@ -90,23 +132,21 @@ pub fn judge(
         What::ConnectEnd(end) => decide(event.boot_ns.saturating_sub(end.duration_ns)) == verdict,
         _ => false,
     };
-    let watched = facts::watched(&event.what).and_then(|key| directory(watched, key)).map(<[u8]>::to_vec);
-    Some(Judgement { verdict, is_repeated, is_withheld: false, withheld_before: 0, watched, finding, killed: None })
+    let of = |key: FileKey| named(watched, key).next().map(<[u8]>::to_vec);
+    let read_below = has_read.iter().map(|taken| of(taken.watched)).collect();
+    let watched = facts::watched(&event.what).and_then(of);
+    Some(Judgement { watched, read_below, finding, ..Judgement::of(verdict, is_repeated) })
 }
 
-/// The path by which a policy named the watched directory.
-fn directory(watched: &WatchedPaths, key: FileKey) -> Option<&[u8]> {
-    named(watched, key).map(|path| path.as_os_str().as_encoded_bytes())
+/// The paths by which policies named the watched directory.
+fn named(watched: &WatchedPaths, key: FileKey) -> impl Iterator<Item = &[u8]> {
+    let same = move |other: &FileKey| (other.dev, other.ino) == (key.dev, key.ino);
+    watched.iter().filter(move |(other, _)| same(other)).map(|(_, path)| path.as_os_str().as_encoded_bytes())
 }
 
-/// The path by which a policy named the directory above the event's file.
-pub fn watched_path<'w>(watched: &'w WatchedPaths, event: &Event) -> Option<&'w Path> {
-    named(watched, facts::watched(&event.what)?)
-}
-
-fn named(watched: &WatchedPaths, key: FileKey) -> Option<&Path> {
-    let found = watched.iter().find(|(other, _)| (other.dev, other.ino) == (key.dev, key.ino));
-    found.map(|(_, path)| path.as_path())
+/// The event's file, by a name of its own.
+pub fn path(event: &Event) -> Option<&[u8]> {
+    facts::path(&event.what)
 }
 
 /// The directories that exist now among those that the policies name, sorted.

@@ -27,20 +27,17 @@ struct Told {
 
 impl Throttles {
     /// Says of a judgement whether it is told, at this time; the rules whose alert was withheld.
-    pub fn apply<'j>(&mut self, judgement: &'j mut Judgement, now_boot_ns: u64) -> Vec<&'j Matched> {
-        let Judgement { verdict, is_repeated, is_withheld, withheld_before, .. } = judgement;
-        let mut withheld = Vec::new();
+    pub fn apply<'j>(&mut self, judgement: &'j mut Judgement, now_boot_ns: u64) -> &'j [(Arc<str>, Arc<str>)] {
+        let Judgement { verdict, is_repeated, withheld, withheld_before, .. } = judgement;
         if *is_repeated {
-            return withheld;
+            return &[];
         }
-        let alerts = || verdict.matched().iter().filter(|one| one.acts() >= Effect::Alert);
-        for one in alerts() {
+        for one in verdict.matched().iter().filter(|one| one.acts() >= Effect::Alert) {
             match self.ask(one, now_boot_ns) {
                 Some(before) => *withheld_before += before,
-                None => withheld.push(one),
+                None => withheld.push((Arc::clone(&one.policy), Arc::clone(&one.rule))),
             }
         }
-        *is_withheld = !withheld.is_empty() && withheld.len() == alerts().count();
         withheld
     }
 
@@ -92,15 +89,7 @@ mod tests {
         let address = IpAddr::from([203, 0, 113, 7]);
         let object = Object::Connect { protocol: Protocol::Tcp, address, port, names: &[], source: None };
         let verdict = policies.decide(&Facts { subject: Subject::default(), object });
-        Judgement {
-            verdict,
-            is_repeated: false,
-            is_withheld: false,
-            withheld_before: 0,
-            watched: None,
-            finding: None,
-            killed: None,
-        }
+        Judgement::of(verdict, false)
     }
 
     /// Matches on these ports at these seconds: whether each is an alert, and how many were withheld before it.

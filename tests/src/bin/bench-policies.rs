@@ -67,7 +67,7 @@ fn run() -> Outcome<()> {
 
     let (one, many) = (set(1)?, set(MANY)?);
     let exe = Some(&b"/usr/bin/cat"[..]);
-    let subject = Subject { pid: 7, uid: 1000, comm: b"cat", exe, ..Subject::default() };
+    let subject = Subject { pid: 7, uid: Some(1000), comm: b"cat", exe, ..Subject::default() };
     let file = |path| Object::File(File { accesses: Accesses::of([Access::Open]), path, ..File::default() });
     let connect = |address: [u8; 4]| Object::Connect {
         protocol: Protocol::Tcp,

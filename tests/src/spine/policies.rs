@@ -53,10 +53,11 @@ pub(super) fn listed_explained_learned(tools: &Tools, scratch: &Path) -> Result<
     let test = ["test", policies.as_str(), "--silent-on", log.as_str()];
     let (code, said) = plumbline(tools, &test)?;
     ensure(code == Some(1) && said.contains("weights/stranger matches"), || said.clone())?;
-    let (code, learned) =
-        plumbline(tools, &["policy", "learn", "--last", "1h", "--log", &log, "--policies", &policies])?;
-    ensure(code == Some(0) && learned.contains("kind: Exceptions"), || learned.clone())?;
-    fs::write(scratch.join("policies/learned.yaml"), &learned).map_err(not_ok)?;
+    let file = shown(&scratch.join("policies/learned.yaml"));
+    let learn = ["policy", "learn", "--last", "1h", "--log", &log, "--policies", &policies, "--output", &file];
+    let (code, said) = plumbline(tools, &learn)?;
+    let learned = fs::read_to_string(&file).map_err(not_ok)?;
+    ensure(code == Some(0) && learned.contains("kind: Exceptions"), || format!("{said}{learned}"))?;
     let (code, said) = plumbline(tools, &test)?;
     ensure(code == Some(0), || format!("{learned}\n{said}"))?;
 

@@ -1,11 +1,12 @@
 //! `connect`: a connection began or ended, or datagrams were sent.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::{AFTER_READING_FIELD, AfterReading, Kind, When, holds, says_nothing};
 use crate::destination::{Destinations, name as host_name};
 use crate::facts::{Facts, Object, Protocol};
-use crate::fields::{Fields, Problems, each, list, many, one_or_many, port, text, word};
+use crate::fields::{Fields, Problems, each, has_port, list, many, one_or_many, port, ports, text, word};
 use crate::occurrence::OwnedObject;
 use crate::problem::{Problem, quoted};
 use crate::shape::{Field, Holds, Shape, optional, required, words};
@@ -29,7 +30,7 @@ static SHAPE: Shape = Shape {
         optional("from", Holds::Destinations, "from one of these addresses of the node; of datagrams it is not known"),
         optional("to", Holds::Destinations, "to one of these"),
         optional("notTo", Holds::Destinations, "to none of these"),
-        optional("port", Holds::Integers(0, 65_535), "to this port"),
+        optional("port", Holds::Ports, "to this port"),
         optional("protocol", Holds::Words(words::<Protocol>), "by this protocol, either by default"),
         AFTER_READING_FIELD,
     ]],
@@ -52,7 +53,7 @@ pub(crate) struct ConnectRule {
     pub(crate) from: Option<Destinations>,
     pub(crate) to: Option<Destinations>,
     pub(crate) not_to: Option<Destinations>,
-    pub(crate) ports: Option<Vec<u16>>,
+    pub(crate) ports: Option<Vec<RangeInclusive<u16>>>,
     pub(crate) protocols: Vec<Protocol>,
     pub(crate) after_reading: Option<AfterReading>,
 }
@@ -61,7 +62,7 @@ impl ConnectRule {
     pub(super) fn covers(&self, facts: &Facts<'_>) -> Result<(), &'static str> {
         let Object::Connect { protocol, address, port, names, source } = &facts.object else { return Err("connect") };
         holds("protocol", self.protocols.contains(protocol))?;
-        holds("port", self.ports.as_ref().is_none_or(|ports| ports.contains(port)))?;
+        holds("port", self.ports.as_ref().is_none_or(|ports| has_port(ports, *port)))?;
         let is_from = |from: &Destinations| source.is_some_and(|source| from.include(source, &[]));
         holds("from", self.from.as_ref().is_none_or(is_from))?;
         holds("to", self.to.as_ref().is_none_or(|to| to.include(*address, names)))?;
@@ -87,7 +88,7 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
         Destinations::read(one_or_many(node, &format!("`{name}`"), problems)?, problems)
     };
     let (from, to, not_to) = (destinations("from"), destinations("to"), destinations("notTo"));
-    let ports = fields.get("port").and_then(|node| many(node, "`port`", problems, port));
+    let ports = fields.get("port").and_then(|node| many(node, "`port`", problems, ports));
     let after_reading = AfterReading::read(&fields, problems);
     if from.as_ref().is_some_and(Destinations::has_names) {
         let message = "the node's own addresses have no names here";
@@ -114,6 +115,10 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
             Problem::new(fields.place("notTo"), "the rule can never match: every address lies in `notTo`")
                 .help("leave out `0.0.0.0/0` and `::/0`"),
         );
+    }
+    if from.is_some() && protocols.as_ref().is_some_and(|protocols| !protocols.contains(&Protocol::Tcp)) {
+        let message = "the rule can never match: where datagrams come from is not known";
+        problems.push(Problem::new(fields.place("from"), message).help("take it out, or write `protocol: tcp`"));
     }
     (problems.len() == before).then_some(When::Connect(ConnectRule {
         from,

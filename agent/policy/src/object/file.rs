@@ -5,6 +5,7 @@ use crate::facts::{Access, Accesses, Facts, File, Object};
 use crate::fields::{Fields, Problems, boolean, integer, many, optional_text, text, word};
 use crate::occurrence::OwnedObject;
 use crate::pattern::Globs;
+use crate::problem::Problem;
 use crate::shape::{Field, Holds, Shape, optional, required, words};
 use crate::template::Placeholder;
 use crate::yaml::Node;
@@ -36,7 +37,11 @@ static SHAPE: Shape = Shape {
         optional("path", Holds::Texts, "the path matches a glob; a path that is not known counts as one that does"),
         optional("artefact", Holds::Texts, "the model repository that the path claims, `org/name`, matches a glob"),
         optional("atLeast", Holds::One(&AT_LEAST), "so much of the file was read or mapped so far"),
-        optional("whileServed", Holds::Bool, "another tree of processes that still runs has read the file"),
+        optional(
+            "whileServed",
+            Holds::Bool,
+            "another tree of processes that still runs has read the file, or that is not known",
+        ),
     ]],
 };
 
@@ -102,7 +107,8 @@ impl FileRule {
             holds("atLeast", bytes.is_none_or(|least| file.bytes.is_some_and(|bytes| bytes >= least)))?;
             holds("atLeast", percent.is_none_or(|least| file.percent.is_some_and(|percent| percent >= least)))?;
         }
-        holds("whileServed", !self.while_served || file.is_served == Some(true))
+        // Who knows no better errs towards the alert.
+        holds("whileServed", !self.while_served || file.is_served != Some(false))
     }
 
     /// Whether this matches whatever `other` does, as far as patterns can be compared.
@@ -129,6 +135,7 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
     let artefact = optional_globs(&fields, "artefact", Globs::of_images, problems);
     let at_least = fields.get("atLeast").and_then(|node| at_least(node, problems));
     let while_served = fields.get("whileServed").and_then(|node| boolean(node, "`whileServed`", problems));
+    can_match(&fields, accesses, at_least, while_served, problems);
     let watched = Watched::read(fields.get("watch")?, "`watch`", problems)?;
     (problems.len() == before).then_some(When::File(FileRule {
         watched,
@@ -138,6 +145,25 @@ fn read(node: &Node, problems: &mut Problems) -> Option<When> {
         at_least,
         while_served: while_served.unwrap_or_default(),
     }))
+}
+
+/// What is asked besides must be something that such accesses tell.
+fn can_match(
+    fields: &Fields<'_>,
+    accesses: Option<Accesses>,
+    at_least: Option<AtLeast>,
+    while_served: Option<bool>,
+    problems: &mut Problems,
+) {
+    let Some(accesses) = accesses else { return };
+    if at_least.is_some() && !accesses.any_of(Accesses::of([Access::Read, Access::Map])) {
+        let message = "the rule can never match: how much was taken is told of what is read, and `access` is not";
+        problems.push(Problem::new(fields.place("atLeast"), message).help("write `access: [read]`"));
+    }
+    if while_served == Some(true) && !accesses.any_of(Accesses::of([Access::Change])) {
+        let message = "the rule can never match: `whileServed` is told of what is changed, and `access` is not";
+        problems.push(Problem::new(fields.place("whileServed"), message).help("write `access: [change]`"));
+    }
 }
 
 fn accesses(fields: &Fields<'_>, problems: &mut Problems) -> Option<Accesses> {
@@ -153,8 +179,7 @@ fn at_least(node: &Node, problems: &mut Problems) -> Option<AtLeast> {
         let percent = integer::<u8>(node, "a number of hundredths", "1 to 100", problems)?;
         if !(1..=100).contains(&percent) {
             problems.push(
-                crate::problem::Problem::new(&node.at, format!("{percent} is not a number of hundredths"))
-                    .help("write 1 to 100"),
+                Problem::new(&node.at, format!("{percent} is not a number of hundredths")).help("write 1 to 100"),
             );
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::paths::{Base, escaped, suffix};
 use super::{Meaning, expect, items, mapping, refused, text, yaml_text};
 use crate::fields::Problems;
 use crate::problem::{Problem, one_of, quoted};
@@ -20,10 +21,16 @@ impl Who {
         let Some(fields) = mapping(node, "`podSelector`", &["matchLabels", "matchExpressions"], problems) else {
             return;
         };
-        if let Some(Value::Map(entries)) = fields.get("matchLabels").map(|node| &node.value) {
-            for (key, node) in entries {
-                self.labels.extend(text(node, problems).map(|value| (key.name.clone(), vec![value.to_owned()])));
+        match fields.get("matchLabels").map(|node| (node, &node.value)) {
+            Some((_, Value::Map(entries))) => {
+                for (key, node) in entries {
+                    self.labels.extend(text(node, problems).map(|value| (key.name.clone(), vec![value.to_owned()])));
+                }
             }
+            Some((node, other)) => {
+                problems.push(Problem::new(&node.at, format!("`matchLabels` is a mapping, not {}", other.kind())));
+            }
+            None => {}
         }
         let Some(node) = fields.get("matchExpressions") else { return };
         for expression in items(node, "`matchExpressions`", problems) {
@@ -74,35 +81,20 @@ pub(super) struct Rule {
     except: Vec<String>,
 }
 
-/// Where files lie.
-#[derive(Debug)]
-enum Base {
-    /// All that lies below.
-    Directory(String),
-    /// All whose path begins with these characters.
-    Prefix(String),
-    Exact(String),
-}
-
-impl Base {
-    /// The directory to watch; empty for `/`.
-    fn directory(&self) -> &str {
-        match self {
-            Self::Directory(directory) => directory,
-            Self::Prefix(path) | Self::Exact(path) => path.rsplit_once('/').map_or("", |(parent, _)| parent),
-        }
+/// A port or a range of them, as policies write it.
+fn port(node: &Node, value: &str, problems: &mut Problems) -> Option<String> {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let port = match value.split_once(':') {
+        None => number(value).map(|port| port.to_string()),
+        Some((first, last)) => number(first)
+            .zip(number(last))
+            .filter(|(first, last)| first <= last)
+            .map(|(first, last)| format!("{first}-{last}")),
+    };
+    if port.is_none() {
+        problems.push(Problem::new(&node.at, format!("{} is neither a port nor a range of ports", quoted(value))));
     }
-
-    /// Globs of its files whose path ends so.
-    fn patterns(&self, end: &str) -> Vec<String> {
-        let last = escaped(end);
-        match self {
-            Self::Directory(directory) => vec![format!("{}/**/*{last}", escaped(directory))],
-            Self::Prefix(path) => vec![format!("{}*{last}", escaped(path)), format!("{}*/**/*{last}", escaped(path))],
-            Self::Exact(path) if path.ends_with(end) => vec![escaped(path)],
-            Self::Exact(_) => Vec::new(),
-        }
-    }
+    port
 }
 
 type Function = (&'static str, Meaning, bool);
@@ -162,12 +154,18 @@ impl Rule {
     fn argument(&mut self, node: &Node, types: &[(i128, String)], problems: &mut Problems) -> Option<()> {
         let fields = mapping(node, "an argument's match", &["index", "args", "operator", "values"], problems)?;
         let index = match (fields.get("index").map(|node| &node.value), fields.get("args").map(|node| &node.value)) {
-            (Some(Value::Integer(index)), _) => *index,
-            (_, Some(Value::List(items))) if items.len() == 1 => match items[0].value {
-                Value::Integer(index) => index,
-                _ => 0,
+            (Some(Value::Integer(index)), None) => Some(*index),
+            (None, Some(Value::List(items))) => match &items[..] {
+                [Node { value: Value::Integer(index), .. }] => Some(*index),
+                _ => None,
             },
-            _ => 0,
+            _ => None,
+        };
+        let Some(index) = index else {
+            problems.push(
+                refused(node, "a match of several arguments, or of none").help("name one argument by its `index`"),
+            );
+            return None;
         };
         let kind = types.iter().find(|(other, _)| *other == index).map(|(_, kind)| kind.as_str());
         let operator_node = fields.get("operator")?;
@@ -206,7 +204,9 @@ impl Rule {
                     }
                 }
             }
-            (Meaning::Connect(_), Some("sock" | "sockaddr")) => self.socket(operator, operator_node, &values, problems),
+            (Meaning::Connect(_), Some(kind @ ("sock" | "sockaddr"))) => {
+                self.socket((operator, kind), operator_node, &values, problems);
+            }
             (_, Some(kind)) => problems
                 .push(refused(node, &format!("argument {index} of type {} has no counterpart here", quoted(kind)))),
             (_, None) => {
@@ -262,36 +262,48 @@ impl Rule {
                     self.except.push(format!("path: {}", list(&base.patterns(""))));
                 }
                 // `NotPostfix`.
-                (_, None) => self.except.push(format!("path: {}", yaml_text(&format!("/**/*{}", escaped(value))))),
+                (_, None) => self.except.push(format!("path: {}", yaml_text(&format!("/{}", suffix(value))))),
             }
         }
     }
 
-    fn socket(&mut self, operator: &str, at: &Node, values: &[(&Node, String)], problems: &mut Problems) {
+    fn socket(
+        &mut self,
+        (operator, kind): (&str, &str),
+        at: &Node,
+        values: &[(&Node, String)],
+        problems: &mut Problems,
+    ) {
         let texts: Vec<String> = values.iter().map(|(_, value)| value.clone()).collect();
-        match operator {
-            "DAddr" => self.to.extend(texts),
-            "NotDAddr" => self.not_to.extend(texts),
-            "DPort" => {
-                for (node, value) in values {
-                    match (value.parse::<u16>(), value.split_once(':')) {
-                        (Ok(port), _) => self.ports.push(port.to_string()),
-                        (Err(_), Some((first, last))) => match (first.parse::<u16>(), last.parse::<u16>()) {
-                            (Ok(first), Ok(last)) if first <= last => {
-                                self.ports.extend((first..=last).map(|port| port.to_string()));
-                            }
-                            _ => problems
-                                .push(Problem::new(&node.at, format!("{} is not a range of ports", quoted(value)))),
-                        },
-                        _ => problems.push(Problem::new(&node.at, format!("{} is not a port", quoted(value)))),
-                    }
+        let is_udp = self.meaning == Meaning::Connect("udp");
+        // Of a `sockaddr` the address and port are those of the destination, and Tetragon calls them the source's.
+        let into = match (kind, operator) {
+            ("sock", "DAddr") | ("sockaddr", "SAddr") => Some(&mut self.to),
+            ("sock", "SAddr") if !is_udp => Some(&mut self.from),
+            _ => None,
+        };
+        if let Some(into) = into {
+            if !into.is_empty() {
+                problems.push(refused(at, &format!("a second match by {}: both must hold", quoted(operator))));
+            }
+            into.extend(texts);
+            return;
+        }
+        match (kind, operator) {
+            ("sock", "NotDAddr") | ("sockaddr", "NotSAddr") => self.not_to.extend(texts),
+            ("sock", "DPort") | ("sockaddr", "SPort") => {
+                if !self.ports.is_empty() {
+                    problems.push(refused(at, &format!("a second match by {}: both must hold", quoted(operator))));
                 }
+                self.ports.extend(values.iter().filter_map(|(node, value)| port(node, value, problems)));
             }
-            "NotDPort" => self.except.push(format!("port: [{}]", texts.join(", "))),
-            "SAddr" => self.from.extend(texts),
-            other => {
-                problems.push(refused(at, &format!("operator {} of sockets has no counterpart here", quoted(other))));
+            ("sock", "NotDPort") | ("sockaddr", "NotSPort") => {
+                let ports: Vec<String> =
+                    values.iter().filter_map(|(node, value)| port(node, value, problems)).collect();
+                self.except.push(format!("port: [{}]", ports.join(", ")));
             }
+            _ => problems
+                .push(refused(at, &format!("operator {} of a {kind} has no counterpart here", quoted(operator)))),
         }
     }
 
@@ -299,25 +311,22 @@ impl Rule {
         let fields = mapping(node, "a binary's match", &["operator", "values", "followChildren"], problems)?;
         let operator_node = fields.get("operator")?;
         let operator = text(operator_node, problems)?;
-        let pattern = |value: &str| match operator.trim_start_matches("Not") {
-            "In" => Some(escaped(value)),
-            "Prefix" => Some(format!("{}*/**", escaped(value))),
-            "Postfix" => Some(format!("/**/*{}", escaped(value))),
+        let patterns_of = |value: &str| match operator {
+            "In" | "NotIn" => Some(vec![escaped(value)]),
+            // A prefix of characters: the file itself, and what lies below.
+            "Prefix" | "NotPrefix" => Some(Base::Prefix(value.to_owned()).patterns("")),
+            "Postfix" | "NotPostfix" => Some(vec![format!("/{}", suffix(value))]),
             _ => None,
         };
         let values = items(fields.get("values")?, "`values`", problems).iter().filter_map(|node| text(node, problems));
-        let patterns: Option<Vec<String>> = values.collect::<Vec<_>>().into_iter().map(pattern).collect();
-        let Some(mut patterns) = patterns else {
+        let patterns: Option<Vec<Vec<String>>> = values.collect::<Vec<_>>().into_iter().map(patterns_of).collect();
+        let Some(patterns) = patterns.map(|patterns| patterns.concat()) else {
             problems.push(refused(
                 operator_node,
                 &format!("operator {} of binaries has no counterpart here", quoted(operator)),
             ));
             return None;
         };
-        if operator.ends_with("Prefix") {
-            // A prefix of characters: the file itself, and what lies below.
-            patterns = patterns.iter().flat_map(|one| [one.trim_end_matches("/**").to_owned(), one.clone()]).collect();
-        }
         let exe = format!("exe: {}", list(&patterns));
         let above = format!("descendantsOf: {{exe: {}}}", list(&patterns));
         let follows = fields.get("followChildren").is_some_and(|node| node.value == Value::Bool(true));
@@ -330,15 +339,21 @@ impl Rule {
     }
 
     fn action(&mut self, node: &Node, denies: bool, problems: &mut Problems) -> Option<()> {
-        let known = &["action", "argError", "rateLimit", "rateLimitScope", "kernelStackTrace", "userStackTrace"];
+        let known = &["action", "argError", "rateLimit"];
         let fields = mapping(node, "an action", known, problems)?;
         let action_node = fields.get("action")?;
         if let Some(rate) = fields.get("rateLimit") {
-            self.every = match &rate.value {
+            // A number without a unit is of seconds.
+            let every = match &rate.value {
+                Value::Text(every) if every.bytes().all(|byte| byte.is_ascii_digit()) => Some(format!("{every}s")),
                 Value::Text(every) => Some(every.clone()),
                 Value::Integer(seconds) => Some(format!("{seconds}s")),
                 _ => None,
             };
+            if every.is_none() {
+                problems.push(refused(rate, "a rate limit that is no time"));
+            }
+            self.every = every;
         }
         match expect(action_node, &["Post", "Sigkill", "Override"], problems)? {
             "Sigkill" => self.effect = "kill",
@@ -384,6 +399,7 @@ impl Rule {
             Meaning::File(_) => {
                 let mut watch: Vec<String> = self.bases.iter().map(|base| base.directory().to_owned()).collect();
                 watch.dedup();
+                let watch: Vec<String> = watch.iter().map(|directory| escaped(directory)).collect();
                 fields.push(format!("watch: {}", list(&watch)));
                 fields.push(format!("access: [{}]", self.accesses.join(", ")));
                 // A directory alone needs no pattern.
@@ -406,6 +422,9 @@ impl Rule {
                 if !self.ports.is_empty() {
                     fields.push(format!("port: [{}]", self.ports.join(", ")));
                 }
+                if fields.is_empty() {
+                    fields.push("to: [0.0.0.0/0, \"::/0\"]".to_owned());
+                }
                 fields.push(format!("protocol: {protocol}"));
                 let _ = write!(out, "      match:\n        connect:\n          {}\n", fields.join("\n          "));
             }
@@ -419,18 +438,6 @@ impl Rule {
         }
         out
     }
-}
-
-/// A glob that matches this text alone.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for character in text.chars() {
-        if matches!(character, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {
-            out.push('\\');
-        }
-        out.push(character);
-    }
-    out
 }
 
 fn glob(text: &str) -> String {

@@ -84,8 +84,8 @@ fn an_exception_that_excuses_everybody_is_refused() {
                 ·                ┬
                 ·                ╰── here
                 ╰────
-              help: name whom you mean by `exe`, `exeSha256`, `comm`, `uid`, `user`, `container`, `image`, `namespace`,
-                    `pod`, `podLabels`, `cgroup`, `unit`, `descendantsOf`, `path`, `to` or `port`
+              help: name whom you mean by `exe`, `exeSha256`, `comm`, `uid`, `user`, `container`, `contained`, `image`,
+                    `namespace`, `pod`, `podLabels`, `cgroup`, `unit`, `descendantsOf`, `path`, `to` or `port`
 
               × `/**` matches everything
                 ╭─[policy.yaml:11:26]

@@ -111,7 +111,27 @@ fn a_list_of_lists_that_grows_without_end_is_refused() {
     let text = policy(&lists, "      match: {file: {watch: $g}}\n");
     let said = plumbline_policy::Policy::parse("p.yaml", &text).unwrap_err();
     assert!(
-        said.problems().iter().any(|problem| problem.to_string().contains("has more than 100000 entries")),
+        said.problems().iter().any(|problem| problem.to_string().contains("larger than 100000 values")),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_list_stands_wherever_values_may_stand() {
+    // A label may be called as a field of prose is, and a list may hold mappings that name lists.
+    check(
+        &policy(
+            "  lists: {apps: [vllm, sglang], ada: [ada], who: [{user: $ada, podLabels: {name: $apps}}]}\n",
+            "      subject: $who\n      match: {local: {name: [/run/a]}}\n",
+        ),
+        &expect!["ok: p"],
+    );
+    let text = policy(
+        "  lists: {apps: [vllm, sglang]}\n",
+        "      subject: {podLabels: {name: $apps}}\n      match: {socket: {family: AF_PACKET}}\ntests:\n  - {name: t, event: {socket: {family: AF_PACKET}, process: {podLabels: {name: vllm}}}, expect: alert}\n",
+    );
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("p.yaml"), text).unwrap();
+    let report = plumbline_policy::check(directory.path(), None).unwrap();
+    assert!(report.is_ok(), "{report}");
 }

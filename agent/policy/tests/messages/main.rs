@@ -5,6 +5,7 @@ use plumbline_policy::Policy;
 
 mod effects;
 mod exceptions;
+mod guards;
 mod lists;
 mod names;
 mod rules;

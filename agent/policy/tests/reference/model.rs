@@ -222,7 +222,7 @@ pub fn matches(rule: &Rule, event: &Event) -> bool {
             is_below
                 && accesses.iter().any(done)
                 && path.as_ref().is_none_or(is_named)
-                && (!while_served || event.is_served == Some(true))
+                && (!while_served || event.is_served != Some(false))
         }
         When::Connect { from, to, not_to, not_to_names, port, udp, after_reading } if !event.is_file => {
             let read_below = |pattern: &String| {

@@ -1,6 +1,7 @@
 //! `plumbline policy learn`: an allow-list from what the log says, as YAML to be reviewed.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -24,9 +25,9 @@ const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  plumbline policy learn --for 10m > policies/learned.yaml
+  plumbline policy learn --for 10m --output policies/learned.yaml
   plumbline policy learn --last 7d --policies policies/
-What is printed is a document of `kind: Exceptions`: put into the directory of policies, it excuses what was seen. Policies in
+What is written is a document of `kind: Exceptions`: put into the directory of policies, it excuses what was seen. Policies in
 mode `learn` record what they match and tell nobody meanwhile. Review it: what was seen need not be right.")]
 pub(in crate::cli) struct Arguments {
     /// Follow the log for so long, from now on, such as 10m or 1h
@@ -40,6 +41,10 @@ pub(in crate::cli) struct Arguments {
     /// What the document is called
     #[arg(long, default_value = "learned")]
     name: String,
+    /// Write to this file, as a whole or not at all, and not to standard output: a shell would empty the file before the
+    /// policies beside it are read
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     policies: Policies,
 }
@@ -75,7 +80,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             }
         }
     }
-    say(learner.document(&arguments.name, rfc3339_ms).trim_end());
+    let document = learner.document(&arguments.name, rfc3339_ms);
+    match &arguments.output {
+        None => say(document.trim_end()),
+        Some(file) => {
+            let mut name = file.as_os_str().to_owned();
+            // Hidden from whoever reads the directory meanwhile: it does not end in `.yaml`.
+            name.push(".new");
+            let written = fs::write(&name, &document).and_then(|()| fs::rename(&name, file));
+            written.map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

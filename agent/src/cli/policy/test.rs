@@ -73,7 +73,7 @@ fn silence(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
             let Some(event) = occurrence::of_record(&record) else { continue };
             asked += 1;
             let verdict = event.lend(|facts| policies.decide(facts));
-            let told = verdict.matched().iter().find(|one| one.effect > plumbline_policy::Effect::Audit);
+            let told = verdict.matched().iter().find(|one| one.acts() > plumbline_policy::Effect::Audit);
             if let Some(one) = told {
                 broke += 1;
                 if broke <= arguments.limit {
