@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use plumbline_policy::Need;
+
 use super::{ConfigFile, failed, say};
 use crate::{
     config::Config,
@@ -13,6 +15,7 @@ use crate::{
         kernel::{KernelFacts, words},
         ntp, ways,
     },
+    verdict::enforce,
 };
 
 #[derive(Debug, clap::Args)]
@@ -46,6 +49,15 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
             }
         }
         Err(error) => say(&format!("  absent: {}", chain(&error))),
+    }
+
+    say("\nENFORCE  (what policies may need of this kernel)");
+    let kernel = enforce::this_kernel();
+    for need in Need::ALL {
+        match kernel.answer(need) {
+            Ok(how) => say(&format!("  {:<14}{how}", need.as_str())),
+            Err(why) => say(&format!("  {:<14}absent: {why}", need.as_str())),
+        }
     }
 
     say("\nGPU");

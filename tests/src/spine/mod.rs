@@ -4,6 +4,7 @@ mod disk;
 mod evidence;
 mod faults;
 mod kinds;
+mod many_policies;
 mod names;
 mod pods;
 mod policies;
@@ -76,6 +77,7 @@ const CHECKS: &[Check] = &[
         "policies are listed with their matches, explained by record, and learned from what was seen",
         policies::listed_explained_learned,
     ),
+    ("the commands work on the shipped policies and on two hundred generated ones", many_policies::the_commands_work),
     ("a policy that cannot be enforced is refused, or monitors and says so", policies::what_cannot_be_enforced),
     (
         "a process within a policy's subject is killed, a neighbour and a monitored one are not",

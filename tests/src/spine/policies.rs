@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Runs the program itself.
-fn plumbline(tools: &Tools, arguments: &[&str]) -> Result<(Option<i32>, String), Ended> {
+pub(super) fn plumbline(tools: &Tools, arguments: &[&str]) -> Result<(Option<i32>, String), Ended> {
     let Output { status, stdout, stderr } = run(Command::new(&tools.plumbline).args(arguments)).map_err(not_ok)?;
     let both = [stdout, stderr].concat();
     Ok((status.code(), String::from_utf8_lossy(&both).into_owned()))
