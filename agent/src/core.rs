@@ -98,7 +98,7 @@ impl<P: Processes> Core<P> {
         let identity = self.world.identify(event, &self.processes);
         let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
         self.count(event);
-        self.count_matches(event, judgement.as_mut());
+        self.carry_out(event, judgement.as_mut());
         self.record(event, identity.as_ref(), judgement.as_ref());
     }
 
@@ -111,22 +111,22 @@ impl<P: Processes> Core<P> {
         }
     }
 
-    /// Counts what the policies said, and says whether somebody is told.
-    fn count_matches(&mut self, event: &Event, judgement: Option<&mut Judgement>) {
+    /// Does what the policies said, once per event: kills, then counts, then decides whether somebody is told.
+    fn carry_out(&mut self, event: &Event, judgement: Option<&mut Judgement>) {
         let Some(judgement) = judgement else { return };
+        if !judgement.is_repeated {
+            judgement.killed = kill::carry_out(&judgement.verdict, event.task.as_ref(), &self.processes);
+        }
         let mut store = lock(&self.store);
         for one in judgement.matched() {
             let labels = [&*one.policy, &*one.rule, one.effect.as_str(), one.severity.as_str()];
             store.add(&agent::POLICY_MATCHES, &labels, 1.0);
             self.last_match.insert((Arc::clone(&one.policy), Arc::clone(&one.rule)), event.boot_ns);
         }
-        if !judgement.is_repeated
-            && let Some(killed) = kill::carry_out(&judgement.verdict, event.task.as_ref(), &self.processes)
-        {
+        if let Some(killed) = &judgement.killed {
             for one in judgement.verdict.matched().iter().filter(|one| one.acts() == Effect::Kill) {
                 store.add(&agent::POLICY_ENFORCED, &[&one.policy, &one.rule, "kill", killed.as_str()], 1.0);
             }
-            judgement.killed = Some(killed);
         }
         for (policy, rule) in self.throttles.apply(judgement, event.boot_ns) {
             store.add(&agent::POLICY_ALERTS_WITHHELD, &[policy, rule], 1.0);
@@ -163,7 +163,7 @@ impl<P: Processes> Core<P> {
             // Counted when it happened.
             let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Loss(loss) };
             let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, &event, None);
-            self.count_matches(&event, judgement.as_mut());
+            self.carry_out(&event, judgement.as_mut());
             self.record(&event, None, judgement.as_ref());
         }
     }

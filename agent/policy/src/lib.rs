@@ -8,7 +8,13 @@
 //! | tree → checked [`Policy`], every mistake collected | [`parse`], [`fields`] |
 //! | several policies → one [`PolicySet`] | [`set`] |
 //! | [`Facts`] of an event → [`Verdict`] | [`decide`] |
-//! | a directory → [`CheckReport`], the policies' own tests run | [`mod@check`] |
+//! | a directory → [`CheckReport`], the policies' own tests run | [`mod@check`], [`test_case`] |
+//!
+//! Beside the flow, each in its own file: [`shape`] is the grammar as data, from which [`schema`] makes the JSON Schema
+//! and the reference page; [`subject`] and [`object`] hold the selectors of who and what; [`lists`], [`exceptions`] and
+//! [`documents`] are what several files say together; [`guard`], [`lint`] and [`requires`] are what is refused or warned
+//! of before it is in force; [`index`] keeps a decision cheap and [`mod@explain`] says why it fell; [`learn`] and
+//! [`tetragon`] write policies.
 //!
 //! It does not watch directories, read `/proc`, or talk to the kernel: facts come in, verdicts go out. It compiles on
 //! any operating system, needs no privileges, and holds no `unsafe`. The language is described for its users in

@@ -109,8 +109,11 @@ fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// Prints why a command failed, once, with its causes.
-fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("plumbline: {}", crate::core::chain(error));
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    match error.downcast_ref::<plumbline_policy::LoadError>() {
+        Some(error) => eprint!("{}", crate::daemon::explain(error)),
+        None => eprintln!("plumbline: {}", crate::core::chain(error)),
+    }
     ExitCode::FAILURE
 }
 

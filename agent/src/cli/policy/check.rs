@@ -6,7 +6,6 @@ use plumbline_policy::KernelProfile;
 
 use crate::{
     cli::{failed, say},
-    daemon::explain,
     verdict::enforce,
 };
 
@@ -38,10 +37,7 @@ pub(in crate::cli) fn main(arguments: &Arguments) -> ExitCode {
             say(report.to_string().trim_end());
             ExitCode::from(report.exit_code())
         }
-        Err(error) => {
-            eprint!("{}", explain(&error));
-            failed(&error)
-        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -13,7 +13,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use plumbline_policy::PolicySet;
 
 use super::{ConfigFile, failed};
-use crate::{config::Config, daemon::explain as words};
+use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -61,10 +61,7 @@ impl Policies {
             None => configured()?,
         };
         match directory {
-            Some(directory) => PolicySet::load(&directory).map_err(|error| {
-                eprint!("{}", words(&error));
-                error.into()
-            }),
+            Some(directory) => Ok(PolicySet::load(&directory)?),
             None => Ok(PolicySet::embedded()),
         }
     }

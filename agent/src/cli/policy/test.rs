@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::{
     cli::{failed, say},
-    daemon::explain,
     review::{line::line, occurrence},
 };
 
@@ -16,8 +15,8 @@ use crate::{
 #[command(after_help = "Examples:
   plumbline test policies/
   plumbline test policies/ --silent-on /var/lib/plumbline/log
-A baseline is an audit log of a time in which nothing was wrong: no rule may match any of its records with an alert, a
-denial or a kill. The exit code is 0 when every test passed and nothing was said of the baseline, else 1.")]
+A baseline is an audit log of a time in which nothing was wrong: no rule that alerts, denies or kills in the mode its
+policy is in may match any of its records. The exit code is 0 when every test passed and nothing was said of the baseline, else 1.")]
 pub(in crate::cli) struct Arguments {
     /// The directory that holds the policies
     directory: PathBuf,
@@ -32,10 +31,7 @@ pub(in crate::cli) struct Arguments {
 pub(in crate::cli) fn main(arguments: &Arguments) -> ExitCode {
     let report = match plumbline_policy::check(&arguments.directory, None) {
         Ok(report) => report,
-        Err(error) => {
-            eprint!("{}", explain(&error));
-            return failed(&error);
-        }
+        Err(error) => return failed(&error),
     };
     if !report.invalid.is_empty() {
         say(report.to_string().trim_end());
