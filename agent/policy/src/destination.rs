@@ -39,6 +39,15 @@ impl Destinations {
         !self.names.is_empty()
     }
 
+    pub(crate) fn networks(&self) -> &[IpNet] {
+        &self.networks
+    }
+
+    /// Whether every address of this network is in one of the networks.
+    pub(crate) fn cover(&self, network: &IpNet) -> bool {
+        self.networks.iter().any(|mine| mine.contains(network))
+    }
+
     /// Whether whatever is in `other` is in this, as far as that can be seen.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         other.networks.iter().all(|one| self.networks.iter().any(|mine| mine.contains(one)))

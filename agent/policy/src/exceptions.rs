@@ -98,7 +98,9 @@ fn entry(node: &Node, policies: &mut [Arc<Policy>], others_failed: bool, problem
     })?;
     let (effect_at, when_at) = (&policy_node.at, &except_node.at);
     let subjects = [policy.subjects.as_slice(), rule.subjects.as_slice()];
-    Guarded { effect: rule.effect, effect_at, when: &rule.when, when_at, subjects, except: &added }.check(problems);
+    let others = rule.except.len();
+    Guarded { effect: rule.effect, effect_at, when: &rule.when, when_at, subjects, except: &added, others }
+        .check(problems);
     if let Some(swallowing) = added.iter().find(|exception| crate::lint::swallows(exception, rule)) {
         problems.push(
             Problem::new(&swallowing.at, format!("rule `{}` could never match: this excuses everybody", rule.name))

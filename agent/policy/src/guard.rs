@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::facts::{Access, Accesses};
+use crate::compile::MAX_EXCEPTIONS;
+use crate::facts::{Access, Accesses, Facts, Object, Subject};
 use crate::fields::Problems;
 use crate::object::When;
 use crate::pattern::WatchPath;
@@ -58,6 +59,8 @@ pub(crate) struct Guarded<'a> {
     /// Those of the policy and those of the rule.
     pub(crate) subjects: [&'a [Selector]; 2],
     pub(crate) except: &'a [Exception],
+    /// Exceptions that the rule has besides.
+    pub(crate) others: usize,
 }
 
 impl Guarded<'_> {
@@ -147,21 +150,22 @@ impl Guarded<'_> {
             }
             _ => refuse("only `file` and `connect` can be denied", "write `alert`, or `kill`"),
         }
+        let nobody = Facts { subject: Subject::default(), object: Object::Socket { family: "" } };
         for selector in self.subjects.into_iter().flatten().chain(self.except.iter().map(|exception| &exception.who)) {
-            for (field, is_given) in [
-                ("comm", selector.comm.is_some()),
-                ("exeSha256", selector.exe_sha256.is_some()),
-                ("descendantsOf", selector.descendants_of.is_some()),
-            ] {
-                if is_given {
-                    refuse(
-                        &format!(
-                            "`{field}` is nothing that the kernel decides by, so a rule that denies cannot rest on it"
-                        ),
-                        "name the executable, the unit, the cgroup, the pod or the user",
-                    );
-                }
+            for field in selector.beyond_the_kernel(&nobody) {
+                refuse(
+                    &format!(
+                        "`{field}` is nothing that the kernel decides by, so a rule that denies cannot rest on it"
+                    ),
+                    "name the executable, the unit, the cgroup, the pod or the user",
+                );
             }
+        }
+        if self.others + self.except.len() > MAX_EXCEPTIONS {
+            refuse(
+                &format!("a rule that denies can have {MAX_EXCEPTIONS} exceptions, and this would be more"),
+                "write several values into the fields of one exception: of several values any will do",
+            );
         }
         for exception in self.except {
             if exception.path.is_some() {

@@ -13,7 +13,7 @@
 //! Beside the flow, each in its own file: [`shape`] is the grammar as data, from which [`schema`] makes the JSON Schema
 //! and the reference page; [`subject`] and [`object`] hold the selectors of who and what; [`lists`], [`exceptions`] and
 //! [`documents`] are what several files say together; [`guard`], [`lint`] and [`requires`] are what is refused or warned
-//! of before it is in force; [`index`] keeps a decision cheap and [`mod@explain`] says why it fell; [`learn`] and
+//! of before it is in force; [`compile`] is what of it the kernel decides; [`index`] keeps a decision cheap and [`mod@explain`] says why it fell; [`learn`] and
 //! [`tetragon`] write policies.
 //!
 //! It does not watch directories, read `/proc`, or talk to the kernel: facts come in, verdicts go out. It compiles on
@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod compile;
 mod decide;
 mod destination;
 mod documents;
@@ -52,6 +53,7 @@ mod tetragon;
 mod yaml;
 
 pub use check::{CheckReport, TestOutcome, check};
+pub use compile::{Clauses, Denials, MAX_EXCEPTIONS, MAX_WORDS, POSITIVE_BITS, TooManyDenials};
 pub use decide::{Matched, Telling, Verdict};
 pub use explain::{Explanation, RuleSays};
 pub use facts::{

@@ -334,7 +334,7 @@ fn rule(node: &Node, of_policy: &[Selector], problems: &mut Problems) -> (Option
     if let (Some(effect), Some(when), Some(subjects), Some(except)) = (effect, &when, &subjects, &except) {
         let subjects = [of_policy, subjects.as_slice()];
         let (effect_at, when_at) = (fields.place("effect"), fields.place("match"));
-        Guarded { effect, effect_at, when, when_at, subjects, except }.check(problems);
+        Guarded { effect, effect_at, when, when_at, subjects, except, others: 0 }.check(problems);
     }
     let written = ["match", "subject", "except"].map(|name| fields.get(name).map(Node::written).unwrap_or_default());
     let rule = (|| {

@@ -26,6 +26,20 @@ pub(crate) struct Globs {
     patterns: Vec<String>,
 }
 
+impl PartialEq for Globs {
+    fn eq(&self, other: &Self) -> bool {
+        self.patterns == other.patterns
+    }
+}
+
+impl Eq for Globs {}
+
+impl std::hash::Hash for Globs {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.patterns.hash(state);
+    }
+}
+
 impl Globs {
     pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
         self.set.is_match_candidate(&Candidate::from_bytes(bytes))

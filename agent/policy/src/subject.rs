@@ -51,7 +51,7 @@ pub(crate) static SUBJECT: Shape = Shape {
 };
 
 /// Somebody, by what is known of a process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Selector {
     pub(crate) exe: Option<Globs>,
     pub(crate) exe_sha256: Option<Vec<String>>,
@@ -69,42 +69,54 @@ pub(crate) struct Selector {
     pub(crate) descendants_of: Option<Globs>,
 }
 
+/// What the kernel must know of a process to ask a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Its cgroup, and so its unit, container and pod.
+    Place,
+    /// The file that it runs.
+    Program,
+    User,
+    /// More than the kernel decides by.
+    Beyond,
+}
+
 /// Whether a field holds; `None` where the selector does not have it.
 type Condition = fn(&Selector, &Facts<'_>) -> Option<bool>;
 
 /// Cheap ones first: the first that does not hold ends the question.
-pub(crate) const CONDITIONS: &[(&str, Condition)] = &[
-    ("uid", |it, facts| {
+pub(crate) const CONDITIONS: &[(&str, Part, Condition)] = &[
+    ("uid", Part::User, |it, facts| {
         let uids = it.uid.as_ref()?;
         Some(facts.subject.uid.is_some_and(|uid| uids.contains(&uid)))
     }),
-    ("comm", |it, facts| Some(it.comm.as_ref()?.iter().any(|name| **name == *facts.subject.comm))),
-    ("user", |it, facts| Some(is_one_of(it.user.as_ref()?, facts.subject.user))),
-    ("exeSha256", |it, facts| Some(is_one_of(it.exe_sha256.as_ref()?, facts.subject.exe_sha256))),
-    ("container", |it, facts| {
+    ("comm", Part::Beyond, |it, facts| Some(it.comm.as_ref()?.iter().any(|name| **name == *facts.subject.comm))),
+    ("user", Part::User, |it, facts| Some(is_one_of(it.user.as_ref()?, facts.subject.user))),
+    ("exeSha256", Part::Beyond, |it, facts| Some(is_one_of(it.exe_sha256.as_ref()?, facts.subject.exe_sha256))),
+    ("container", Part::Place, |it, facts| {
         let prefixes = it.container.as_ref()?;
         Some(facts.subject.container.is_some_and(|id| prefixes.iter().any(|prefix| id.starts_with(&**prefix))))
     }),
-    ("contained", |it, facts| {
+    ("contained", Part::Place, |it, facts| {
         let wanted = it.contained?;
         let is_known = facts.subject.container.is_some() || facts.subject.cgroup.is_some();
         Some(is_known && facts.subject.container.is_some() == wanted)
     }),
-    ("podLabels", |it, facts| {
+    ("podLabels", Part::Place, |it, facts| {
         let wanted = it.pod_labels.as_ref()?;
         let labels = facts.subject.pod.map_or(&[][..], |pod| pod.labels);
         let has = |(name, values): &(String, Vec<String>)| labels.iter().any(|(n, v)| n == name && values.contains(v));
         Some(wanted.iter().all(has))
     }),
-    ("exe", |it, facts| Some(fits(it.exe.as_ref()?, facts.subject.exe))),
-    ("image", |it, facts| Some(fits(it.image.as_ref()?, facts.subject.image.map(str::as_bytes)))),
-    ("namespace", |it, facts| {
+    ("exe", Part::Program, |it, facts| Some(fits(it.exe.as_ref()?, facts.subject.exe))),
+    ("image", Part::Place, |it, facts| Some(fits(it.image.as_ref()?, facts.subject.image.map(str::as_bytes)))),
+    ("namespace", Part::Place, |it, facts| {
         Some(fits(it.namespace.as_ref()?, facts.subject.pod.map(|pod| pod.namespace.as_bytes())))
     }),
-    ("pod", |it, facts| Some(fits(it.pod.as_ref()?, facts.subject.pod.map(|pod| pod.name.as_bytes())))),
-    ("unit", |it, facts| Some(fits(it.unit.as_ref()?, facts.subject.cgroup.and_then(unit)))),
-    ("cgroup", |it, facts| Some(fits(it.cgroup.as_ref()?, facts.subject.cgroup))),
-    ("descendantsOf", |it, facts| {
+    ("pod", Part::Place, |it, facts| Some(fits(it.pod.as_ref()?, facts.subject.pod.map(|pod| pod.name.as_bytes())))),
+    ("unit", Part::Place, |it, facts| Some(fits(it.unit.as_ref()?, facts.subject.cgroup.and_then(unit)))),
+    ("cgroup", Part::Place, |it, facts| Some(fits(it.cgroup.as_ref()?, facts.subject.cgroup))),
+    ("descendantsOf", Part::Beyond, |it, facts| {
         let globs = it.descendants_of.as_ref()?;
         Some(facts.subject.ancestors.iter().any(|ancestor| fits(globs, ancestor.exe)))
     }),
@@ -128,10 +140,22 @@ pub(crate) fn unit(cgroup: &[u8]) -> Option<&[u8]> {
 impl Selector {
     /// `Err` names the first field that does not hold.
     pub(crate) fn admits(&self, facts: &Facts<'_>) -> Result<(), &'static str> {
-        match CONDITIONS.iter().find(|(_, condition)| condition(self, facts) == Some(false)) {
-            Some((name, _)) => Err(name),
+        match CONDITIONS.iter().find(|(_, _, condition)| condition(self, facts) == Some(false)) {
+            Some((name, ..)) => Err(name),
             None => Ok(()),
         }
+    }
+
+    /// Whether the conditions of this part hold.
+    pub(crate) fn admits_by(&self, part: Part, facts: &Facts<'_>) -> bool {
+        let of_part = CONDITIONS.iter().filter(|(_, of, _)| *of == part);
+        of_part.into_iter().all(|(_, _, condition)| condition(self, facts) != Some(false))
+    }
+
+    /// Its fields that the kernel does not decide by.
+    pub(crate) fn beyond_the_kernel<'a>(&'a self, facts: &'a Facts<'a>) -> impl Iterator<Item = &'static str> + 'a {
+        let beyond = CONDITIONS.iter().filter(|(_, of, _)| *of == Part::Beyond);
+        beyond.filter(|(_, _, condition)| condition(self, facts).is_some()).map(|(name, ..)| *name)
     }
 
     /// Reads the fields of `node`, an entry that names somebody or is refused.

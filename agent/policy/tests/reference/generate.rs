@@ -181,6 +181,38 @@ pub fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![file, connect]
 }
 
+/// Somebody of whom a rule that denies may speak: by nothing that the kernel does not know.
+fn known_to_the_kernel(who: Exception) -> Exception {
+    Exception { comm: None, descendants_of: None, exe_sha256: None, path: None, to_name: None, ..who }
+}
+
+/// A rule that may deny: what the checker refuses of others is left out.
+pub fn denying() -> impl Strategy<Value = Rule> {
+    let of_somebody = |who: &Exception| exception_yaml(who) != "{}";
+    rule().prop_map(move |rule| {
+        let known = |all: Vec<Exception>| all.into_iter().map(known_to_the_kernel).filter(of_somebody).collect();
+        let when = match rule.when {
+            When::File { watch, .. } => When::File {
+                watch: watch.iter().map(|pattern| pattern.replace('*', "a").replace('?', "b")).collect(),
+                accesses: vec![Access::Open],
+                path: None,
+                while_served: false,
+            },
+            When::Connect { to, not_to, port, udp, .. } => {
+                When::Connect { from: None, to, not_to, not_to_names: Vec::new(), port, udp, after_reading: None }
+            }
+        };
+        Rule { subjects: known(rule.subjects), when, except: known(rule.except) }
+    })
+}
+
+/// Whom a whole policy that denies speaks of.
+pub fn denied() -> impl Strategy<Value = Vec<Exception>> {
+    let somebody = subject().prop_map(known_to_the_kernel);
+    let somebody = somebody.prop_filter("a subject names somebody", |who| exception_yaml(who) != "{}");
+    prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(somebody, 1..3)]
+}
+
 pub fn event() -> impl Strategy<Value = Event> {
     let word = || prop::sample::select(vec!["a", "b", "ab"]).prop_map(str::to_owned);
     let labels = prop::sample::subsequence(vec![("app", "a"), ("tier", "a"), ("app", "b")], 0..3)

@@ -144,6 +144,11 @@ fn is_named(event: &Event, pattern: &str) -> bool {
     event.names.iter().any(|name| pattern == "*" || name_glob(pattern.as_bytes(), name.as_bytes()))
 }
 
+/// Whether the event is of somebody whom these speak of.
+pub fn spoken_of(subjects: &[Exception], event: &Event) -> bool {
+    subjects.is_empty() || subjects.iter().any(|subject| excused(subject, event))
+}
+
 fn excused(exception: &Exception, event: &Event) -> bool {
     let mut holds = Vec::new();
     if !exception.exe.is_empty() {
@@ -239,6 +244,5 @@ pub fn matches(rule: &Rule, event: &Event) -> bool {
         }
         _ => false,
     };
-    let spoken_of = rule.subjects.is_empty() || rule.subjects.iter().any(|subject| excused(subject, event));
-    covered && spoken_of && !rule.except.iter().any(|exception| excused(exception, event))
+    covered && spoken_of(&rule.subjects, event) && !rule.except.iter().any(|exception| excused(exception, event))
 }

@@ -42,6 +42,16 @@ pub fn yaml(rules: &[Rule]) -> String {
     out
 }
 
+/// The same rules as ones that deny, in a policy about these subjects.
+pub fn denying_yaml(subjects: &[Exception], rules: &[Rule]) -> String {
+    let subjects: Vec<String> = subjects.iter().map(exception_yaml).collect();
+    let spec = match subjects.as_slice() {
+        [] => "spec:\n  mode: enforce\n".to_owned(),
+        some => format!("spec:\n  mode: enforce\n  subject: [{}]\n", some.join(", ")),
+    };
+    yaml(rules).replace("spec:\n", &spec).replace("effect: audit", "effect: deny")
+}
+
 pub fn exception_yaml(exception: &Exception) -> String {
     let mut fields = Vec::new();
     if !exception.exe.is_empty() {
