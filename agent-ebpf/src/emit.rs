@@ -11,7 +11,7 @@ use plumbline_ebpf::{
     record::{Counters, Header},
 };
 
-use crate::{path, task};
+use crate::{decide, path, task};
 
 /// Opens and connections. The agent sizes it at load.
 #[map]
@@ -143,7 +143,7 @@ pub fn number(header: *mut Header, kind: u32, program: u32) {
         (*header).kind = kind;
         (*header).program = program;
         (*header).cpu = bpf_get_smp_processor_id();
-        (*header).reserved = 0;
+        (*header).generation = decide::generation();
         (*header).sequence = sequence;
         (*header).boot_ns = bpf_ktime_get_boot_ns();
     }

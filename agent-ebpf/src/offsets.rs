@@ -17,6 +17,8 @@ pub enum Group {
     Syscall,
     /// Programs that read a socket.
     Socket,
+    /// Programs that deny.
+    Deny,
     /// Programs that read a local socket.
     Local,
     /// Programs that read a packet.
@@ -78,6 +80,7 @@ offsets! {
     task_cred: Task [("task_struct", "cred")];
     task_nsproxy: Task [("task_struct", "nsproxy")];
     task_cgroups: Task [("task_struct", "cgroups")];
+    task_mm: Task [("task_struct", "mm")];
     task_thread_pid: Task [("task_struct", "thread_pid")];
     cred_uid: Task [("cred", "uid")];
     cred_gid: Task [("cred", "gid")];
@@ -169,6 +172,11 @@ offsets! {
     tcp_bytes_retrans: Socket [("tcp_sock", "bytes_retrans")];
     tcp_bytes_received: Socket [("tcp_sock", "bytes_received")];
 
+    mm_exe_file: Deny [("mm_struct", "exe_file")];
+    // The parent of a cgroup is that of its own state.
+    cgroup_self: Deny [("cgroup", "self")];
+    css_parent: Deny [("cgroup_subsys_state", "parent")];
+
     sock_peer_pid: Local [("sock", "sk_peer_pid")];
     upid_number: Local [("upid", "nr")];
     unix_address: Local [("unix_sock", "addr")];
@@ -198,7 +206,6 @@ offsets! {
     iov_iter_vector: Pages [("iov_iter", "__iov"), ("iov_iter", "iov")];
 
     binprm_file: Exec [("linux_binprm", "file")];
-    task_mm: Exec [("task_struct", "mm")];
     mm_arg_start: Exec [("mm_struct", "arg_start")];
     mm_arg_end: Exec [("mm_struct", "arg_end")];
     cred_cap_effective: Exec [("cred", "cap_effective")];

@@ -74,9 +74,10 @@ pub fn protocol(sock: u64) -> u32 {
     u32::from(read::<u16>(sock, off!(sock_protocol)))
 }
 
-/// Writes a record of the current task; `net` is a `struct net *`, `source` the node's own address.
+/// Writes a record of the current task; `net` is a `struct net *`, `source` the node's own address, `denied` the rule that
+/// denied it, or 0.
 #[inline(always)]
-pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4], net: u64) {
+pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4], net: u64, denied: u32) {
     if !limit::admits(program) {
         return;
     }
@@ -88,7 +89,7 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4
             (*record).protocol = protocol;
             (*record).port = u16::from_be(peer.port);
             (*record).how = how;
-            (*record).reserved = 0;
+            (*record).denied = denied;
             (*record).net = task::net_ns(net);
             (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
             (&raw mut (*record).source).cast::<[u32; 4]>().write(*source);

@@ -53,7 +53,8 @@ pub struct Header {
     pub kind: u32,
     pub program: u32,
     pub cpu: u32,
-    pub reserved: u32,
+    /// Of the policies whose rules deny: the one in force then.
+    pub generation: u32,
     /// Records that this program generated on this CPU before this one, lost ones included.
     pub sequence: u64,
     /// CLOCK_BOOTTIME, nanoseconds (`bpf_ktime_get_boot_ns`).
@@ -105,7 +106,8 @@ pub struct FileOpen {
     pub path_bytes: u32,
     pub path_state: u32,
     pub via: u32,
-    pub reserved: u32,
+    /// The rule that denied it, as a lane counted from 1; 0 where none did.
+    pub denied: u32,
 }
 
 /// `Connect::how`: a TCP connection begins, or a UDP socket is connected.
@@ -141,7 +143,8 @@ pub struct Connect {
     /// The node's own address, in the same form; zeros where it is not known yet.
     pub source: [u8; 16],
     pub how: u32,
-    pub reserved: u32,
+    /// As in [`FileOpen`].
+    pub denied: u32,
     /// The socket's network namespace; by cgroup the task's, since such a program cannot look into its socket.
     pub net: NetNs,
 }
@@ -234,7 +237,7 @@ pub const ARGUMENTS_MAX_BYTES: usize = 1024;
 /// `Exec::loginuid` of a task that nobody logged in for, and of kernels without audit (include/linux/uidgid.h, `INVALID_UID`).
 pub const NO_LOGIN: u32 = u32::MAX;
 
-/// A new program runs. 136 bytes, then the path of the file that runs, as in [`FileOpen`], then `argument_bytes` bytes of
+/// A new program runs. 144 bytes, then the path of the file that runs, as in [`FileOpen`], then `argument_bytes` bytes of
 /// its arguments, each ended by a NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -251,6 +254,21 @@ pub struct Exec {
     pub argument_bytes: u32,
     /// How long the arguments are in all.
     pub argument_total_bytes: u32,
+    /// `super_block.s_dev` of the file that runs.
+    pub dev: u32,
+    /// `inode.i_generation` of it.
+    pub inode_generation: u32,
+}
+
+/// Which file a process runs; a record of an iterator, not of a ring. 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Running {
+    pub ino: u64,
+    pub dev: u32,
+    pub inode_generation: u32,
+    pub pid: u32,
+    pub reserved: u32,
 }
 
 /// A process was forked (threads are not reported); `header` is the parent. 112 bytes.
@@ -425,6 +443,9 @@ pub struct Control {
     pub maps_folios: u32,
     /// Size of a `struct page`; 0 where nobody knows at which addresses pages lie, which the next two say.
     pub page_bytes: u32,
+    /// The daemon, to which nothing is denied, in the initial pid namespace.
+    pub own_pid: u32,
+    pub reserved: u32,
     /// Addresses of the kernel's variables `vmemmap_base` and `page_offset_base`.
     pub vmemmap_base_at: u64,
     pub page_offset_base_at: u64,
@@ -465,7 +486,7 @@ const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
     assert!(size_of::<Connect>() == 152);
-    assert!(size_of::<Exec>() == 136);
+    assert!(size_of::<Exec>() == 144);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);

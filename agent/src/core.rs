@@ -13,7 +13,7 @@ use std::{
 };
 
 use plumbline_audit::LogError;
-use plumbline_policy::{Effect, PolicySet};
+use plumbline_policy::Effect;
 
 use crate::{
     clock,
@@ -21,12 +21,16 @@ use crate::{
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
     diagnose::Diagnosis,
     event::{Event, Loss, Policies, What},
-    identity::{Identity, World, procfs::Processes},
+    identity::{Identity, World, pod::Told, procfs::Processes},
     message::Message,
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
-    verdict::{self, Judgement, Throttles, WatchedPaths, kill},
+    verdict::{
+        self, Denial, Judgement, Rules, Throttles,
+        deny::{self, SharedDenier},
+        kill,
+    },
 };
 
 /// The store that the core fills and the HTTP side reads.
@@ -37,19 +41,16 @@ pub fn lock(store: &SharedStore) -> std::sync::MutexGuard<'_, Store> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Policies and what they want watched: replaced together.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    pub policies: Arc<PolicySet>,
-    pub watched: WatchedPaths,
-}
-
 /// All state of the core.
 #[derive(Debug)]
 pub struct Core<P> {
     pub world: World,
     pub processes: P,
     pub rules: Rules,
+    /// Those that were in force before, for events that the kernel saw under them.
+    pub rules_before: Option<Rules>,
+    /// Who is who, for the kernel.
+    pub denier: Option<SharedDenier>,
     pub recorder: Recorder,
     pub custody: Custody,
     /// What the log's keeper is told of the policies.
@@ -73,7 +74,8 @@ impl<P: Processes> Core<P> {
         match message {
             Message::Event(event) => self.event(&event),
             Message::Tasks { taken_boot_ns, tasks } => self.world.heal(taken_boot_ns, &tasks, &self.processes),
-            Message::Pods { taken_boot_ns, pods } => self.world.pods.told(taken_boot_ns, pods),
+            Message::Pods { taken_boot_ns, pods } => self.pods(taken_boot_ns, pods),
+            Message::Rules(rules) => self.set_rules(*rules),
             Message::Sample(sample) => {
                 self.ledger.observe(&sample);
                 for finding in self.diagnosis.observe(&sample) {
@@ -82,6 +84,23 @@ impl<P: Processes> Core<P> {
                 lock(&self.store).take(sample);
             }
         }
+    }
+
+    fn pods(&mut self, taken_boot_ns: u64, pods: Vec<(String, Told)>) {
+        self.world.pods.told(taken_boot_ns, pods);
+        if let Some(denier) = &self.denier {
+            let (pods, processes) = (&mut self.world.pods, &self.processes);
+            deny::lock(denier).pods_changed(|uid, container| {
+                pods.of(uid, container, taken_boot_ns, || processes.pod(uid, container))
+            });
+        }
+    }
+
+    /// The policies that were in force when the kernel saw the event.
+    fn rules_of(&self, event: &Event) -> &Rules {
+        let seen_under = event.origin.map(|origin| origin.generation);
+        let before = self.rules_before.as_ref().filter(|before| seen_under == Some(before.generation()));
+        before.unwrap_or(&self.rules)
     }
 
     /// The daemon writes its log, and would write of that into its log.
@@ -96,7 +115,14 @@ impl<P: Processes> Core<P> {
             return;
         }
         let identity = self.world.identify(event, &self.processes);
-        let mut judgement = verdict::judge(&self.rules.policies, &self.rules.watched, event, identity.as_ref());
+        if let Some(denier) = &self.denier {
+            deny::lock(denier).saw(event, identity.as_ref(), &self.processes);
+        }
+        let rules = self.rules_of(event);
+        let mut judgement = verdict::judge(&rules.policies, &rules.watched, event, identity.as_ref());
+        if let Some(judgement) = &mut judgement {
+            judgement.denial = Denial::of(event, &judgement.verdict, rules.denials());
+        }
         self.count(event);
         self.carry_out(event, judgement.as_mut());
         self.record(event, identity.as_ref(), judgement.as_ref());
@@ -128,6 +154,11 @@ impl<P: Processes> Core<P> {
                 store.add(&agent::POLICY_ENFORCED, &[&one.policy, &one.rule, "kill", killed.as_str()], 1.0);
             }
         }
+        if let Some(denial) = judgement.denial.as_ref().filter(|_| !judgement.is_repeated) {
+            for (policy, rule) in denial.rules() {
+                store.add(&agent::POLICY_ENFORCED, &[policy, rule, "deny", denial.as_str()], 1.0);
+            }
+        }
         for (policy, rule) in self.throttles.apply(judgement, event.boot_ns) {
             store.add(&agent::POLICY_ALERTS_WITHHELD, &[policy, rule], 1.0);
         }
@@ -135,7 +166,7 @@ impl<P: Processes> Core<P> {
 
     /// Hands the event's record to the log.
     fn record(&mut self, event: &Event, identity: Option<&Identity>, judgement: Option<&Judgement>) {
-        let policies = &self.rules.policies;
+        let policies = &self.rules_of(event).policies;
         let moment = Moment::now(policies.digest(), policies.generation(), ntp::clock_sync());
         // What the daemon says of itself and of the evidence is never shed.
         let worth = match (&event.what, &event.task) {
@@ -178,7 +209,10 @@ impl<P: Processes> Core<P> {
     pub fn set_rules(&mut self, rules: Rules) {
         let previous_digest = self.rules.policies.digest().to_owned();
         self.world.digests.are_wanted = rules.policies.wants_digests();
-        self.rules = rules;
+        let before = std::mem::replace(&mut self.rules, rules);
+        if before.generation() != self.rules.generation() {
+            self.rules_before = Some(before);
+        }
         let (digest, generation) = (self.rules.policies.digest().to_owned(), self.rules.policies.generation());
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         *in_force = InForce { digest: digest.clone(), generation };

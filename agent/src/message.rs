@@ -4,6 +4,7 @@
 use crate::event::{Event, Task};
 use crate::identity::pod::Told;
 use crate::series::Sample;
+use crate::verdict::Rules;
 
 #[derive(Debug)]
 pub enum Message {
@@ -13,6 +14,8 @@ pub enum Message {
     Tasks { taken_boot_ns: u64, tasks: Vec<Task> },
     /// Every pod of this node, by its uid, as the kubelet had them at this time.
     Pods { taken_boot_ns: u64, pods: Vec<(String, Told)> },
+    /// Other policies, or directories, than before: in force for events that come after it.
+    Rules(Box<Rules>),
     /// What a GPU or an engine said of itself.
     Sample(Sample),
 }

@@ -8,15 +8,19 @@ use std::{
 
 use plumbline::{
     event::{Event, Loss, What},
+    identity::procfs::Procfs,
     message::Message,
     probes::{
         Counted, HookVerdict, Probes, ProbesConfig,
         canary::{Canary, Finding, Proof},
+        deny::DenyTables,
         loss::{Holes, LossAccount},
         sensor::{self, Taps},
-        watch::Enrolled,
+        watch::{Enrolled, Watched},
     },
+    verdict::deny::Denier,
 };
+use plumbline_policy::PolicySet;
 use tokio::{
     runtime::Runtime,
     sync::{mpsc, watch},
@@ -39,6 +43,8 @@ pub struct Bench {
     proof: Arc<Proof>,
     account: LossAccount,
     stop: watch::Sender<bool>,
+    denier: Option<Denier>,
+    policies: Option<PolicySet>,
 }
 
 /// What a bench can be short of.
@@ -85,7 +91,18 @@ impl Bench {
             let started = sensor::start(&mut probes, &out, &taps, &stopped);
             drop(started.map_err(|error| error.to_string())?);
         }
-        let mut bench = Self { runtime, probes, events, answers, holes, proof, account: LossAccount::default(), stop };
+        let mut bench = Self {
+            runtime,
+            probes,
+            events,
+            answers,
+            holes,
+            proof,
+            account: LossAccount::default(),
+            stop,
+            denier: None,
+            policies: None,
+        };
         if let Some(directory) = watch_directory {
             bench.watch(directory)?;
         }
@@ -95,11 +112,39 @@ impl Bench {
     /// Watches this directory and no other.
     pub fn watch(&mut self, directory: &Path) -> Outcome {
         let asked = [PathBuf::from(directory)];
-        let enrolment = self.probes.watch(&asked, &self.answers, false).map_err(|error| error.to_string())?;
+        let enrolment =
+            self.probes.watch(&asked, &self.answers, false, &mut |_| {}).map_err(|error| error.to_string())?;
         match enrolment.failed.first() {
             Some((path, error)) => Err(format!("{}: {error}", path.display())),
             None => Ok(()),
         }
+    }
+
+    /// Puts these policies in force as the daemon does.
+    pub fn enforce(&mut self, text: &str) -> Outcome {
+        let mut policies = PolicySet::from_documents([("p.yaml", text)]).map_err(|error| format!("{error:?}"))?;
+        if let Some(before) = &self.policies {
+            policies = policies.following(before);
+        }
+        if self.denier.is_none() {
+            let tables = DenyTables::take(&mut self.probes).map_err(|error| error.to_string())?;
+            let running = self.probes.running()?;
+            let path = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let running = running
+                .into_iter()
+                .filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
+            self.denier = Some(Denier::new(tables, running.collect()));
+        }
+        let Some(denier) = &mut self.denier else { return Ok(()) };
+        let directories = plumbline::verdict::directories(&policies);
+        let mut about_to = |watched: &[Watched]| {
+            denier.watches(&watched.iter().map(|watched| (watched.key, watched.asked.clone())).collect(), true);
+        };
+        self.probes.watch(&directories, &self.answers, false, &mut about_to).map_err(|error| error.to_string())?;
+        let prepared = denier.prepare(&policies, &Procfs::default())?;
+        denier.put_in_force(prepared);
+        self.policies = Some(policies);
+        Ok(())
     }
 
     /// Lets a canary sing in this directory; what the attached hooks did not tell twice in a row, as the daemon counts, or not

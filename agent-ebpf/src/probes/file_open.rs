@@ -1,17 +1,24 @@
 //! A watched file was opened, or its descriptor came from another process.
 //!
-//! The ladder: `fentry/security_file_open` sees every open in the kernel (io_uring, 32-bit programs, `open_by_handle_at`)
+//! The ladder: `lsm/file_open` sees every open in the kernel that no security module before it refused, and can deny it;
+//! `fentry/security_file_open` sees every open in the kernel (io_uring, 32-bit programs, `open_by_handle_at`)
 //! and decides on the kernel's own objects; the return of the opening system calls, where the descriptor leads to the
 //! file, works where the kernel refuses fentry (`sys_exit.rs`, `io_uring.rs`).
 #![expect(unsafe_code, reason = "kernel edge")]
 
-use aya_ebpf::{helpers::generated::bpf_get_current_pid_tgid, macros::fentry, programs::FEntryContext};
+use aya_ebpf::{
+    helpers::generated::bpf_get_current_pid_tgid,
+    macros::{fentry, lsm},
+    programs::{FEntryContext, LsmContext},
+};
 use plumbline_ebpf::{
     program,
     record::{FileOpen, KIND_ENROL, KIND_FILE_OPEN, VIA_OPEN, VIA_RECEIVED, WatchedFile},
 };
 
+use super::udp::EPERM;
 use crate::{
+    decide,
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
     kernel::{off, read, trace},
@@ -24,7 +31,7 @@ const O_PATH: u32 = 0o10_000_000;
 /// `security_file_open(struct file *file)`
 #[fentry(function = "security_file_open")]
 pub fn file_open_fentry(ctx: FEntryContext) -> i32 {
-    if observe(Slot::FileOpen, ctx.arg(0), VIA_OPEN) {
+    if observe(Slot::FileOpen, ctx.arg(0), VIA_OPEN, false).is_told {
         trace!(&ctx, "file_open by fentry told of an open");
     }
     0
@@ -33,25 +40,49 @@ pub fn file_open_fentry(ctx: FEntryContext) -> i32 {
 /// `security_file_receive(struct file *file)`: `SCM_RIGHTS` and `pidfd_getfd(2)`.
 #[fentry(function = "security_file_receive")]
 pub fn file_receive_fentry(ctx: FEntryContext) -> i32 {
-    observe(Slot::FileReceive, ctx.arg(0), VIA_RECEIVED);
+    observe(Slot::FileReceive, ctx.arg(0), VIA_RECEIVED, false);
     0
 }
 
-/// Writes a record if the file is watched, or the daemon is enrolling; says whether it did.
+/// `security_file_open`, where its answer counts.
+#[lsm(hook = "file_open")]
+pub fn file_open_lsm(ctx: LsmContext) -> i32 {
+    if observe(Slot::FileOpen, ctx.arg(0), VIA_OPEN, true).is_denied { EPERM } else { 0 }
+}
+
+/// `security_file_receive`, where its answer counts.
+#[lsm(hook = "file_receive")]
+pub fn file_receive_lsm(ctx: LsmContext) -> i32 {
+    if observe(Slot::FileReceive, ctx.arg(0), VIA_RECEIVED, true).is_denied { EPERM } else { 0 }
+}
+
+/// What became of an open.
+#[derive(Clone, Copy)]
+pub struct Observed {
+    /// A record of it was due.
+    pub is_told: bool,
+    pub is_denied: bool,
+}
+
+impl Observed {
+    const NOTHING: Self = Self { is_told: false, is_denied: false };
+}
+
+/// Writes a record if the file is watched, or the daemon is enrolling.
 #[inline(always)]
-pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
-    let Some(control) = files::control() else { return false };
+pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
+    let Some(control) = files::control() else { return Observed::NOTHING };
     // SAFETY: the helper has no preconditions.
     let pid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     let enrolling = control.enrol_pid != 0 && control.enrol_pid == pid;
     if (control.watched == 0 && !enrolling) || file == 0 {
-        return false;
+        return Observed::NOTHING;
     }
     let inode: u64 = read(file, off!(file_inode));
     let flags: u32 = read(file, off!(file_flags));
     let mode: u16 = read(inode, off!(inode_mode));
     if !enrolling && flags & O_PATH != 0 {
-        return false;
+        return Observed::NOTHING;
     }
     let id = files::id(inode);
     let dentry: u64 = read(file, off!(file_path_dentry));
@@ -59,6 +90,7 @@ pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
     let mnt: u64 = read(file, off!(file_path_mnt));
     let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
     let mut kind = KIND_ENROL;
+    let mut denied = 0;
     if !enrolling {
         kind = KIND_FILE_OPEN;
         let special = files::special(inode, mode, dentry);
@@ -69,13 +101,16 @@ pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
             || (!files::is_watched(inode, &id, &mut watch)
                 && !files::is_below_watched(mnt, dentry, inode, &id, &mut watch))
         {
-            return false;
+            return Observed::NOTHING;
+        } else if may_deny {
+            denied = decide::open(&id, &watch);
         }
     }
+    let observed = Observed { is_told: true, is_denied: denied != 0 };
     if !enrolling && !limit::admits(program::FILE_OPEN) {
-        return true;
+        return observed;
     }
-    let Some(scratch) = emit::scratch::<FileOpen>(slot) else { return false };
+    let Some(scratch) = emit::scratch::<FileOpen>(slot) else { return observed };
     // SAFETY: a slot of this program on this CPU.
     unsafe {
         let record = &raw mut (*scratch).record;
@@ -90,11 +125,11 @@ pub fn observe(slot: Slot, file: u64, via: u32) -> bool {
         (*record).mode = u32::from(mode);
         (*record).flags = flags;
         (*record).via = via;
-        (*record).reserved = 0;
+        (*record).denied = denied;
         let spelled = path::spell(&raw mut (*scratch).path, mnt, dentry);
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
         emit::spelled(Lane::Events, program::FILE_OPEN, scratch, spelled.bytes);
     }
-    true
+    observed
 }

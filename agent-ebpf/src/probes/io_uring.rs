@@ -55,7 +55,7 @@ fn observe(request: u64) -> i32 {
         opcode::WRITE | opcode::WRITEV | opcode::WRITE_FIXED => Figure::Written,
         opcode::OPENAT | opcode::OPENAT2 => {
             if files::at_return(FILE_OPEN) {
-                file_open::observe(Slot::IoUring, task::file(result as u64), VIA_OPEN);
+                file_open::observe(Slot::IoUring, task::file(result as u64), VIA_OPEN, false);
             }
             return 0;
         }

@@ -14,6 +14,7 @@ use plumbline_ebpf::{
 
 use crate::{
     emit::{self, Lane, Slot},
+    files,
     kernel::{off, read},
     path, reads,
 };
@@ -84,7 +85,10 @@ fn exec(process: u64, binprm: u64) {
         let record = &raw mut (*scratch).record;
         emit::stamp(&raw mut (*record).header, KIND_EXEC, program::EXEC, process);
         let inode: u64 = read(file, off!(file_inode));
-        (*record).ino = read(inode, off!(inode_ino));
+        let id = files::id(inode);
+        (*record).ino = id.ino;
+        (*record).dev = id.dev;
+        (*record).inode_generation = read(inode, off!(inode_generation));
         (*record).links = read(inode, off!(inode_nlink));
         let cred: u64 = read(process, off!(task_cred));
         (*record).capabilities = read(cred, off!(cred_cap_effective));

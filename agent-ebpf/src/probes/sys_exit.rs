@@ -104,7 +104,7 @@ fn observe(regs: u64, ret: i64) {
     }
     if done.opened != NOT_OPENED && files::at_return(FILE_OPEN) {
         let file = task::file(returned);
-        if file_open::observe(SLOT, file, done.opened) {
+        if file_open::observe(SLOT, file, done.opened, false).is_told {
             if done.opened == VIA_OPEN && files::at_return(FILE_CLOSE) {
                 file_close::opened(returned, file);
             }

@@ -1,14 +1,16 @@
-//! A process set out to send datagrams: by connecting a UDP socket, or by naming the destination with each.
+//! A process set out to send datagrams: by connecting a UDP socket, or by naming the destination with each; and the place
+//! where connections are denied, TCP ones too.
 //!
-//! `connect4`/`connect6` and `sendmsg4`/`sendmsg6` of the cgroup v2 root; where they cannot attach,
-//! `security_socket_connect` and `security_socket_sendmsg` by fentry. A destination is told once a minute per process.
+//! `security_socket_connect` and `security_socket_sendmsg` by BPF LSM; `connect4`/`connect6` and `sendmsg4`/`sendmsg6` of the
+//! cgroup v2 root, which deny as well; where none of them can attach, the former two by fentry, which does not. A destination is
+//! told once a minute per process.
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
-    macros::{cgroup_sock_addr, fentry, map},
+    macros::{cgroup_sock_addr, fentry, lsm, map},
     maps::LruHashMap,
-    programs::{FEntryContext, SockAddrContext},
+    programs::{FEntryContext, LsmContext, SockAddrContext},
 };
 use plumbline_ebpf::{
     program::{UDP_CONNECT, UDP_SEND},
@@ -16,8 +18,9 @@ use plumbline_ebpf::{
 };
 
 use crate::{
+    decide,
     kernel::{off, read},
-    peer::{self, AF_INET, AF_INET6, IPPROTO_UDP, Peer},
+    peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
 };
 
@@ -31,87 +34,138 @@ const TELL_AGAIN_NS: u64 = 60_000_000_000;
 struct Datagram {
     peer: Peer,
     pid: u32,
+    denied: u32,
 }
 
 #[cgroup_sock_addr(connect4)]
 pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
-    if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer4(&ctx), &[0; 4], task::net());
-    }
-    1
+    let denied = decide::connection(protocol(&ctx), &peer4(&ctx));
+    i32::from(!connects(protocol(&ctx), &peer4(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn udp_connect6_cgroup(ctx: SockAddrContext) -> i32 {
-    if is_udp(&ctx) {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer6(&ctx), &[0; 4], task::net());
-    }
-    1
+    let denied = decide::connection(protocol(&ctx), &peer6(&ctx));
+    i32::from(!connects(protocol(&ctx), &peer6(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn udp_send4_cgroup(ctx: SockAddrContext) -> i32 {
-    sends_to(peer4(&ctx), task::net());
-    1
+    let denied = decide::connection(IPPROTO_UDP, &peer4(&ctx));
+    i32::from(!sends_to(IPPROTO_UDP, peer4(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn udp_send6_cgroup(ctx: SockAddrContext) -> i32 {
-    sends_to(peer6(&ctx), task::net());
-    1
+    let denied = decide::connection(IPPROTO_UDP, &peer6(&ctx));
+    i32::from(!sends_to(IPPROTO_UDP, peer6(&ctx), task::net(), denied))
+}
+
+/// `security_socket_connect`, where its answer counts.
+#[lsm(hook = "socket_connect")]
+pub fn udp_connect_lsm(ctx: LsmContext) -> i32 {
+    if connected(ctx.arg(0), ctx.arg(1), true) { EPERM } else { 0 }
+}
+
+/// `security_socket_sendmsg`, where its answer counts.
+#[lsm(hook = "socket_sendmsg")]
+pub fn udp_send_lsm(ctx: LsmContext) -> i32 {
+    if sent(ctx.arg(0), ctx.arg(1), true) { EPERM } else { 0 }
 }
 
 /// `security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`: the address is the kernel's copy.
 #[fentry(function = "security_socket_connect")]
 pub fn udp_connect_fentry(ctx: FEntryContext) -> i32 {
-    let sock: u64 = read(ctx.arg(0), off!(socket_sk));
-    let peer = peer::of_sockaddr(ctx.arg(1));
-    if peer::protocol(sock) == IPPROTO_UDP && peer.family != 0 {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, IPPROTO_UDP, &peer, &[0; 4], peer::net(sock));
-    }
+    connected(ctx.arg(0), ctx.arg(1), false);
     0
 }
 
 /// `security_socket_sendmsg(struct socket *sock, struct msghdr *msg, int size)`: the name is the kernel's copy.
 #[fentry(function = "security_socket_sendmsg")]
 pub fn udp_send_fentry(ctx: FEntryContext) -> i32 {
-    let sock: u64 = read(ctx.arg(0), off!(socket_sk));
-    let name: u64 = read(ctx.arg(1), off!(msghdr_name));
-    if name != 0 && peer::protocol(sock) == IPPROTO_UDP {
-        let peer = peer::of_sockaddr(name);
-        if peer.family != 0 {
-            sends_to(peer, peer::net(sock));
-        }
-    }
+    sent(ctx.arg(0), ctx.arg(1), false);
     0
 }
 
+/// What it returns to deny (include/uapi/asm-generic/errno-base.h).
+pub const EPERM: i32 = -1;
+
+/// Whether `connect` of this `struct socket *` to this `struct sockaddr *` is denied; tells of it.
 #[inline(always)]
-fn sends_to(peer: Peer, net: u64) {
+fn connected(socket: u64, address: u64, may_deny: bool) -> bool {
+    let sock: u64 = read(socket, off!(socket_sk));
+    let denied = if may_deny { decide::connection(peer::protocol(sock), &peer::of_sockaddr(address)) } else { 0 };
+    let peer = peer::of_sockaddr(address);
+    peer.family != 0 && connects(peer::protocol(sock), &peer, peer::net(sock), denied)
+}
+
+/// The same of `sendmsg` of this `struct msghdr *`, where it names a destination.
+#[inline(always)]
+fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
+    let sock: u64 = read(socket, off!(socket_sk));
+    let name: u64 = read(message, off!(msghdr_name));
+    if name == 0 {
+        return false;
+    }
+    let denied = if may_deny { decide::connection(peer::protocol(sock), &peer::of_sockaddr(name)) } else { 0 };
+    let peer = peer::of_sockaddr(name);
+    peer.family != 0 && sends_to(peer::protocol(sock), peer, peer::net(sock), denied)
+}
+
+// Protocol and destination are read once to decide and once to tell: the verifier follows what comes after a decision once
+// for each value that it knows of them, and of what is read anew it knows none.
+
+/// Tells of UDP sockets, and of whatever is denied; says whether it is. Of a TCP connection that begins, `tcp.rs` tells.
+#[inline(always)]
+fn connects(protocol: u32, peer: &Peer, net: u64, denied: u32) -> bool {
+    if protocol == IPPROTO_UDP || denied != 0 {
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, told(protocol), peer, &[0; 4], net, denied);
+    }
+    denied != 0
+}
+
+/// The same for what names its destination with each message: datagrams, and the first one of a TCP connection with Fast
+/// Open, which needs no other connect.
+#[inline(always)]
+fn sends_to(protocol: u32, peer: Peer, net: u64, denied: u32) -> bool {
+    if protocol != IPPROTO_UDP && denied == 0 {
+        return false;
+    }
     // SAFETY: the helpers have no preconditions.
     let (pid, now_boot_ns) = unsafe { ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_ktime_get_boot_ns()) };
-    let key = Datagram { peer, pid };
+    let key = Datagram { peer, pid, denied };
     if let Some(told) = DATAGRAMS.get_ptr(&key) {
         // SAFETY: a map value.
         if now_boot_ns.wrapping_sub(unsafe { *told }) < TELL_AGAIN_NS {
-            return;
+            return denied != 0;
         }
     }
     let _ = DATAGRAMS.insert(&key, &now_boot_ns, 0);
-    peer::tell(UDP_SEND, CONNECT_DATAGRAM, IPPROTO_UDP, &peer, &[0; 4], net);
+    let how = if protocol == IPPROTO_UDP { CONNECT_DATAGRAM } else { CONNECT_BEGIN };
+    peer::tell(UDP_SEND, how, told(protocol), &peer, &[0; 4], net, denied);
+    denied != 0
+}
+
+/// What is denied and is not UDP is TCP, or to be.
+#[inline(always)]
+fn told(protocol: u32) -> u32 {
+    if protocol == IPPROTO_UDP { IPPROTO_UDP } else { IPPROTO_TCP }
 }
 
 #[inline(always)]
-fn is_udp(ctx: &SockAddrContext) -> bool {
+fn protocol(ctx: &SockAddrContext) -> u32 {
     // SAFETY: the verifier checks accesses to the context.
-    unsafe { (*ctx.sock_addr).protocol == IPPROTO_UDP }
+    unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) }
 }
 
 #[inline(always)]
 fn peer4(ctx: &SockAddrContext) -> Peer {
     // SAFETY: the verifier checks accesses to the context.
-    let (port, ip) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).user_ip4) };
-    Peer { address: [ip, 0, 0, 0], family: AF_INET, port: port as u16 }
+    unsafe {
+        let port = core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_port);
+        let ip = core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4);
+        Peer { address: [ip, 0, 0, 0], family: AF_INET, port: port as u16 }
+    }
 }
 
 #[inline(always)]
@@ -120,6 +174,7 @@ fn peer6(ctx: &SockAddrContext) -> Peer {
     unsafe {
         let word = |at: usize| core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[at]);
         let address = [word(0), word(1), word(2), word(3)];
-        Peer { address, family: AF_INET6, port: (*ctx.sock_addr).user_port as u16 }
+        let port = core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_port);
+        Peer { address, family: AF_INET6, port: port as u16 }
     }
 }

@@ -1,10 +1,11 @@
 //! Rules that deny, in the form by which the kernel decides: sets of clauses that are looked up and intersected.
 //!
-//! A rule is a word of 64 bits. Its low [`POSITIVE_BITS`] bits say whom it speaks of, one bit for each pair of an entry of
-//! the policy's `subject` and one of the rule's own; the others are its exceptions. Each fact of an event (where, by which
-//! program, by which user, and what was opened or connected to) has a [`Clauses`]: of each rule the bits that this fact does not rule
-//! out. What all facts leave are the clauses that hold, and the rule denies where a low one is left and no other: see
-//! [`Denials::denied`]. So a decision costs a handful of lookups, whatever the number of rules.
+//! A lane is one way in which a rule applies: one entry of the policy's `subject` with one of the rule's own. Its lowest bit is
+//! that it does; each other bit is one of the rule's exceptions. Each fact of an event (where, by which program, by which
+//! user, and what was opened or connected to) has a [`Clauses`]: of each lane the bits that this fact does not rule out. What all
+//! facts leave are the clauses that hold, and a lane denies where its lowest bit is left and no other: where it is 1. So a
+//! decision costs a handful of lookups, whatever the number of rules. Lanes are a byte wide, eight to a word; those of rules with
+//! many exceptions have a word of their own.
 //!
 //! The same decision, made by asking each rule, is [`crate::PolicySet::decide`]; a property test holds the two together,
 //! and the kernel's with them.
@@ -25,62 +26,65 @@ use crate::policy::{Effect, Exception, Mode, Policy, Rule};
 use crate::set::PolicySet;
 use crate::subject::{Part, Selector};
 
-/// Bits of a word that say whom the rule speaks of; a rule of more pairs of subjects takes several words.
-pub const POSITIVE_BITS: u32 = 16;
+/// Lanes of a byte.
+pub const MAX_NARROW: usize = 4096;
 
-/// The exceptions that a rule that denies can have: the other bits.
-pub const MAX_EXCEPTIONS: usize = 64 - POSITIVE_BITS as usize;
+/// Lanes of a word.
+pub const MAX_WIDE: usize = 512;
 
-/// Words in all.
-pub const MAX_WORDS: usize = 4096;
+/// The exceptions that a rule that denies can have.
+pub const MAX_EXCEPTIONS: usize = 63;
 
-const POSITIVE: u64 = (1 << POSITIVE_BITS) - 1;
+/// Those that a narrow lane has bits for.
+const NARROW_EXCEPTIONS: usize = 7;
 
 /// Every rule that denies, of the policies that enforce.
 #[derive(Debug, Default)]
 pub struct Denials {
-    words: Vec<Word>,
+    narrow: Vec<Lane>,
+    wide: Vec<Lane>,
     /// Each selector once, however many rules have it.
     selectors: Vec<Selector>,
-    /// The watched directories of all words, and the word of each glob.
+    /// The watched directories of all lanes, and the lane of each glob: the wide ones are counted on after the narrow ones.
     watched: GlobSet,
     of_glob: Vec<usize>,
 }
 
+/// One way in which a rule applies.
 #[derive(Debug)]
-struct Word {
+struct Lane {
     policy: Arc<Policy>,
     rule: usize,
-    /// Pairs of entries of `subject`, as places in `selectors`: all that are there must hold.
-    pairs: Vec<[Option<usize>; 2]>,
+    /// An entry of the policy's `subject` and one of the rule's, as places in `selectors`; both must hold, where given.
+    who: [Option<usize>; 2],
     /// The subject of each exception.
     except: Vec<usize>,
 }
 
-impl Word {
+impl Lane {
     fn rule(&self) -> &Rule {
         &self.policy.rules[self.rule]
     }
 }
 
-/// The clauses that one fact does not rule out: a word per word of the rules, without the zeros at the end.
+/// The clauses that one fact does not rule out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Clauses(Vec<u64>);
-
-impl Clauses {
-    /// The words in order; those that are missing are 0.
-    pub fn words(&self) -> &[u64] {
-        &self.0
-    }
+pub struct Clauses {
+    /// A byte per narrow lane.
+    pub narrow: Vec<u8>,
+    /// A word per wide lane.
+    pub wide: Vec<u64>,
 }
 
 /// More is denied than the kernel has room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the rules that deny make {words} words of clauses, and there is room for {MAX_WORDS}: let fewer policies enforce"
+    "the rules that deny apply in {narrow} ways with up to {NARROW_EXCEPTIONS} exceptions and in {wide} with more, and the kernel \
+     takes {MAX_NARROW} and {MAX_WIDE}: let fewer policies enforce"
 )]
 pub struct TooManyDenials {
-    pub words: usize,
+    pub narrow: usize,
+    pub wide: usize,
 }
 
 impl PolicySet {
@@ -103,22 +107,17 @@ impl PolicySet {
                     }
                 };
                 let (of_policy, of_rule) = (entries(&policy.subjects), entries(&rule.subjects));
-                let pairs: Vec<_> =
-                    of_policy.iter().flat_map(|one| of_rule.iter().map(move |other| [*one, *other])).collect();
                 let except: Vec<usize> =
                     rule.except.iter().map(|exception| place(&exception.who, &mut denials.selectors)).collect();
-                for pairs in pairs.chunks(POSITIVE_BITS as usize) {
-                    denials.words.push(Word {
-                        policy: Arc::clone(policy),
-                        rule: number,
-                        pairs: pairs.to_vec(),
-                        except: except.clone(),
-                    });
+                let lanes = if except.len() <= NARROW_EXCEPTIONS { &mut denials.narrow } else { &mut denials.wide };
+                for who in of_policy.iter().flat_map(|one| of_rule.iter().map(move |other| [*one, *other])) {
+                    lanes.push(Lane { policy: Arc::clone(policy), rule: number, who, except: except.clone() });
                 }
             }
         }
-        if denials.words.len() > MAX_WORDS {
-            return Err(TooManyDenials { words: denials.words.len() });
+        let (narrow, wide) = (denials.narrow.len(), denials.wide.len());
+        if narrow > MAX_NARROW || wide > MAX_WIDE {
+            return Err(TooManyDenials { narrow, wide });
         }
         denials.index();
         Ok(denials)
@@ -128,47 +127,51 @@ impl PolicySet {
 impl Denials {
     fn index(&mut self) {
         let mut set = GlobSetBuilder::new();
-        for (number, word) in self.words.iter().enumerate() {
-            let When::File(file) = &word.rule().when else { continue };
+        let mut of_glob = Vec::new();
+        for (number, lane) in self.lanes().enumerate() {
+            let When::File(file) = &lane.rule().when else { continue };
             for glob in file.watched.patterns().iter().filter_map(|text| pattern::glob(text).ok()) {
                 set.add(glob);
-                self.of_glob.push(number);
+                of_glob.push(number);
             }
         }
         // Too large for one set: then each rule is asked.
-        self.watched = set.build().unwrap_or_else(|_| {
-            self.of_glob.clear();
-            GlobSet::empty()
-        });
+        match set.build() {
+            Ok(set) => (self.watched, self.of_glob) = (set, of_glob),
+            Err(_) => self.of_glob.clear(),
+        }
+    }
+
+    /// All of them, the narrow ones first.
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.narrow.iter().chain(&self.wide)
     }
 
     /// Nothing is denied.
     pub fn is_empty(&self) -> bool {
-        self.words.is_empty()
-    }
-
-    /// Whether opens are denied.
-    pub fn of_opens(&self) -> bool {
-        self.words.iter().any(|word| matches!(word.rule().when, When::File(_)))
+        self.narrow.is_empty() && self.wide.is_empty()
     }
 
     /// Whether connections are denied.
     pub fn of_connections(&self) -> bool {
-        self.words.iter().any(|word| matches!(word.rule().when, When::Connect(_)))
+        self.lanes().any(|lane| matches!(lane.rule().when, When::Connect(_)))
     }
 
-    /// The policy and the rule of a word.
-    pub fn rule(&self, word: usize) -> Option<(&str, &str)> {
-        let word = self.words.get(word)?;
-        Some((&word.policy.name, &word.rule().name))
+    /// The policy and the rule of a lane: the wide ones are counted on after [`MAX_NARROW`].
+    pub fn rule(&self, lane: usize) -> Option<(&str, &str)> {
+        let lane = match lane.checked_sub(MAX_NARROW) {
+            None => self.narrow.get(lane),
+            Some(wide) => self.wide.get(wide),
+        };
+        lane.map(|lane| (&*lane.policy.name, &*lane.rule().name))
     }
 
-    /// The first word that denies an event of which these facts are known; all five kinds of facts, or the four of files.
+    /// The first lane that denies an event of which these facts are known: all five kinds of facts, or the four of files.
     pub fn denied(&self, facts: &[&Clauses]) -> Option<usize> {
-        (0..self.words.len()).find(|&number| {
-            let left = facts.iter().fold(u64::MAX, |left, fact| left & fact.0.get(number).copied().unwrap_or(0));
-            left & POSITIVE != 0 && left & !POSITIVE == 0
-        })
+        let narrow = |lane: &usize| facts.iter().fold(u8::MAX, |left, fact| left & fact.narrow[*lane]) == 1;
+        let wide = |lane: &usize| facts.iter().fold(u64::MAX, |left, fact| left & fact.wide[*lane]) == 1;
+        let found = (0..self.narrow.len()).find(narrow);
+        found.or_else(|| (0..self.wide.len()).find(wide).map(|lane| MAX_NARROW + lane))
     }
 
     /// Of a process's cgroup, container and pod.
@@ -206,17 +209,17 @@ impl Denials {
             })
             .collect();
         self.clauses(
-            |word| bits(word.pairs.iter().map(|pair| pair.iter().flatten().all(|&place| holds[place].0))),
-            |word| bits(word.except.iter().map(|&place| holds[place].1)),
+            |lane| lane.who.iter().flatten().all(|&place| holds[place].0),
+            |lane| bits(lane.except.iter().map(|&place| holds[place].1)),
         )
     }
 
     /// Of a file, by every path by which policies named the watched directories above it.
     pub fn by_directory(&self, watched: &[&[u8]]) -> Clauses {
-        let mut is_above = vec![false; self.words.len()];
+        let mut is_above = vec![false; self.narrow.len() + self.wide.len()];
         if self.of_glob.is_empty() {
-            for (above, word) in is_above.iter_mut().zip(&self.words) {
-                let When::File(file) = &word.rule().when else { continue };
+            for (above, lane) in is_above.iter_mut().zip(self.lanes()) {
+                let When::File(file) = &lane.rule().when else { continue };
                 *above = watched.iter().any(|path| file.watched.contains(path));
             }
         }
@@ -229,9 +232,9 @@ impl Denials {
         }
         let mut is_above = is_above.into_iter();
         self.clauses(
-            |_| if is_above.next() == Some(true) { POSITIVE } else { 0 },
+            |_| is_above.next() == Some(true),
             // Ports and networks excuse no open.
-            |word| bits(word.rule().except.iter().map(|one| one.to.is_none() && one.port.is_none())),
+            |lane| bits(lane.rule().except.iter().map(|one| one.to.is_none() && one.port.is_none())),
         )
     }
 
@@ -256,38 +259,31 @@ impl Denials {
 
     fn by_connection(&self, is_to: impl Fn(&ConnectRule) -> bool, excuses: impl Fn(&Exception) -> bool) -> Clauses {
         self.clauses(
-            |word| match &word.rule().when {
-                When::Connect(rule) if is_to(rule) => POSITIVE,
-                _ => 0,
+            |lane| match &lane.rule().when {
+                When::Connect(rule) => is_to(rule),
+                _ => false,
             },
-            |word| bits(word.rule().except.iter().map(&excuses)),
+            |lane| bits(lane.rule().except.iter().map(&excuses)),
         )
     }
 
-    /// Puts the words together; of one that speaks of nobody, exceptions do not matter.
-    fn clauses(&self, mut positive: impl FnMut(&Word) -> u64, except: impl Fn(&Word) -> u64) -> Clauses {
-        let mut words: Vec<u64> = self
-            .words
-            .iter()
-            .map(|word| match positive(word) & (u64::MAX >> (64 - word.pairs.len())) {
-                0 => 0,
-                low => low | except(word) << POSITIVE_BITS,
-            })
-            .collect();
-        let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
-        words.truncate(used);
-        Clauses(words)
+    /// Puts the lanes together, in their order; of one that does not apply, exceptions do not matter.
+    fn clauses(&self, mut applies: impl FnMut(&Lane) -> bool, except: impl Fn(&Lane) -> u64) -> Clauses {
+        let mut lane = |lane: &Lane| if applies(lane) { 1 | except(lane) << 1 } else { 0 };
+        // A narrow lane has no more bits than a byte.
+        let narrow = self.narrow.iter().map(|one| (lane(one) & u64::from(u8::MAX)) as u8).collect();
+        Clauses { narrow, wide: self.wide.iter().map(lane).collect() }
     }
 
     /// Every network that a rule names, and those of all addresses: whatever two addresses have the same smallest one of
     /// them are the same to all rules.
     pub fn networks(&self) -> Vec<IpNet> {
-        let of_rules = self.words.iter().flat_map(|word| {
-            let named = match &word.rule().when {
+        let of_rules = self.lanes().flat_map(|lane| {
+            let named = match &lane.rule().when {
                 When::Connect(rule) => [rule.to.as_ref(), rule.not_to.as_ref()],
                 _ => [None, None],
             };
-            let excused = word.rule().except.iter().filter_map(|exception| exception.to.as_ref());
+            let excused = lane.rule().except.iter().filter_map(|exception| exception.to.as_ref());
             named.into_iter().flatten().chain(excused).flat_map(|destinations| destinations.networks())
         });
         let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
@@ -299,12 +295,12 @@ impl Denials {
 
     /// All ports, in ranges within which no rule tells two apart.
     pub fn ports(&self) -> Vec<RangeInclusive<u16>> {
-        let named = self.words.iter().flat_map(|word| {
-            let of_rule = match &word.rule().when {
+        let named = self.lanes().flat_map(|lane| {
+            let of_rule = match &lane.rule().when {
                 When::Connect(rule) => rule.ports.as_ref(),
                 _ => None,
             };
-            of_rule.into_iter().chain(word.rule().except.iter().filter_map(|one| one.port.as_ref())).flatten()
+            of_rule.into_iter().chain(lane.rule().except.iter().filter_map(|one| one.port.as_ref())).flatten()
         });
         let mut begins: Vec<u16> =
             named.flat_map(|range| [Some(*range.start()), range.end().checked_add(1)]).flatten().chain([0]).collect();
@@ -338,5 +334,5 @@ impl Denials {
 
 /// The first truth is the lowest bit.
 fn bits(truths: impl Iterator<Item = bool>) -> u64 {
-    truths.take(64).enumerate().fold(0, |bits, (at, truth)| bits | u64::from(truth) << at)
+    truths.take(MAX_EXCEPTIONS).enumerate().fold(0, |bits, (at, truth)| bits | u64::from(truth) << at)
 }

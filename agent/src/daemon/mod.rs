@@ -18,7 +18,7 @@ use self::{policies::Loaded, sensor::Sensor};
 use crate::{
     clock,
     config::Config,
-    core::{Core, Rules, SharedStore, chain, lock},
+    core::{Core, SharedStore, chain, lock},
     cost::Ledger,
     custody::{
         Custody, memory,
@@ -36,7 +36,7 @@ use crate::{
     probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
     series::{Point, Sample, agent, kernel},
     ship,
-    verdict::{Throttles, WatchedPaths},
+    verdict::{Rules, Throttles, WatchedPaths, enforce},
 };
 
 /// Messages between the roles. The sensor waits when it is full, and the kernel's ring holds what comes meanwhile.
@@ -75,7 +75,8 @@ pub enum DaemonError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::System)?;
-    let Loaded { policies, in_force } = policies::load(&config, None)?;
+    // As far as can be said before a program is loaded, so that a mistake is told at once.
+    let Loaded { policies, .. } = policies::load(&config, None, &enforce::this_kernel())?;
     let policies = Arc::new(policies);
     let node = config.node.clone().unwrap_or_else(hostname);
     let memory = memory::protect();
@@ -91,6 +92,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
     let store = SharedStore::default();
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
+    let Loaded { policies: fitting, in_force } = policies::load(&config, Some(&policies), &sensor.profile())?;
+    let policies = Arc::new(fitting);
 
     let keeping = opening::keeping(&config, &opened, memory);
     let said = opening::starting(
@@ -107,7 +110,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let core = Core {
         world,
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
-        rules: Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() },
+        rules: Rules::new(Arc::clone(&policies), WatchedPaths::new()),
+        rules_before: None,
+        denier: sensor.denier.clone(),
         recorder: opened.recorder,
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
@@ -120,13 +125,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         state_dir: fs::canonicalize(&config.state_dir).unwrap_or_else(|_| config.state_dir.clone()),
         own_pid: (std::process::id(), pid_namespace()),
     };
-    let (rules, new_rules) = watch::channel(Rules { policies: Arc::clone(&policies), watched: WatchedPaths::new() });
-    let core = spawn_core(core, inbox, new_rules, sensor.tasks(), said)?;
+    let core = spawn_core(core, inbox, sensor.tasks(), said)?;
     // With the core at work, so that what this node does meanwhile cannot fill the queue before an answer.
     sensor.hatch(&config.state_dir);
     let watched = sensor.watch(&policies);
     sensor.self_test();
-    rules.send_replace(Rules { policies, watched });
+    let mut rules = Rules::new(policies, watched);
+    let prepared = sensor.prepare(&rules.policies).map_err(|why| DaemonError::Policies(format!("{why}\n")))?;
+    let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
+    sensor.put_in_force(prepared);
     say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
     let coverage = sensor.coverage();
 
@@ -147,9 +154,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         log_dir: config.log_dir().display().to_string(),
         vkey: vkey.to_string(),
         coverage,
-        watched: paths(&rules.borrow().watched),
-        policy_digest: rules.borrow().policies.digest().to_owned(),
-        policy_generation: rules.borrow().policies.generation(),
+        watched: paths(&rules.watched),
+        policy_digest: rules.policies.digest().to_owned(),
+        policy_generation: rules.policies.generation(),
         policies: in_force,
     };
     publish_fixed(&store, &sensor);
@@ -161,7 +168,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         tracing::info!(%address, "serving /metrics");
     }
 
-    let reason = watch_over(&config, &mut signals, &mut sensor, &messages, &rules, &store, &node).await;
+    let reason = watch_over(&config, &mut signals, &mut sensor, &messages, &mut rules, &store, &node).await;
     tracing::info!(reason, "stopping");
     let _ = stop_all.send(true);
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
@@ -202,7 +209,7 @@ async fn watch_over(
     signals: &mut Signals,
     sensor: &mut Sensor,
     messages: &mpsc::Sender<Message>,
-    rules: &watch::Sender<Rules>,
+    rules: &mut Rules,
     store: &SharedStore,
     node: &watch::Sender<Node>,
 ) -> String {
@@ -238,30 +245,45 @@ async fn watch_over(
                 }
                 continue;
             }
-            _ = signals.hangup.recv() => match policies::load(config, Some(&rules.borrow().policies)) {
+            _ = signals.hangup.recv() => match policies::load(config, Some(&rules.policies), &sensor.profile()) {
                 Ok(loaded) => {
                     in_force = Some(loaded.in_force);
-                    Arc::new(loaded.policies.following(&rules.borrow().policies))
+                    Arc::new(loaded.policies.following(&rules.policies))
                 }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "the policies are not valid; the last good ones stay in force");
                     continue;
                 }
             },
-            _ = expand.tick() => Arc::clone(&rules.borrow().policies),
+            _ = expand.tick() => Arc::clone(&rules.policies),
         };
-        let same_policies = renewed.digest() == rules.borrow().policies.digest();
+        let same_policies = renewed.digest() == rules.policies.digest();
         let lost_before = sensor.lost_sight_of.len();
         let watched = sensor.watch(&renewed);
         let same_sight = sensor.lost_sight_of.len() == lost_before;
-        if same_policies && same_sight && watched == rules.borrow().watched {
+        if same_policies && same_sight && watched == rules.watched {
             continue;
         }
+        let mut prepared = None;
+        if !same_policies {
+            match sensor.prepare(&renewed) {
+                Ok(filled) => prepared = filled,
+                Err(error) => {
+                    tracing::error!(error, "the policies cannot be in force; the last good ones stay");
+                    sensor.watch(&rules.policies);
+                    continue;
+                }
+            }
+        }
+        // The core hears of them before the first event of theirs.
+        *rules = Rules::new(Arc::clone(&renewed), watched);
+        let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
+        sensor.put_in_force(prepared);
         if !same_policies {
             tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
         }
         say(messages, What::Coverage(sensor.statement("the watched directories".to_owned()))).await;
-        let shown = paths(&watched);
+        let shown = paths(&rules.watched);
         lock(store).set(watched_directories(shown.len()));
         node.send_modify(|node| {
             node.watched = shown;
@@ -269,7 +291,6 @@ async fn watch_over(
             node.policy_generation = renewed.generation();
             node.policies = in_force.unwrap_or_else(|| std::mem::take(&mut node.policies));
         });
-        rules.send_replace(Rules { policies: renewed, watched });
     }
 }
 
@@ -301,7 +322,6 @@ impl Signals {
 fn spawn_core(
     mut core: Core<Procfs>,
     mut inbox: mpsc::Receiver<Message>,
-    mut rules: watch::Receiver<Rules>,
     tasks: Vec<crate::event::Task>,
     said: Vec<What>,
 ) -> Result<std::thread::JoinHandle<Result<(), LogError>>, DaemonError> {
@@ -326,10 +346,6 @@ fn spawn_core(
                         }
                         None => break,
                     },
-                    Ok(()) = rules.changed() => {
-                        let rules = rules.borrow_and_update().clone();
-                        core.set_rules(rules);
-                    }
                     () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => core.settle(false),
                     _ = tick.tick() => core.tick(),
                 }

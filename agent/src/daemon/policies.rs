@@ -1,9 +1,9 @@
 //! Policies from the configuration to what is in force on this kernel.
 
-use plumbline_policy::{LoadError, Mode, PolicySet, Unmet};
+use plumbline_policy::{KernelProfile, LoadError, Mode, PolicySet, Unmet};
 
 use super::DaemonError;
-use crate::{config::Config, core::chain, http::policies::InForce, verdict::enforce};
+use crate::{config::Config, core::chain, http::policies::InForce};
 
 /// A set that can be in force here.
 #[derive(Debug)]
@@ -14,7 +14,11 @@ pub(super) struct Loaded {
 }
 
 /// The configured policies, or the built-in ones, as far as this kernel can do what they say.
-pub(super) fn load(config: &Config, previous: Option<&PolicySet>) -> Result<Loaded, DaemonError> {
+pub(super) fn load(
+    config: &Config,
+    previous: Option<&PolicySet>,
+    kernel: &KernelProfile,
+) -> Result<Loaded, DaemonError> {
     let mut policies = match &config.policies {
         None => PolicySet::embedded(),
         Some(directory) => {
@@ -23,7 +27,7 @@ pub(super) fn load(config: &Config, previous: Option<&PolicySet>) -> Result<Load
     };
     let written: Vec<Mode> = policies.policies().iter().map(|policy| policy.mode()).collect();
     let lines = |unmet: &[Unmet]| unmet.iter().map(|one| format!("{one}\n")).collect::<String>();
-    let degraded = policies.fit(&enforce::this_kernel()).map_err(|unmet| DaemonError::Policies(lines(&unmet)))?;
+    let degraded = policies.fit(kernel).map_err(|unmet| DaemonError::Policies(lines(&unmet)))?;
     for unmet in &degraded {
         tracing::warn!("{unmet}");
     }

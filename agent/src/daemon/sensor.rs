@@ -2,11 +2,14 @@
 //! what is seen.
 
 use std::{
-    path::Path,
-    sync::{Arc, mpsc as std_mpsc},
+    collections::HashMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc as std_mpsc},
 };
 
-use plumbline_policy::PolicySet;
+use plumbline_policy::{KernelProfile, PolicySet};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -18,20 +21,26 @@ use crate::{
     clock,
     config::Config,
     core::{SharedStore, chain, lock},
-    event::{CoverageStatement, Event, Hook, Sight, What},
+    event::{CoverageStatement, Event, FileKey, Hook, Sight, What},
+    identity::procfs::Procfs,
     message::Message,
     probes::{
         HookVerdict, Probes, ProbesError, State,
         canary::{self, Canary, Finding, PROVABLE, Proof},
+        deny::DenyTables,
         kernel::{KernelFacts, words},
         loss::{Holes, LossAccount},
         memory,
         sensor::{self, Taps},
-        watch::Enrolled,
+        watch::{Enrolled, Enrolment, Watched},
         ways,
     },
     series::{Point, kernel},
-    verdict::{self, WatchedPaths},
+    verdict::{
+        self, WatchedPaths,
+        deny::{self, Denier, Prepared, SharedDenier},
+        enforce,
+    },
 };
 
 /// Programs that tell which processes there are.
@@ -66,6 +75,10 @@ pub(super) struct Sensor {
     policies: Option<String>,
     /// Directories that are watched by inode only.
     pub(super) lost_sight_of: Vec<String>,
+    /// What the kernel denies; `None` where no kernel program runs.
+    pub(super) denier: Option<SharedDenier>,
+    /// Programs that policies name by path and that were looked for, and which file each was.
+    looked_for: HashMap<PathBuf, (u64, u64, i64, i64)>,
 }
 
 impl Sensor {
@@ -79,10 +92,15 @@ impl Sensor {
         let taps = Taps::new(enrolled);
         let started = Probes::load(&config.probes).and_then(|mut probes| {
             let drain = sensor::start(&mut probes, messages, &taps, stop)?;
-            Ok((probes, drain))
+            let denier = denier(&mut probes);
+            Ok((probes, drain, denier))
         });
+        let mut denier = None;
         let (probes, drain) = match started {
-            Ok((probes, drain)) => (Ok(probes), Some(drain)),
+            Ok((probes, drain, found)) => {
+                denier = found;
+                (Ok(probes), Some(drain))
+            }
             Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
                 return Err(DaemonError::Probes(error));
             }
@@ -119,6 +137,8 @@ impl Sensor {
             healed_boot_ns: 0,
             policies: None,
             lost_sight_of: Vec::new(),
+            denier,
+            looked_for: HashMap::new(),
         })
     }
 
@@ -283,15 +303,24 @@ impl Sensor {
         let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
         let keep = self.policies.as_deref() == Some(policies.digest());
         self.policies = Some(policies.digest().to_owned());
-        match probes.watch(&verdict::directories(policies), &self.answers, keep) {
+        let denier = self.denier.as_ref();
+        let mut about_to = |watched: &[Watched]| {
+            if let Some(denier) = denier {
+                deny::lock(denier).watches(&named(watched), true);
+            }
+        };
+        match probes.watch(&verdict::directories(policies), &self.answers, keep, &mut about_to) {
             Ok(enrolment) => {
+                if let Some(denier) = denier {
+                    // Those of policies that change are in force until the new ones are.
+                    deny::lock(denier).watches(&with_files(&enrolment), !keep);
+                }
                 self.lost_sight_of =
                     enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
                 for (directory, error) in &enrolment.failed {
                     tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
                 }
-                let watched: WatchedPaths =
-                    enrolment.watched.into_iter().map(|watched| (watched.key, watched.asked)).collect();
+                let watched = named(&enrolment.watched);
                 for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
                     tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
                 }
@@ -301,6 +330,38 @@ impl Sensor {
             Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
         }
         self.watched.clone()
+    }
+
+    /// Fills the kernel's tables for these policies, beside those that are in force; `None` where no kernel program runs.
+    pub(super) fn prepare(&mut self, policies: &PolicySet) -> Result<Option<Prepared>, String> {
+        let (Some(denier), Ok(probes)) = (&self.denier, &mut self.probes) else { return Ok(None) };
+        let denials = policies.denials().map_err(|error| error.to_string())?;
+        let mut looked_at = HashMap::new();
+        for path in denials.programs() {
+            if let Ok(meta) = fs::metadata(path) {
+                looked_at.insert(PathBuf::from(path), (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()));
+            }
+        }
+        let new = looked_at.iter().filter(|(path, stat)| self.looked_for.get(*path) != Some(stat));
+        let found = probes.keys_of(new.map(|(path, _)| path.as_path()), &self.answers);
+        self.looked_for = looked_at;
+        let mut denier = deny::lock(denier);
+        for (key, path) in found {
+            denier.runs(key, path.into_os_string().into_encoded_bytes());
+        }
+        denier.prepare(policies, &Procfs::default()).map(Some)
+    }
+
+    /// From now on the kernel decides by these.
+    pub(super) fn put_in_force(&self, prepared: Option<Prepared>) {
+        if let (Some(denier), Some(prepared)) = (&self.denier, prepared) {
+            deny::lock(denier).put_in_force(prepared);
+        }
+    }
+
+    /// What this kernel can do of what policies need, the rungs that were reached considered.
+    pub(super) fn profile(&self) -> KernelProfile {
+        enforce::with(self.probes.as_ref().map(|probes| &probes.verdicts[..]).map_err(String::as_str))
     }
 
     /// The last records and losses, once the drain has been told to stop.
@@ -393,6 +454,38 @@ impl Sensor {
         self.lost_lately |= lost.fold(0, |bits, number| bits | 1 << number);
         losses
     }
+}
+
+/// The kernel's tables of what is denied, knowing what runs already.
+fn denier(probes: &mut Probes) -> Option<SharedDenier> {
+    let tables = DenyTables::take(probes);
+    let tables = tables.map_err(|error| tracing::error!(error = %chain(&error), "nothing can be denied")).ok()?;
+    let running = probes.running().unwrap_or_else(|reason| {
+        tracing::warn!(
+            reason,
+            "which programs run already is not known: to policies they are unknown until they start anew"
+        );
+        Vec::new()
+    });
+    let path = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let running =
+        running.into_iter().filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
+    Some(Arc::new(Mutex::new(Denier::new(tables, running.collect()))))
+}
+
+fn named(watched: &[Watched]) -> WatchedPaths {
+    watched.iter().map(|watched| (watched.key, watched.asked.clone())).collect()
+}
+
+/// The directories, and the files below several of them by the names of each.
+fn with_files(enrolment: &Enrolment) -> WatchedPaths {
+    let mut named = named(&enrolment.watched);
+    for (file, directories) in &enrolment.below_several {
+        let key = FileKey { dev: file.dev, ino: file.ino, generation: 0 };
+        let above = enrolment.watched.iter().filter(|watched| directories.contains(&watched.key));
+        named.extend(above.map(|watched| (key, watched.asked.clone())));
+    }
+    named
 }
 
 /// Makes the canary and enrols its file.

@@ -19,20 +19,22 @@ pub struct FileOpen {
     pub links: u32,
     /// Not opened but received: over a socket, or by `pidfd_getfd(2)`.
     pub received: bool,
+    /// Not opened after all: denied by this lane of the policies' rules.
+    pub denied_by: Option<u32>,
 }
 
 impl FileOpen {
-    /// It may be read through this descriptor: `O_RDONLY` (0) or `O_RDWR` (2), and not `O_PATH`.
+    /// It may be read through this descriptor: `O_RDONLY` (0) or `O_RDWR` (2), and not `O_PATH`; nothing may, where it was denied.
     pub fn can_read(&self) -> bool {
         const O_ACCMODE: u32 = 3;
         const O_WRONLY: u32 = 1;
         const O_PATH: u32 = 0o10_000_000;
-        self.flags & O_ACCMODE != O_WRONLY && self.flags & O_PATH == 0
+        self.denied_by.is_none() && self.flags & O_ACCMODE != O_WRONLY && self.flags & O_PATH == 0
     }
 }
 
 /// An inode as the kernel names it. `dev` is the kernel's own encoding (`major << 20 | minor`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct FileKey {
     pub dev: u32,
     pub ino: u64,

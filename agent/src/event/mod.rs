@@ -32,6 +32,8 @@ pub struct Event {
 /// The place of a record in the gap-free sequence of one program on one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
+    /// Of the policies by which the kernel denied then.
+    pub generation: u32,
     pub program: u32,
     pub cpu: u32,
     pub sequence: u64,
@@ -143,6 +145,8 @@ pub struct Exec {
     pub loginuid: Option<u32>,
     /// The file has no name any more, or never had one: removed, or a memfd.
     pub deleted: bool,
+    /// The file that runs.
+    pub key: FileKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,8 @@ pub struct Connect {
     /// The node's own address, where it was known already.
     pub source: Option<IpAddr>,
     pub net_ns: NetNs,
+    /// Not done after all: denied by this lane of the policies' rules.
+    pub denied_by: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -133,6 +133,7 @@ fn has_read(world: &mut World, proc: &Told, by: Task) -> Vec<String> {
         address: std::net::IpAddr::from([203, 0, 113, 7]),
         port: 443,
         how: ConnectHow::Begin,
+        denied_by: None,
         source: None,
         net_ns: NetNs::default(),
     };
@@ -156,6 +157,7 @@ fn open(path: &str, flags: u32) -> What {
         size_bytes: 10,
         links: 1,
         received: false,
+        denied_by: None,
     })
 }
 

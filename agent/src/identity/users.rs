@@ -29,7 +29,7 @@ impl Users {
 }
 
 /// Of several names of one id the first holds, as for getpwuid(3). Lines that are not as they should be are passed over.
-fn parse(file: &[u8]) -> HashMap<u32, Arc<str>> {
+pub fn parse(file: &[u8]) -> HashMap<u32, Arc<str>> {
     let mut names = HashMap::new();
     for line in file.split(|byte| *byte == b'\n').take(MAX_USERS) {
         let mut fields = line.split(|byte| *byte == b':');

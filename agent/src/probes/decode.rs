@@ -83,6 +83,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 size_bytes: open.size_bytes,
                 links: open.links,
                 received: open.via == record::VIA_RECEIVED,
+                denied_by: open.denied.checked_sub(1),
             })
         }
         record::KIND_MEMORY => {
@@ -150,6 +151,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 capabilities: exec.capabilities,
                 loginuid: (exec.loginuid != record::NO_LOGIN).then_some(exec.loginuid),
                 deleted: exec.links == 0,
+                key: FileKey { dev: exec.dev, ino: exec.ino, generation: exec.inode_generation },
             })
         }
         record::KIND_FORK => {
@@ -167,7 +169,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
 }
 
 fn origin(header: &Header) -> Origin {
-    Origin { program: header.program, cpu: header.cpu, sequence: header.sequence }
+    Origin { generation: header.generation, program: header.program, cpu: header.cpu, sequence: header.sequence }
 }
 
 fn event(header: &Header, what: What) -> Event {
@@ -246,6 +248,7 @@ fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
             record::CONNECT_INHERITED => ConnectHow::Inherited,
             _ => ConnectHow::Begin,
         },
+        denied_by: connect.denied.checked_sub(1),
     })
 }
 

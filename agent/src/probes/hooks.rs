@@ -51,6 +51,8 @@ pub struct Program {
 pub enum Attach {
     FEntry(&'static str, usize),
     FExit(&'static str, usize),
+    /// A hook of the security modules, whose answer counts; of the function `bpf_lsm_…`.
+    Lsm(&'static str, usize),
     BtfTracepoint(&'static str, usize),
     RawTracepoint(&'static str),
     /// The root of the cgroup v2 hierarchy.

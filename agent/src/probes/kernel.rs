@@ -96,6 +96,15 @@ pub fn words(fact: &Fact) -> String {
 }
 
 /// The mount point of the cgroup v2 hierarchy, from `/proc/self/mountinfo`.
+/// `Err` says why no BPF program is asked by the security hooks.
+pub fn bpf_lsm() -> Result<(), String> {
+    match read_trimmed("/sys/kernel/security/lsm") {
+        Ok(modules) if modules.split(',').any(|module| module == "bpf") => Ok(()),
+        Ok(modules) => Err(format!("`bpf` is not among the security modules ({modules}); boot with `lsm=…,bpf`")),
+        Err(why) => Err(format!("the security modules are not known ({why})")),
+    }
+}
+
 pub fn cgroup2_root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     parse_cgroup2_root(&mounts)

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, os::unix::fs::MetadataExt as _};
 
 use aya::{
     Ebpf,
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, ProgramError, RawTracePoint},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Lsm, ProgramError, RawTracePoint},
 };
 use thiserror::Error;
 
@@ -180,6 +180,11 @@ impl<'a> Ladder<'a> {
             Some(_) => Ok(()),
         };
         match program.attach {
+            Attach::Lsm(name, wanted) => {
+                kernel::bpf_lsm()?;
+                let function = format!("bpf_lsm_{name}");
+                arguments("function", &function, self.types.parameters(&function), wanted)
+            }
             Attach::FEntry(name, wanted) => arguments("function", name, self.types.parameters(name), wanted),
             // The result comes behind the last argument, so their number must be right.
             Attach::FExit(name, wanted) => match self.types.parameters(name) {
@@ -237,6 +242,11 @@ fn attach_one(ebpf: &mut Ebpf, program: &Program, btf: &aya::Btf) -> Result<(), 
             program.load(function, btf)?;
             program.attach()?;
         }
+        Attach::Lsm(hook, _) => {
+            let program: &mut Lsm = loaded.try_into()?;
+            program.load(hook, btf)?;
+            program.attach()?;
+        }
         Attach::BtfTracepoint(tracepoint, _) => {
             let program: &mut BtfTracePoint = loaded.try_into()?;
             program.load(tracepoint, btf)?;
@@ -269,6 +279,7 @@ pub(super) fn detach(ebpf: &mut Ebpf, program: &Program) {
     match program.attach {
         Attach::FEntry(..) => unload(loaded.try_into(), FEntry::unload),
         Attach::FExit(..) => unload(loaded.try_into(), FExit::unload),
+        Attach::Lsm(..) => unload(loaded.try_into(), Lsm::unload),
         Attach::BtfTracepoint(..) => unload(loaded.try_into(), BtfTracePoint::unload),
         Attach::RawTracepoint(_) => unload(loaded.try_into(), RawTracePoint::unload),
         Attach::CgroupSockAddr => unload(loaded.try_into(), CgroupSockAddr::unload),

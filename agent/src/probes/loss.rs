@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_hole_that_the_ring_does_not_explain_is_told() {
         let (mut account, holes) = (LossAccount::default(), Holes::default());
-        let saw = |sequence| holes.saw(Origin { program: program::FILE_OPEN, cpu: 1, sequence });
+        let saw = |sequence| holes.saw(Origin { generation: 1, program: program::FILE_OPEN, cpu: 1, sequence });
         [0, 1, 5, 3].into_iter().for_each(saw);
         // Two are missing, the ring lost them.
         assert_eq!(

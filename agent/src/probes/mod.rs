@@ -6,6 +6,7 @@
 pub mod btf;
 pub mod canary;
 pub mod decode;
+pub mod deny;
 mod device;
 pub mod hooks;
 pub mod kernel;
@@ -152,6 +153,7 @@ impl Probes {
         probes.control(|control| {
             control.at_return = climbed.at_return;
             control.attached = climbed.attached;
+            control.own_pid = std::process::id();
             control.records_per_second = config.records_per_second;
             control.page_shift = rustix::param::page_size().trailing_zeros();
             if let (true, Ok(pages)) = (reads_pages, resolved.pages) {
@@ -169,10 +171,13 @@ impl Probes {
         self.verdicts.iter().all(|verdict| verdict.attached().is_none())
     }
 
-    /// Takes a ring out; it can be taken once.
+    /// Takes a map out; it can be taken once.
+    fn take_map(&mut self, name: &'static str) -> Result<aya::maps::Map, ProbesError> {
+        self.ebpf.take_map(name).ok_or(ProbesError::NoMap(name))
+    }
+
     fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, ProbesError> {
-        let map = self.ebpf.take_map(name).ok_or(ProbesError::NoMap(name))?;
-        RingBuf::try_from(map).map_err(|error| ProbesError::Map(name, Box::new(error)))
+        RingBuf::try_from(self.take_map(name)?).map_err(|error| ProbesError::Map(name, Box::new(error)))
     }
 
     /// The kernel's counters, per program and CPU.

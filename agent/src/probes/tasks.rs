@@ -3,17 +3,32 @@
 use std::{io::Read as _, mem::size_of};
 
 use aya::programs::{Iter, ProgramError};
-use plumbline_ebpf::record::Header;
+use plumbline_ebpf::record::{Header, Running};
 use zerocopy::FromBytes as _;
 
 use super::{Probes, decode};
-use crate::event::Task;
+use crate::event::{FileKey, Task};
 
 impl Probes {
     /// Reads the whole process table, as often as asked. An error means that lineage starts with what is seen from now on and what
     /// `/proc` says.
     pub fn tasks(&mut self) -> Result<Vec<Task>, String> {
-        let program = self.ebpf.program_mut("tasks_iter").ok_or("the object holds no task iterator")?;
+        let bytes = self.iterate("tasks_iter")?;
+        let tasks = bytes.chunks_exact(size_of::<Header>()).filter_map(|chunk| Header::read_from_bytes(chunk).ok());
+        Ok(tasks.map(|header| decode::task(&header)).collect())
+    }
+
+    /// Which file each process runs, by its number in the initial pid namespace.
+    pub fn running(&mut self) -> Result<Vec<(FileKey, u32)>, String> {
+        let bytes = self.iterate("programs_iter")?;
+        let running = bytes.chunks_exact(size_of::<Running>()).filter_map(|chunk| Running::read_from_bytes(chunk).ok());
+        let key = |one: &Running| FileKey { dev: one.dev, ino: one.ino, generation: one.inode_generation };
+        // Threads of the kernel run none.
+        Ok(running.filter(|one| one.ino != 0).map(|one| (key(&one), one.pid)).collect())
+    }
+
+    fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let program = self.ebpf.program_mut(name).ok_or("the object holds no task iterator")?;
         let program: &mut Iter = program.try_into().map_err(|error| format!("{error}"))?;
         match program.load("task", &self.btf) {
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
@@ -25,7 +40,6 @@ impl Probes {
             .map_err(|error| format!("{error}"))?
             .read_to_end(&mut bytes)
             .map_err(|error| format!("{error}"))?;
-        let tasks = bytes.chunks_exact(size_of::<Header>()).filter_map(|chunk| Header::read_from_bytes(chunk).ok());
-        Ok(tasks.map(|header| decode::task(&header)).collect())
+        Ok(bytes)
     }
 }

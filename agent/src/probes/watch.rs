@@ -92,6 +92,8 @@ pub struct Enrolment {
     pub failed: Vec<(PathBuf, EnrolError)>,
     /// Directories that their names lead to no more; they stay watched by inode.
     pub lost_sight_of: Vec<PathBuf>,
+    /// Files that lie below several watched directories, by hard links or because one lies in the other, and which.
+    pub below_several: Vec<(FileId, Vec<FileKey>)>,
 }
 
 /// Files that were enrolled, by what `stat` says of them: asked once each.
@@ -105,6 +107,8 @@ impl Probes {
     /// Replaces the watched directories. New keys are in the map before old ones leave it, so nothing that stays is
     /// uncovered meanwhile. `answers` carries what the sensor decodes.
     ///
+    /// `about_to` hears of the directories before any program meets them.
+    ///
     /// `keep` is for rounds in which nobody has asked for other directories: one that was watched and is found by its name
     /// no more, because it was renamed or cannot be opened, stays watched by its inode.
     pub fn watch(
@@ -112,6 +116,7 @@ impl Probes {
         directories: &[PathBuf],
         answers: &mpsc::Receiver<Enrolled>,
         keep: bool,
+        about_to: &mut dyn FnMut(&[Watched]),
     ) -> Result<Enrolment, ProbesError> {
         while answers.try_recv().is_ok() {}
         let mut enrolment = Enrolment::default();
@@ -125,6 +130,18 @@ impl Probes {
             }
         }
         self.watched.clone_from(&enrolment.watched);
+        about_to(&enrolment.watched);
+        let mut seen = HashMap::new();
+        for watched in enrolment.watched.clone() {
+            self.enrol_files(&watched.asked, watched.key, answers, &mut enrolment, &mut seen)?;
+        }
+        // What is gone is asked anew if it comes back.
+        self.files.0.retain(|key, _| seen.contains_key(key));
+        enrolment.files = self.files.0.len();
+        let below_several = seen.iter().filter(|(_, directories)| directories.len() > 1);
+        enrolment.below_several = below_several
+            .filter_map(|(stat, directories)| Some((*self.files.0.get(stat)?, directories.clone())))
+            .collect();
 
         let mut keys: KernelMap<&mut MapData, [u64; 2], u32> = self.map_of("WATCHED")?;
         let error = |error| ProbesError::Map("WATCHED", Box::new(error));
@@ -160,7 +177,6 @@ impl Probes {
         answers: &mpsc::Receiver<Enrolled>,
         enrolment: &mut Enrolment,
     ) -> Result<(), ProbesError> {
-        let mut seen = HashSet::new();
         for directory in directories {
             if enrolment.watched.len() == MAX_WATCHED {
                 enrolment.failed.push((directory.clone(), EnrolError::TooMany));
@@ -191,24 +207,19 @@ impl Probes {
                     continue;
                 }
             };
-            let key = watched.key;
             enrolment.watched.push(watched);
-            self.enrol_files(directory, key, answers, enrolment, &mut seen)?;
         }
-        // What is gone is asked anew if it comes back.
-        self.files.0.retain(|key, _| seen.contains(key));
-        enrolment.files = self.files.0.len();
         Ok(())
     }
 
-    /// Every regular file below the directory, symbolic links not followed.
+    /// Every regular file below the directory, symbolic links not followed; `seen` has the directories of each.
     fn enrol_files(
         &mut self,
         directory: &Path,
         watched: FileKey,
         answers: &mpsc::Receiver<Enrolled>,
         enrolment: &mut Enrolment,
-        seen: &mut HashSet<StatKey>,
+        seen: &mut HashMap<StatKey, Vec<FileKey>>,
     ) -> Result<(), ProbesError> {
         let mut left = vec![(directory.to_owned(), 0)];
         while let Some((directory, depth)) = left.pop() {
@@ -221,7 +232,11 @@ impl Probes {
                 }
                 let Some(meta) = kind.is_file().then(|| entry.metadata().ok()).flatten() else { continue };
                 let stat = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
-                if !seen.insert(stat) || self.files.0.contains_key(&stat) {
+                let directories = seen.entry(stat).or_default();
+                if !directories.contains(&watched) {
+                    directories.push(watched);
+                }
+                if self.files.0.contains_key(&stat) {
                     continue;
                 }
                 if self.files.0.len() >= MAX_FILES {
@@ -249,6 +264,24 @@ impl Probes {
             }
         }
         Ok(())
+    }
+
+    /// The files behind these paths as the programs know them; what is a symbolic link, or cannot be opened, is left out.
+    pub fn keys_of<'p>(
+        &mut self,
+        paths: impl Iterator<Item = &'p Path>,
+        answers: &mpsc::Receiver<Enrolled>,
+    ) -> Vec<(FileKey, PathBuf)> {
+        while answers.try_recv().is_ok() {}
+        let mut keys = Vec::new();
+        for path in paths.filter(|path| fs::canonicalize(path).is_ok_and(|real| real == **path)) {
+            if let Ok(Ok(found)) = self.enrol_file(path, answers)
+                && let Some(key) = found.first()
+            {
+                keys.push((*key, path.to_owned()));
+            }
+        }
+        keys
     }
 
     /// Opens the file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in

@@ -28,7 +28,7 @@ use crate::{
     clock,
     event::{Event, What},
     identity::Identity,
-    verdict::{Found, Judgement, Killed},
+    verdict::{Denial, Found, Judgement, Killed},
 };
 
 /// The version of the schema that every record follows.
@@ -39,6 +39,12 @@ const INFORMATIONAL: u64 = 1;
 /// OCSF `disposition_id` of the profile `security_control`: 17 Logged, 19 Alert.
 const LOGGED: u64 = 17;
 const ALERT: u64 = 19;
+/// 2 Blocked.
+const BLOCKED: u64 = 2;
+/// OCSF `action_id` of the same profile: 2 Denied.
+const DENIED: u64 = 2;
+/// OCSF `status_id`: 2 Failure.
+const FAILURE: u64 = 2;
 /// 7 Custom Action: the process was ended.
 const CUSTOM_ACTION: u64 = 7;
 /// OCSF `device.type_id`: 1 Server.
@@ -205,6 +211,7 @@ impl Recorder {
         if let Some(origin) = event.origin {
             let name = plumbline_ebpf::program::NAMES.get(origin.program as usize).copied().unwrap_or("unknown");
             own.insert("program".into(), json!({ "name": name, "cpu": origin.cpu, "sequence": origin.sequence }));
+            own.insert("kernel_generation".into(), origin.generation.into());
         }
         if let Some(task) = &event.task {
             own.insert(
@@ -275,7 +282,10 @@ impl Recorder {
         }
         let alert = judgement.is_some_and(Judgement::is_alert);
         let is_killed = judgement.is_some_and(|one| one.killed == Some(Killed::Sent));
-        let disposition = if is_killed {
+        let is_denied = judgement.and_then(|one| one.denial.as_ref()).is_some_and(Denial::is_denied);
+        let disposition = if is_denied {
+            BLOCKED
+        } else if is_killed {
             CUSTOM_ACTION
         } else if alert {
             ALERT
@@ -283,6 +293,10 @@ impl Recorder {
             LOGGED
         };
         record.insert("disposition_id".into(), disposition.into());
+        if is_denied {
+            record.insert("action_id".into(), DENIED.into());
+            record.insert("status_id".into(), FAILURE.into());
+        }
         if let Some(matched) = matched {
             record.insert("is_alert".into(), alert.into());
             record.insert(
@@ -360,6 +374,10 @@ fn said(judgement: &Judgement) -> Map<String, Value> {
     if let Some(killed) = &judgement.killed {
         own.insert("killed".into(), json!({ "outcome": killed.as_str(), "why": killed.why() }));
     }
+    if let Some(denial) = &judgement.denial {
+        let rules = denial.rules().map(|(policy, rule)| json!({ "policy": policy, "rule": rule }));
+        own.insert("denial".into(), json!({ "outcome": denial.as_str(), "rules": rules.collect::<Vec<Value>>() }));
+    }
     if !judgement.withheld.is_empty() && !judgement.is_alert() {
         own.insert("alert_withheld".into(), true.into());
     }
@@ -418,6 +436,7 @@ mod tests {
             size_bytes: 0,
             links: 1,
             received: false,
+            denied_by: None,
         };
         let taken = Taken {
             path: Some(long.clone()),
@@ -430,6 +449,7 @@ mod tests {
             address: IpAddr::from([203, 0, 113, 7]),
             port: 443,
             how: ConnectHow::Begin,
+            denied_by: None,
             source: None,
             net_ns: NetNs::default(),
         };

@@ -266,6 +266,7 @@ spec:
             size_bytes: 1,
             links: 1,
             received: false,
+            denied_by: None,
         };
         check(What::FileOpen(open), 2);
     }
@@ -311,6 +312,7 @@ spec:
             address: [203, 0, 113, 7].into(),
             port: 443,
             how: ConnectHow::Begin,
+            denied_by: None,
             source: None,
             net_ns: NetNs::default(),
         };

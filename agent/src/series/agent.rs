@@ -87,8 +87,9 @@ pub static POLICY_ENFORCED: Series = Series {
     kind: Kind::Counter,
     unit: Unit::None,
     help: "What policies in `enforce` did, and what came of it: a process was killed, had ended before (gone), is never \
-           killed (spared), or could not be (failed).",
-    source: "pidfd_send_signal(2)",
+           killed (spared), or could not be (failed); what it asked for was denied, or was not although a rule says so \
+           (missed).",
+    source: "pidfd_send_signal(2), the verdicts of the kernel programs",
     otel: "plumbline.policy.enforced",
     labels: &["policy", "rule", "effect", "outcome"],
 };

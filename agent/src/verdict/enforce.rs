@@ -2,20 +2,50 @@
 
 use plumbline_policy::{KernelProfile, Need};
 
-use crate::probes::kernel::{KernelFacts, cgroup2_root};
+use crate::probes::{
+    HookVerdict,
+    kernel::{bpf_lsm, cgroup2_root},
+};
 
-/// This kernel.
+/// The rungs that deny, by hook, and what is said of each.
+const DENYING: &[(&str, &str)] = &[("lsm", "BPF LSM"), ("cgroup", "cgroup hooks")];
+
+/// This kernel, without having asked it to take a program.
 pub fn this_kernel() -> KernelProfile {
-    let facts = KernelFacts::read();
+    profile(|need| match need {
+        Need::DenyOpen => bpf_lsm().map(|()| "BPF LSM".to_owned()),
+        _ => bpf_lsm().map(|()| "BPF LSM".to_owned()).or_else(|_| {
+            cgroup2_root().map(|_| "cgroup hooks".to_owned()).map_err(|error| format!("no cgroup hooks: {error}"))
+        }),
+    })
+}
+
+/// This kernel, given how each hook fared, or why there are none.
+pub fn with(verdicts: Result<&[HookVerdict], &str>) -> KernelProfile {
+    let how = |hook: &str| {
+        let verdicts = verdicts.map_err(|why| format!("no kernel program runs ({why})"))?;
+        let verdict = verdicts.iter().find(|verdict| verdict.hook.name == hook);
+        let rung = verdict.and_then(HookVerdict::attached).map(|rung| rung.name);
+        match DENYING.iter().find(|(name, _)| Some(*name) == rung) {
+            Some((_, words)) => Ok((*words).to_owned()),
+            None => Err(match verdict {
+                Some(verdict) => format!("no program that denies is attached: {hook} is {}", verdict.describe()),
+                None => format!("there is no hook {hook}"),
+            }),
+        }
+    };
+    profile(|need| match need {
+        Need::DenyOpen => how("file_open"),
+        // Connections need both.
+        _ => how("udp_send").and_then(|_| how("udp_connect")),
+    })
+}
+
+fn profile(deny: impl Fn(Need) -> Result<String, String>) -> KernelProfile {
     KernelProfile::new("this kernel", |need| match need {
-        Need::DenyOpen => Err("this version of plumbline does not deny opens yet".to_owned()),
-        Need::DenyConnect => Err("this version of plumbline does not deny connections yet".to_owned()),
+        Need::DenyOpen | Need::DenyConnect => deny(need),
         Need::Kill => Ok("pidfd".to_owned()),
-        Need::BpfLsm => match &facts.lsm {
-            Ok(modules) if modules.split(',').any(|module| module == "bpf") => Ok("BPF LSM".to_owned()),
-            Ok(modules) => Err(format!("`bpf` is not among the security modules ({modules})")),
-            Err(why) => Err(format!("the security modules are not known ({why})")),
-        },
+        Need::BpfLsm => bpf_lsm().map(|()| "BPF LSM".to_owned()),
         Need::CgroupV2 => match cgroup2_root() {
             Ok(root) => Ok(format!("mounted at {}", root.display())),
             Err(error) => Err(error.to_string()),

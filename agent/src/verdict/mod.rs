@@ -3,9 +3,12 @@
 //!
 //! The language and its semantics are `plumbline_policy`; this is only the bridge.
 
+mod denial;
+pub mod deny;
 pub mod enforce;
 mod facts;
 pub mod kill;
+mod rules;
 mod throttle;
 
 use std::{path::PathBuf, sync::Arc};
@@ -13,8 +16,10 @@ use std::{path::PathBuf, sync::Arc};
 use plumbline_policy::{Effect, Facts, File, Matched, Object, PolicySet, Subject, Taken, Verdict, WatchPath};
 
 pub use self::{
+    denial::Denial,
     facts::{Found, change_access},
     kill::Killed,
+    rules::Rules,
     throttle::Throttles,
 };
 use crate::{
@@ -43,6 +48,8 @@ pub struct Judgement {
     pub finding: Option<Found>,
     /// What became of the process, where it was to be ended.
     pub killed: Option<Killed>,
+    /// What the kernel did, where something was to be denied, or was.
+    pub denial: Option<Denial>,
 }
 
 impl Judgement {
@@ -56,6 +63,7 @@ impl Judgement {
             read_below: Vec::new(),
             finding: None,
             killed: None,
+            denial: None,
         }
     }
 

@@ -42,6 +42,7 @@ fn check(read_boot_ns: Option<u64>, expect: (bool, bool)) {
         address,
         port: 443,
         how: ConnectHow::Begin,
+        denied_by: None,
         source: None,
         net_ns: NetNs::default(),
     };
@@ -102,6 +103,7 @@ fn every_name_of_a_watched_directory_is_asked_about() {
         size_bytes: 1,
         links: 1,
         received: false,
+        denied_by: None,
     };
     let event = Event { boot_ns: 1, origin: None, task: Some(Task::default()), what: What::FileOpen(open) };
     let judgement = judge(&policies, &watched, &event, None).unwrap();
@@ -120,6 +122,7 @@ fn a_record_is_about_the_rule_for_which_somebody_is_told() {
         address: [203, 0, 113, 7].into(),
         port: 443,
         how: ConnectHow::Begin,
+        denied_by: None,
         source: None,
         net_ns: NetNs::default(),
     };

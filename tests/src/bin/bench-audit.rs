@@ -89,6 +89,7 @@ fn event() -> (Event, Identity) {
         path_truncated: false,
         known_as: None,
         received: false,
+        denied_by: None,
         key,
         watched: key,
         flags: 0o100_000,
@@ -109,7 +110,7 @@ fn event() -> (Event, Identity) {
         ..Identity::default()
     };
     let task = Task { pid: 4907, tid: 4907, comm: b"python3".to_vec(), ..Task::default() };
-    let origin = Some(Origin { program: 0, cpu: 1, sequence: 12 });
+    let origin = Some(Origin { generation: 1, program: 0, cpu: 1, sequence: 12 });
     (Event { boot_ns: 4_343_265_006_944, origin, task: Some(task), what: What::FileOpen(open) }, identity)
 }
 

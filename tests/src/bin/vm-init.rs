@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Some("exit-with-7") => return ExitCode::from(7),
         // What the canary starts.
         Some("canary") => return ExitCode::SUCCESS,
+        Some("attempt") => return checks::deny::attempt(&arguments[1..]),
         Some("act") => return bypass::act(&arguments[1..]),
         Some("in-a-container") => return checks::container::inside(&arguments[1..]),
         _ => {}
@@ -34,7 +35,8 @@ fn main() -> ExitCode {
         end(is_init);
     }
     let mut failed = 0;
-    checks::run(&scratch, &mut |name, ended| match ended {
+    let run = if arguments.first().is_some_and(|part| part == "denying") { checks::denying } else { checks::run };
+    run(&scratch, &mut |name, ended| match ended {
         Ended::Ok => println!("ok {name}"),
         Ended::NotOk(why) => {
             failed += 1;

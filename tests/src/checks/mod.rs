@@ -4,6 +4,8 @@
 //! `/proc`, `stat` and the sockets say.
 
 pub mod container;
+mod decide;
+pub mod deny;
 mod network;
 mod process;
 
@@ -61,10 +63,17 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     let raw: Vec<(&str, &str)> =
         ["tcp_connect", "fork", "exec", "exit"].into_iter().map(|hook| (hook, "raw_tp")).collect();
     connections_and_processes("raw_tp", &raw, scratch, told);
+    denying(scratch, told);
     bypass::run(&scratch.join("ways"), told);
     for rung in Hook::find("udp_connect").map_or(&[][..], |hook| hook.rungs) {
         udp_sockets(rung, told);
     }
+}
+
+/// What policies deny.
+pub fn denying(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    told("the kernel denies what the reference says, and nothing else", decide::equals_the_reference().into());
+    deny::run(&scratch.join("deny"), told);
 }
 
 /// One hook on one rung, and no other: they would only make the start slower, by seconds in an emulated machine.

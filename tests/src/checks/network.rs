@@ -71,8 +71,15 @@ fn expect_connect(bench: &mut Bench, protocol: Protocol, to: SocketAddr) -> Outc
     let own = fs::metadata("/proc/self/ns/net").map_err(|error| error.to_string())?.ino();
     // To itself; what a datagram leaves from is chosen later.
     let source = (protocol == Protocol::Tcp).then_some(to.ip());
-    let expected =
-        |net_ns| Connect { protocol, address: to.ip(), port: to.port(), how: ConnectHow::Begin, source, net_ns };
+    let expected = |net_ns| Connect {
+        protocol,
+        address: to.ip(),
+        port: to.port(),
+        how: ConnectHow::Begin,
+        source,
+        net_ns,
+        denied_by: None,
+    };
     let wanted = format!("{:?}", expected(NetNs::default()));
     let (task, net_ns) = bench.expect(&wanted, |event| match (&event.what, &event.task) {
         (What::Connect(connect), Some(task)) if *connect == expected(connect.net_ns) && is_me(task) => {

@@ -96,6 +96,7 @@ fn examples() -> Vec<What> {
         size_bytes: u64::MAX,
         links: 2,
         received: true,
+        denied_by: None,
     };
     let read = |path: Option<Vec<u8>>| FileRead {
         path,
@@ -131,6 +132,7 @@ fn examples() -> Vec<What> {
         address,
         port: 443,
         how: ConnectHow::Begin,
+        denied_by: None,
         source: None,
         net_ns: NetNs::default(),
     };
@@ -176,6 +178,7 @@ fn examples() -> Vec<What> {
             capabilities: u64::MAX,
             loginuid: Some(1000),
             deleted: true,
+            key: FileKey::default(),
         }),
         What::Fork(Fork { child_pid: 2, child_start_boot_ns: 3 }),
         What::Exit(Exit { code: -9 }),
@@ -279,7 +282,7 @@ fn write_log(dir: &Path) -> Result<usize, Box<dyn std::error::Error>> {
     for what in examples() {
         let of_a_task = is_of_a_task(&what);
         let task = of_a_task.then(|| Task { pid: 7, comm: b"\xff".to_vec(), ..Task::default() });
-        let origin = of_a_task.then_some(Origin { program: 0, cpu: 1, sequence: 2 });
+        let origin = of_a_task.then_some(Origin { generation: 1, program: 0, cpu: 1, sequence: 2 });
         // Without a policy no connection is kept: its own check has one.
         let kept = is_recorded(&what) && !matches!(what, What::Connect(_) | What::ConnectEnd(_));
         let event = Event { boot_ns: 5, origin, task, what };

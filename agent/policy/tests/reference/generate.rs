@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use plumbline_policy::Access;
 use proptest::prelude::*;
 
-use crate::{
+use super::{
     model::{Event, Exception, Rule, When},
     written::exception_yaml,
 };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Exception, Rule, When};
+use super::model::{Exception, Rule, When};
 
 pub fn yaml(rules: &[Rule]) -> String {
     let mut out = String::from("apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  rules:\n");

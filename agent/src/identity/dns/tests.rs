@@ -126,6 +126,7 @@ impl Node {
             address: ADDRESS.into(),
             port,
             how: ConnectHow::Begin,
+            denied_by: None,
             source: None,
             net_ns: NetNs { inum: 1, mix: 1 },
         };

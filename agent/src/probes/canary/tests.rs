@@ -46,6 +46,7 @@ fn check(lie: impl FnOnce(&mut FileOpen, &mut Task), expect: Option<&str>) {
         size_bytes: meta.len(),
         links: 1,
         received: false,
+        denied_by: None,
     };
     let mut task = own_task();
     lie(&mut open, &mut task);

@@ -31,6 +31,8 @@ const fn at_return_raw_tp(blind: &'static str) -> Rung {
 const NOTHING: &str = "nothing known";
 const SYSCALL_COST: &str = "a short program at the return of every system call, shared by the hooks that use it";
 const OPEN_COST: &str = "a look at two tables per open of a regular file";
+const OPEN_LSM_BLIND: &str = "an open that a security module before it refused; a file that is new below a watched directory and was opened \
+                              first through a hard link outside; files more than 60 directories below a watched one, until they are found by name";
 const OPEN_BLIND: &str = "whether another security module refused it; a file that is new below a watched directory and was opened first through a hard link outside; files more \
                           than 60 directories below a watched one, until they are found by name";
 const OPEN_RETURN_BLIND: &str = "a descriptor that another thread replaces at once; descriptors passed over \
@@ -64,6 +66,18 @@ pub const HOOKS: &[Hook] = &[
         sees: "opens of watched files, descriptors of them that other processes receive, and opens of ways around them",
         only_for: None,
         rungs: &[
+            Rung {
+                needs: &[Group::Deny],
+                ..rung(
+                    "lsm",
+                    &[
+                        program("file_open_lsm", Attach::Lsm("file_open", 1)),
+                        program("file_receive_lsm", Attach::Lsm("file_receive", 1)),
+                    ],
+                    OPEN_COST,
+                    OPEN_LSM_BLIND,
+                )
+            },
             rung(
                 "fentry",
                 &[
@@ -259,18 +273,30 @@ pub const HOOKS: &[Hook] = &[
         name: "udp_connect",
         program: program::UDP_CONNECT,
         needs: &[Group::Task, Group::Socket],
-        sees: "connected UDP sockets",
+        sees: "connected UDP sockets, and connections that policies deny",
         only_for: None,
         rungs: &[
-            rung(
-                "cgroup",
-                &[
-                    program("udp_connect4_cgroup", Attach::CgroupSockAddr),
-                    program("udp_connect6_cgroup", Attach::CgroupSockAddr),
-                ],
-                CONNECT_COST,
-                NOTHING,
-            ),
+            Rung {
+                needs: &[Group::Deny],
+                ..rung(
+                    "lsm",
+                    &[program("udp_connect_lsm", Attach::Lsm("socket_connect", 3))],
+                    CONNECT_COST,
+                    "a connect that a security module before it refused",
+                )
+            },
+            Rung {
+                needs: &[Group::Deny],
+                ..rung(
+                    "cgroup",
+                    &[
+                        program("udp_connect4_cgroup", Attach::CgroupSockAddr),
+                        program("udp_connect6_cgroup", Attach::CgroupSockAddr),
+                    ],
+                    CONNECT_COST,
+                    NOTHING,
+                )
+            },
             rung(
                 "fentry",
                 &[program("udp_connect_fentry", Attach::FEntry("security_socket_connect", 2))],
@@ -286,15 +312,27 @@ pub const HOOKS: &[Hook] = &[
         sees: "datagrams that are sent without connect, each destination once a minute per process",
         only_for: None,
         rungs: &[
-            rung(
-                "cgroup",
-                &[
-                    program("udp_send4_cgroup", Attach::CgroupSockAddr),
-                    program("udp_send6_cgroup", Attach::CgroupSockAddr),
-                ],
-                SEND_COST,
-                NOTHING,
-            ),
+            Rung {
+                needs: &[Group::Deny],
+                ..rung(
+                    "lsm",
+                    &[program("udp_send_lsm", Attach::Lsm("socket_sendmsg", 3))],
+                    SEND_COST,
+                    "a send that a security module before it refused",
+                )
+            },
+            Rung {
+                needs: &[Group::Deny],
+                ..rung(
+                    "cgroup",
+                    &[
+                        program("udp_send4_cgroup", Attach::CgroupSockAddr),
+                        program("udp_send6_cgroup", Attach::CgroupSockAddr),
+                    ],
+                    SEND_COST,
+                    NOTHING,
+                )
+            },
             rung(
                 "fentry",
                 &[program("udp_send_fentry", Attach::FEntry("security_socket_sendmsg", 2))],

@@ -1,0 +1,364 @@
+//! What policies deny, and the kernel decides: rules and what is known of the node go into the kernel's tables.
+//!
+//! The kernel asks by inode numbers and ids; what they stand for is learned here. A cgroup's place in the tree, a program's
+//! paths: whatever is not known yet satisfies no subject and no exception, as everywhere in the policies.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use plumbline_policy::{Denials, Pod as PodFacts, PolicySet, Protocol, Subject};
+
+use super::WatchedPaths;
+use crate::{
+    event::{Event, FileKey, What},
+    identity::{Identity, cgroup::Cgroup, pod::Pod, procfs::Processes, users},
+    probes::{
+        deny::{DenyError, DenyTables, Fact, Generation, prefixes},
+        kernel::cgroup2_root,
+    },
+};
+
+/// Cgroups that are known; of others their nearest known parent is asked.
+const MAX_CGROUPS: usize = 16_384;
+
+/// Files that are known as programs; others are to rules as if nobody knew their path.
+const MAX_PROGRAMS: usize = 8192;
+
+/// Paths of one program that are told apart.
+const MAX_PATHS: usize = 16;
+
+/// Shared by the daemon, which puts policies in force, and the core, which learns who is who.
+pub type SharedDenier = Arc<Mutex<Denier>>;
+
+/// Locks it; a panic elsewhere leaves tables that are as they were between two entries.
+pub fn lock(denier: &SharedDenier) -> MutexGuard<'_, Denier> {
+    denier.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The kernel's tables, and what is known of what they speak of.
+#[derive(Debug)]
+pub struct Denier {
+    tables: DenyTables,
+    in_force: Generation,
+    denials: Arc<Denials>,
+    known: Known,
+}
+
+/// What is known of the node.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By v2 id; `None` for one that was looked for and not found.
+    cgroups: HashMap<u64, Option<Place>>,
+    programs: HashMap<FileKey, Vec<Vec<u8>>>,
+    /// Watched directories, and files that lie below several of them: by which paths policies named them.
+    directories: HashMap<FileKey, Vec<PathBuf>>,
+    names_of_users: HashMap<u32, Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    cgroup: Cgroup,
+    pod: Option<Pod>,
+}
+
+impl Place {
+    fn lend<T>(&self, look: impl FnOnce(&Subject<'_>) -> T) -> T {
+        look(&Subject {
+            cgroup: Some(&self.cgroup.path),
+            container: self.cgroup.container.as_ref().map(|container| &*container.id),
+            pod_uid: self.cgroup.pod_uid.as_deref(),
+            image: self.pod.as_ref().and_then(|pod| pod.image.as_deref()),
+            pod: self.pod.as_ref().map(|pod| PodFacts {
+                namespace: &pod.namespace,
+                name: &pod.name,
+                labels: &pod.labels,
+            }),
+            ..Subject::default()
+        })
+    }
+}
+
+/// Rules whose tables are filled and not in force yet.
+#[derive(Debug)]
+#[must_use = "the kernel's tables hold it until it is put in force"]
+pub struct Prepared {
+    generation: Generation,
+    denials: Arc<Denials>,
+}
+
+impl Denier {
+    /// Knows the cgroups that there are now, and the files that processes run now.
+    pub fn new(tables: DenyTables, running: Vec<(FileKey, Vec<u8>)>) -> Self {
+        let mut known = Known::default();
+        if let Ok(root) = cgroup2_root() {
+            known.cgroups.extend(tree(&root).map(|(id, cgroup)| (id, Some(Place { cgroup, pod: None }))));
+        }
+        for (key, path) in running {
+            known.runs(key, path);
+        }
+        Self { tables, in_force: Generation::default(), denials: Arc::default(), known }
+    }
+
+    /// Entries of the kernel's tables for the rules that are in force.
+    pub fn entries(&self) -> usize {
+        self.in_force.entries()
+    }
+
+    /// Fills the tables for these policies, beside those that are in force.
+    pub fn prepare(&mut self, policies: &PolicySet, proc: &dyn Processes) -> Result<Prepared, String> {
+        let denials = Arc::new(policies.denials().map_err(|error| error.to_string())?);
+        let number = u32::try_from(policies.generation()).unwrap_or(u32::MAX);
+        self.known.names_of_users = users::parse(&proc.passwd().unwrap_or_default());
+        let mut generation = Generation::new(number);
+        match self.known.fill(&mut self.tables, &mut generation, &denials) {
+            Ok(()) => Ok(Prepared { generation, denials }),
+            Err(error) => {
+                let _ = self.tables.remove(&generation);
+                Err(crate::core::chain(&error))
+            }
+        }
+    }
+
+    /// From now on these rules decide; what was in force before is removed once nobody looks at it any more.
+    pub fn put_in_force(&mut self, prepared: Prepared) {
+        self.tables.put_in_force(&prepared.generation);
+        let before = std::mem::replace(&mut self.in_force, prepared.generation);
+        self.denials = prepared.denials;
+        if before.number != self.in_force.number
+            && let Err(error) = self.tables.remove(&before)
+        {
+            tracing::warn!(error = %crate::core::chain(&error), "the kernel's tables of the policies before could not be emptied");
+        }
+    }
+
+    /// Directories that are about to be watched, and files below several of them: known to the rules that are in force before a
+    /// program meets them. Without `keep`, those that are not among them are forgotten.
+    pub fn watches(&mut self, watched: &WatchedPaths, keep: bool) {
+        let mut directories: HashMap<FileKey, Vec<PathBuf>> = HashMap::new();
+        for (key, asked) in watched {
+            directories.entry(inode(*key)).or_default().push(asked.clone());
+        }
+        let before = std::mem::replace(&mut self.known.directories, directories);
+        for key in before.keys().filter(|key| !keep && !self.known.directories.contains_key(key)) {
+            self.tables.forget(&mut self.in_force, Fact::Directory(*key));
+        }
+        if !self.denials.is_empty() {
+            let put = self.known.put_directories(&mut self.tables, &mut self.in_force, &self.denials);
+            Self::complain(put);
+        }
+    }
+
+    /// Learns from what happened who is who.
+    pub fn saw(&mut self, event: &Event, identity: Option<&Identity>, proc: &dyn Processes) {
+        if let What::Exec(exec) = &event.what {
+            self.runs(exec.key, exec.exe.clone());
+        }
+        if let (Some(task), Some(identity)) = (&event.task, identity) {
+            self.is_in(task.cgroup_id, identity, proc);
+        }
+    }
+
+    /// A file is run, or could be, by this path.
+    pub fn runs(&mut self, key: FileKey, path: Vec<u8>) {
+        if self.known.runs(key, path) && !self.denials.is_empty() {
+            let put = self.known.put_program(&mut self.tables, &mut self.in_force, &self.denials, key);
+            Self::complain(put);
+        }
+    }
+
+    fn is_in(&mut self, id: u64, identity: &Identity, proc: &dyn Processes) {
+        let told = identity.process.cgroup.as_ref();
+        match self.known.cgroups.get_mut(&id) {
+            Some(Some(place)) => {
+                let is_same = told.is_some_and(|told| told.path == place.cgroup.path);
+                if !is_same || place.pod == identity.pod || identity.pod.is_none() {
+                    return;
+                }
+                place.pod.clone_from(&identity.pod);
+            }
+            Some(None) => return,
+            None => {
+                if self.known.cgroups.len() >= MAX_CGROUPS {
+                    self.forget_cgroups();
+                }
+                // On a hybrid system the process's cgroup may be that of another hierarchy.
+                let told = told.filter(|told| is_at(&told.path, id)).cloned();
+                let place = told.or_else(|| proc.cgroup(id)).map(|cgroup| {
+                    let pod = identity
+                        .pod
+                        .clone()
+                        .filter(|_| identity.process.cgroup.as_ref().is_some_and(|told| told.path == cgroup.path));
+                    Place { cgroup, pod }
+                });
+                self.known.cgroups.insert(id, place);
+            }
+        }
+        self.put_cgroup(id);
+    }
+
+    /// The kubelet has told of pods.
+    pub fn pods_changed(&mut self, mut pod: impl FnMut(&str, Option<&str>) -> Option<Pod>) {
+        let mut changed = Vec::new();
+        for (id, place) in &mut self.known.cgroups {
+            let Some(place) = place else { continue };
+            let Some(uid) = &place.cgroup.pod_uid else { continue };
+            let told = pod(uid, place.cgroup.container.as_ref().map(|container| &*container.id));
+            if told.is_some() && told != place.pod {
+                place.pod = told;
+                changed.push(*id);
+            }
+        }
+        changed.into_iter().for_each(|id| self.put_cgroup(id));
+    }
+
+    fn put_cgroup(&mut self, id: u64) {
+        if !self.denials.is_empty() {
+            let put = self.known.put_cgroup(&mut self.tables, &mut self.in_force, &self.denials, id);
+            Self::complain(put);
+        }
+    }
+
+    /// Cgroups that are no more make room.
+    fn forget_cgroups(&mut self) {
+        let Ok(root) = cgroup2_root() else { return };
+        let living: HashMap<u64, Cgroup> = tree(&root).collect();
+        let gone: Vec<u64> = self.known.cgroups.keys().filter(|id| !living.contains_key(id)).copied().collect();
+        for id in gone {
+            self.known.cgroups.remove(&id);
+            self.tables.forget(&mut self.in_force, Fact::Cgroup(Some(id)));
+        }
+    }
+
+    /// An entry that could not be put in leaves what was there: its fact is as one that is not known.
+    fn complain(put: Result<(), DenyError>) {
+        if let Err(error) = put {
+            tracing::error!(error = %crate::core::chain(&error), "the kernel does not know all that policies deny by");
+        }
+    }
+}
+
+impl Known {
+    /// Says whether the path is new.
+    fn runs(&mut self, key: FileKey, path: Vec<u8>) -> bool {
+        if self.programs.len() >= MAX_PROGRAMS && !self.programs.contains_key(&key) {
+            return false;
+        }
+        let paths = self.programs.entry(key).or_default();
+        let is_new = !paths.contains(&path) && paths.len() < MAX_PATHS;
+        if is_new {
+            paths.push(path);
+        }
+        is_new
+    }
+
+    fn fill(&self, tables: &mut DenyTables, generation: &mut Generation, denials: &Denials) -> Result<(), DenyError> {
+        if denials.is_empty() {
+            return Ok(());
+        }
+        let (uids, names) = denials.users();
+        let named = self.names_of_users.iter().filter(|(_, name)| names.contains(&&***name)).map(|(uid, _)| *uid);
+        for uid in uids.into_iter().chain(named) {
+            let name = self.names_of_users.get(&uid).map(|name| &**name);
+            tables.put(generation, Fact::User(Some(uid)), &denials.by_user(Some(uid), name))?;
+        }
+        tables.put(generation, Fact::User(None), &denials.by_user(None, None))?;
+        tables.put(generation, Fact::Cgroup(None), &denials.by_place(&Subject::default()))?;
+        for id in self.cgroups.keys() {
+            self.put_cgroup(tables, generation, denials, *id)?;
+        }
+        tables.put(generation, Fact::Program(None), &denials.by_program(&[]))?;
+        for key in self.programs.keys() {
+            self.put_program(tables, generation, denials, *key)?;
+        }
+        self.put_directories(tables, generation, denials)?;
+        if denials.of_connections() {
+            for network in denials.networks() {
+                tables.put(generation, Fact::Network(network), &denials.by_network(network))?;
+            }
+            for (protocol, range) in [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .flat_map(|one| denials.ports().into_iter().map(move |ports| (one, ports)))
+            {
+                let clauses = denials.by_port(protocol, *range.start());
+                for (first, bits) in prefixes(&range) {
+                    tables.put(generation, Fact::Ports(protocol, first, bits), &clauses)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_cgroup(
+        &self,
+        tables: &mut DenyTables,
+        generation: &mut Generation,
+        denials: &Denials,
+        id: u64,
+    ) -> Result<(), DenyError> {
+        let Some(Some(place)) = self.cgroups.get(&id) else { return Ok(()) };
+        tables.put(generation, Fact::Cgroup(Some(id)), &place.lend(|subject| denials.by_place(subject)))
+    }
+
+    /// Programs that are to the rules as one that nobody knows need no entry.
+    fn put_program(
+        &self,
+        tables: &mut DenyTables,
+        generation: &mut Generation,
+        denials: &Denials,
+        key: FileKey,
+    ) -> Result<(), DenyError> {
+        let paths = self.programs.get(&key).map(|paths| &paths[..]).unwrap_or_default();
+        let clauses = denials.by_program(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        if clauses == denials.by_program(&[]) {
+            tables.forget(generation, Fact::Program(Some(key)));
+            return Ok(());
+        }
+        tables.put(generation, Fact::Program(Some(key)), &clauses)
+    }
+
+    fn put_directories(
+        &self,
+        tables: &mut DenyTables,
+        generation: &mut Generation,
+        denials: &Denials,
+    ) -> Result<(), DenyError> {
+        for (key, paths) in &self.directories {
+            let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
+            tables.put(generation, Fact::Directory(*key), &denials.by_directory(&paths))?;
+        }
+        Ok(())
+    }
+}
+
+/// What names a watched inode in the kernel's tables.
+fn inode(key: FileKey) -> FileKey {
+    FileKey { generation: 0, ..key }
+}
+
+/// Whether the cgroup of this path has this v2 id, which is the inode number of its directory.
+fn is_at(path: &[u8], id: u64) -> bool {
+    let below = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
+    cgroup2_root().and_then(|root| fs::metadata(root.join(below))).is_ok_and(|meta| meta.ino() == id)
+}
+
+/// Every cgroup of the v2 hierarchy, by its id.
+fn tree(root: &Path) -> impl Iterator<Item = (u64, Cgroup)> {
+    let mut left = vec![root.to_owned()];
+    let root = root.to_owned();
+    std::iter::from_fn(move || {
+        let directory = left.pop()?;
+        let inner = fs::read_dir(&directory).into_iter().flatten().flatten();
+        left.extend(inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+        Some(directory)
+    })
+    .take(MAX_CGROUPS)
+    .filter_map(move |directory| {
+        let below = directory.strip_prefix(&root).ok()?.as_os_str().as_encoded_bytes();
+        Some((fs::metadata(&directory).ok()?.ino(), Cgroup::parse(&[b"0::/", below].concat())?))
+    })
+}
