@@ -4,6 +4,8 @@
 //! half-filled generation denies too little and never too much; the agent fills one before it is in force.
 #![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::generated::bpf_get_current_pid_tgid,
@@ -20,7 +22,7 @@ use plumbline_ebpf::{
 
 use crate::{
     files,
-    kernel::{off, read},
+    kernel::{self, off, read},
     peer::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
 };
@@ -69,11 +71,13 @@ pub fn generation() -> u32 {
 pub fn open(id: &FileId, watch: &WatchedFile) -> u32 {
     let generation = generation();
     let own = of_directory(generation, id.dev, id.ino);
-    let directory = if own.blocks != 0 { own } else { of_directory(generation, watch.watched_dev, watch.watched_ino) };
-    if directory.blocks == 0 || is_spared() {
+    let Some(directory) = own.or_else(|| of_directory(generation, watch.watched_dev, watch.watched_ino)) else {
+        return 0;
+    };
+    if is_spared() {
         return 0;
     }
-    let [place, program, user] = subject(generation);
+    let Some([place, program, user]) = subject(generation) else { return 0 };
     first(generation, &[directory, place, program, user])
 }
 
@@ -85,12 +89,12 @@ pub fn connection(protocol: u32, peer: &Peer) -> u32 {
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (peer.family != AF_INET && peer.family != AF_INET6) {
         return 0;
     }
-    let address = of_address(generation, mapped(peer));
-    if address.blocks == 0 || is_spared() {
+    let Some(address) = of_address(generation, mapped(peer)) else { return 0 };
+    if is_spared() {
         return 0;
     }
-    let port = of_port(generation, protocol as u16, peer.port.to_ne_bytes());
-    let [place, program, user] = subject(generation);
+    let Some(port) = of_port(generation, protocol as u16, peer.port.to_ne_bytes()) else { return 0 };
+    let Some([place, program, user]) = subject(generation) else { return 0 };
     first(generation, &[address, port, place, program, user])
 }
 
@@ -107,64 +111,54 @@ fn is_spared() -> bool {
     pid == 1 || pid == own_pid || read::<u64>(task::current(), off!(task_mm)) == 0
 }
 
+/// An entry of a table, which an update replaces and never changes.
+type Entry = &'static Class;
+
 /// By the current task's cgroup, executable and user.
 #[inline(always)]
-fn subject(generation: u32) -> [Class; 3] {
+fn subject(generation: u32) -> Option<[Entry; 3]> {
     let task = task::current();
     let mm: u64 = read(task, off!(task_mm));
     let file: u64 = read(mm, off!(mm_exe_file));
     let inode: u64 = read(file, off!(file_inode));
     let id = files::id(inode);
     let cred: u64 = read(task, off!(task_cred));
-    [
-        of_cgroup(generation, task),
-        of_program(generation, id.dev, id.ino, read(inode, off!(inode_generation))),
-        of_user(generation, read(cred, off!(cred_uid))),
-    ]
+    Some([
+        of_cgroup(generation, task)?,
+        of_program(generation, id.dev, id.ino, read(inode, off!(inode_generation)))?,
+        of_user(generation, read(cred, off!(cred_uid)))?,
+    ])
 }
 
 #[inline(always)]
-pub fn of_user(generation: u32, uid: u32) -> Class {
-    match DENY_USERS
-        .get_ptr(&UserKey { generation, uid })
-        .or_else(|| DENY_USERS.get_ptr(&UserKey { generation, uid: OTHER_USER }))
-    {
-        // SAFETY: a map value of plain integers.
-        Some(class) => unsafe { *class },
-        None => Class::NONE,
-    }
+pub fn of_user(generation: u32, uid: u32) -> Option<Entry> {
+    get(&DENY_USERS, &UserKey { generation, uid })
+        .or_else(|| get(&DENY_USERS, &UserKey { generation, uid: OTHER_USER }))
 }
 
 #[inline(always)]
-pub fn of_program(generation: u32, dev: u32, ino: u64, inode_generation: u32) -> Class {
-    let key = ProgramKey { ino, dev, inode_generation, generation, reserved: 0 };
-    let other = ProgramKey { ino: 0, dev: 0, inode_generation: 0, generation, reserved: 0 };
-    match DENY_PROGRAMS.get_ptr(&key).or_else(|| DENY_PROGRAMS.get_ptr(&other)) {
-        // SAFETY: a map value of plain integers.
-        Some(class) => unsafe { *class },
-        None => Class::NONE,
-    }
+pub fn of_program(generation: u32, dev: u32, ino: u64, inode_generation: u32) -> Option<Entry> {
+    let other = ProgramKey { ino: kernel::zero(), dev: 0, inode_generation: 0, generation, reserved: 0 };
+    get(&DENY_PROGRAMS, &ProgramKey { ino, dev, inode_generation, generation, reserved: 0 })
+        .or_else(|| get(&DENY_PROGRAMS, &other))
 }
 
 #[inline(always)]
-pub fn of_directory(generation: u32, dev: u32, ino: u64) -> Class {
-    match DENY_DIRECTORIES.get_ptr(&DirectoryKey { ino, dev, generation }) {
-        // SAFETY: a map value of plain integers.
-        Some(class) => unsafe { *class },
-        None => Class::NONE,
-    }
+pub fn of_directory(generation: u32, dev: u32, ino: u64) -> Option<Entry> {
+    get(&DENY_DIRECTORIES, &DirectoryKey { ino, dev, generation })
 }
 
 /// Of the task's cgroup, or of the nearest one above it that is known: one that was made just now is as the one that it is
 /// made in.
 #[inline(always)]
-fn of_cgroup(generation: u32, task: u64) -> Class {
+fn of_cgroup(generation: u32, task: u64) -> Option<Entry> {
     let css_set: u64 = read(task, off!(task_cgroups));
     let mut cgroup: u64 = read(css_set, off!(css_set_dfl_cgrp));
     for _ in 0..MAX_CGROUP_DEPTH {
         let kernfs_node: u64 = read(cgroup, off!(cgroup_kn));
-        if let Some(class) = by_cgroup(generation, read(kernfs_node, off!(kernfs_node_id))) {
-            return class;
+        let known = by_cgroup(generation, read(kernfs_node, off!(kernfs_node_id)));
+        if known.is_some() {
+            return known;
         }
         let above: u64 = read(cgroup.wrapping_add(u64::from(off!(cgroup_self))), off!(css_parent));
         if above == 0 {
@@ -172,32 +166,31 @@ fn of_cgroup(generation: u32, task: u64) -> Class {
         }
         cgroup = above.wrapping_sub(u64::from(off!(cgroup_self)));
     }
-    by_cgroup(generation, 0).unwrap_or(Class::NONE)
+    by_cgroup(generation, 0)
 }
 
 #[inline(always)]
-pub fn by_cgroup(generation: u32, id: u64) -> Option<Class> {
-    // SAFETY: a map value of plain integers.
-    DENY_CGROUPS.get_ptr(&CgroupKey { id, generation, reserved: 0 }).map(|class| unsafe { *class })
+pub fn by_cgroup(generation: u32, id: u64) -> Option<Entry> {
+    get(&DENY_CGROUPS, &CgroupKey { id, generation, reserved: 0 })
+}
+
+/// By reference: a copy is a call of a function, and of programs that call any kernels before 6.2 track more than they can
+/// hold.
+#[inline(always)]
+fn get<K>(map: &HashMap<K, Class>, key: &K) -> Option<Entry> {
+    // SAFETY: an entry that was found stays until the program ends (RCU), and nothing writes to it.
+    map.get_ptr(key).map(|class| unsafe { &*class })
 }
 
 #[inline(always)]
-pub fn of_address(generation: u32, address: [u8; 16]) -> Class {
-    let key = Key::new(AddressKey::BITS, AddressKey { generation, address });
-    match DENY_ADDRESSES.get(key) {
-        Some(class) => *class,
-        None => Class::NONE,
-    }
+pub fn of_address(generation: u32, address: [u8; 16]) -> Option<Entry> {
+    DENY_ADDRESSES.get(Key::new(AddressKey::BITS, AddressKey { generation, address }))
 }
 
 /// `port` as the wire has it.
 #[inline(always)]
-pub fn of_port(generation: u32, protocol: u16, port: [u8; 2]) -> Class {
-    let key = Key::new(PortKey::BITS, PortKey { generation, protocol, port });
-    match DENY_PORTS.get(key) {
-        Some(class) => *class,
-        None => Class::NONE,
-    }
+pub fn of_port(generation: u32, protocol: u16, port: [u8; 2]) -> Option<Entry> {
+    DENY_PORTS.get(Key::new(PortKey::BITS, PortKey { generation, protocol, port }))
 }
 
 /// The address as the trie has it. To connect to no address is to connect to this host (net/ipv4/route.c and
@@ -225,7 +218,7 @@ fn mapped(peer: &Peer) -> [u8; 16] {
 /// Blocks and words are found by their lowest bits and not by counting, so that to the verifier their numbers are any: it
 /// need not follow what comes after once for each.
 #[inline(always)]
-pub fn first<const N: usize>(generation: u32, classes: &[Class; N]) -> u32 {
+pub fn first<const N: usize>(generation: u32, classes: &[Entry; N]) -> u32 {
     let mut blocks = u64::MAX;
     for class in classes {
         blocks &= class.blocks;
@@ -244,13 +237,13 @@ pub fn first<const N: usize>(generation: u32, classes: &[Class; N]) -> u32 {
 }
 
 #[inline(always)]
-fn first_of_block<const N: usize>(generation: u32, number: u32, classes: &[Class; N]) -> u32 {
-    let mut found = [core::ptr::null::<Block>(); N];
+fn first_of_block<const N: usize>(generation: u32, number: u32, classes: &[Entry; N]) -> u32 {
+    let mut found = [const { MaybeUninit::<*const Block>::uninit() }; N];
     let mut live = u64::MAX;
     for (class, found) in classes.iter().zip(&mut found) {
         let key = BlockKey { generation, class: class.number, block: number };
         let Some(block) = DENY_BLOCKS.get_ptr(&key) else { return 0 };
-        *found = block;
+        found.write(block);
         // SAFETY: a map value.
         live &= unsafe { (*block).live };
     }
@@ -261,9 +254,9 @@ fn first_of_block<const N: usize>(generation: u32, number: u32, classes: &[Class
         // The compiler knows that it is less and would leave the mask out, by which the verifier knows.
         let word = core::hint::black_box(live.trailing_zeros()) & (WORDS as u32 - 1);
         let mut left = u64::MAX;
-        for block in found {
-            // SAFETY: a map value; `word` is one of its words.
-            left &= unsafe { (*block).words[word as usize] };
+        for block in &found {
+            // SAFETY: each was written above, and is a map value; `word` is one of its words.
+            left &= unsafe { (*block.assume_init()).words[word as usize] };
         }
         if number < NARROW_BLOCKS as u32 {
             let denying = narrow(left);

@@ -9,9 +9,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Words of a block.
 pub const WORDS: usize = 64;
 /// Blocks of lanes of a byte.
-pub const NARROW_BLOCKS: usize = 8;
+pub const NARROW_BLOCKS: usize = 4;
 /// Blocks of lanes of a word, which follow.
-pub const WIDE_BLOCKS: usize = 8;
+pub const WIDE_BLOCKS: usize = 2;
 /// Lanes of a word of narrow ones.
 pub const LANES: usize = 8;
 

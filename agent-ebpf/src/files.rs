@@ -4,6 +4,8 @@
 //! descriptors that were passed. What lies elsewhere costs one look at a cache of directories; no path is spelled.
 #![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap},
@@ -146,8 +148,12 @@ pub fn is_regular(inode: u64) -> bool {
 #[inline(always)]
 pub fn is_watched(inode: u64, id: &FileId, watch: &mut WatchedFile) -> bool {
     let Some(found) = FILES.get_ptr(id) else { return false };
-    // SAFETY: a map value of plain integers.
-    *watch = unsafe { *found };
+    // SAFETY: a map value of plain integers; one by one, since a copy is a call (see `decide::get`).
+    unsafe {
+        watch.watched_ino = read_volatile(&raw const (*found).watched_ino);
+        watch.watched_dev = read_volatile(&raw const (*found).watched_dev);
+        watch.generation = read_volatile(&raw const (*found).generation);
+    }
     watch.generation == read::<u32>(inode, off!(inode_generation))
 }
 

@@ -51,6 +51,23 @@ pub fn read_into<T>(target: *mut T, base: u64, offset: u32) {
     unsafe { bpf_probe_read_kernel(target.cast(), size_of::<T>() as u32, source) };
 }
 
+/// A zero of which the compiler does not know: two words of zeros that it knows of become a call of `memset`, and in programs
+/// that call any function kernels before 6.2 track more of the values than they can hold.
+#[inline(always)]
+pub fn zero() -> u64 {
+    core::hint::black_box(0)
+}
+
+/// The same value, of which the verifier knows nothing: it follows what comes after once, and not once for each way in which
+/// the value came about.
+#[inline(always)]
+pub fn any<T: Copy>(value: &T) -> T {
+    let mut copy = core::mem::MaybeUninit::uninit();
+    read_into(copy.as_mut_ptr(), (&raw const *value) as u64, 0);
+    // SAFETY: the helper has written all of it: a program's own stack is always readable.
+    unsafe { copy.assume_init() }
+}
+
 /// Eight bytes of the current task's own memory, zeros when they are not there; the task may change them at any time.
 #[inline(always)]
 pub fn user_word(address: u64) -> u64 {

@@ -21,7 +21,7 @@ use crate::{
     decide,
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
-    kernel::{off, read, trace},
+    kernel::{self, off, read, trace},
     limit, path, task,
 };
 
@@ -88,7 +88,7 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
     let dentry: u64 = read(file, off!(file_path_dentry));
     let mut via = via;
     let mnt: u64 = read(file, off!(file_path_mnt));
-    let mut watch = WatchedFile { watched_ino: 0, watched_dev: 0, generation: 0 };
+    let mut watch = WatchedFile { watched_ino: kernel::zero(), watched_dev: 0, generation: 0 };
     let mut kind = KIND_ENROL;
     let mut denied = 0;
     if !enrolling {
@@ -103,7 +103,7 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
         {
             return Observed::NOTHING;
         } else if may_deny {
-            denied = decide::open(&id, &watch);
+            denied = kernel::any(&decide::open(&id, &kernel::any(&watch)));
         }
     }
     let observed = Observed { is_told: true, is_denied: denied != 0 };

@@ -19,7 +19,7 @@ use plumbline_ebpf::{
 
 use crate::{
     decide,
-    kernel::{off, read},
+    kernel::{self, off, read},
     peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
 };
@@ -39,25 +39,25 @@ struct Datagram {
 
 #[cgroup_sock_addr(connect4)]
 pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = decide::connection(protocol(&ctx), &peer4(&ctx));
+    let denied = kernel::any(&decide::connection(protocol(&ctx), &peer4(&ctx)));
     i32::from(!connects(protocol(&ctx), &peer4(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn udp_connect6_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = decide::connection(protocol(&ctx), &peer6(&ctx));
+    let denied = kernel::any(&decide::connection(protocol(&ctx), &peer6(&ctx)));
     i32::from(!connects(protocol(&ctx), &peer6(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn udp_send4_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = decide::connection(IPPROTO_UDP, &peer4(&ctx));
+    let denied = kernel::any(&decide::connection(IPPROTO_UDP, &peer4(&ctx)));
     i32::from(!sends_to(IPPROTO_UDP, peer4(&ctx), task::net(), denied))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn udp_send6_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = decide::connection(IPPROTO_UDP, &peer6(&ctx));
+    let denied = kernel::any(&decide::connection(IPPROTO_UDP, &peer6(&ctx)));
     i32::from(!sends_to(IPPROTO_UDP, peer6(&ctx), task::net(), denied))
 }
 
@@ -94,7 +94,8 @@ pub const EPERM: i32 = -1;
 #[inline(always)]
 fn connected(socket: u64, address: u64, may_deny: bool) -> bool {
     let sock: u64 = read(socket, off!(socket_sk));
-    let denied = if may_deny { decide::connection(peer::protocol(sock), &peer::of_sockaddr(address)) } else { 0 };
+    let denied =
+        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_sockaddr(address))) } else { 0 };
     let peer = peer::of_sockaddr(address);
     peer.family != 0 && connects(peer::protocol(sock), &peer, peer::net(sock), denied)
 }
@@ -107,7 +108,8 @@ fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
     if name == 0 {
         return false;
     }
-    let denied = if may_deny { decide::connection(peer::protocol(sock), &peer::of_sockaddr(name)) } else { 0 };
+    let denied =
+        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_sockaddr(name))) } else { 0 };
     let peer = peer::of_sockaddr(name);
     peer.family != 0 && sends_to(peer::protocol(sock), peer, peer::net(sock), denied)
 }

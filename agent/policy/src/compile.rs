@@ -27,10 +27,10 @@ use crate::set::PolicySet;
 use crate::subject::{Part, Selector};
 
 /// Lanes of a byte.
-pub const MAX_NARROW: usize = 4096;
+pub const MAX_NARROW: usize = 2048;
 
 /// Lanes of a word.
-pub const MAX_WIDE: usize = 512;
+pub const MAX_WIDE: usize = 128;
 
 /// The exceptions that a rule that denies can have.
 pub const MAX_EXCEPTIONS: usize = 63;

@@ -8,6 +8,7 @@ pub mod canary;
 pub mod decode;
 pub mod deny;
 mod device;
+pub mod gate;
 pub mod hooks;
 pub mod kernel;
 mod ladder;

@@ -2,15 +2,21 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use plumbline::{
     event::{ConnectHow, What},
     probes::{
+        gate::{Decide, Gate, Tell},
         hooks::{HOOKS, Hook, Rung},
         kernel::cgroup2_root,
     },
@@ -76,22 +82,44 @@ fn try_it(kind: &str, target: &str) -> io::Result<()> {
             let flags = rustix::net::SendFlags::from_bits_retain(libc::MSG_FASTOPEN.cast_unsigned());
             Ok(sendto(&socket, b"x", flags, &to).map(drop)?)
         }
+        "udp again and again" => again_and_again(address()?),
         _ => Err(io::Error::other("no such attempt")),
     }
 }
 
+/// Connects sockets until the input ends; a `1` for each that went, a `0` for each that was denied.
+fn again_and_again(to: SocketAddr) -> io::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(1);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_over);
+    std::thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        told.store(true, Ordering::Relaxed);
+    });
+    let mut said = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        said.push(match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?.connect(to) {
+            Ok(()) => b'1',
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => b'0',
+            Err(error) => return Err(error),
+        });
+        std::thread::sleep(PAUSE);
+    }
+    io::stdout().write_all(&said)
+}
+
 /// A cgroup of its own.
-struct Cell(PathBuf);
+pub struct Cell(pub PathBuf);
 
 impl Cell {
-    fn make(name: &str) -> Result<Self, String> {
+    pub fn make(name: &str) -> Result<Self, String> {
         let root = cgroup2_root().map_err(|error| error.to_string())?;
         let cell = root.join(format!("plumbline-deny-{}-{name}", std::process::id()));
         fs::create_dir_all(&cell).map_err(|error| error.to_string())?;
         Ok(Self(cell))
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
@@ -102,9 +130,8 @@ impl Drop for Cell {
     }
 }
 
-/// What an attempt came to: `Some(true)` it went, `Some(false)` it was denied.
-fn tries(cell: Option<&Path>, kind: &str, target: &str) -> Result<bool, String> {
-    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+/// Whether an attempt of this program, which is `vm-init`, went, or was denied.
+pub fn tries(exe: &Path, cell: Option<&Path>, kind: &str, target: &str) -> Result<bool, String> {
     let cell = cell.map_or_else(|| "-".to_owned(), |cell| cell.display().to_string());
     let output =
         Command::new(exe).args(["attempt", &cell, kind, target]).output().map_err(|error| error.to_string())?;
@@ -124,12 +151,52 @@ pub(super) fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
         };
         tell("opening what is denied fails with eperm, and nothing else does", opens(rung, &scratch.join("opens")));
     }
+    let at_the_gate = |takes, deny, expect| gate(&scratch.join("gate"), takes, deny, expect);
+    let answered =
+        at_the_gate(Duration::ZERO, true, (false, 0)).and_then(|()| at_the_gate(Duration::ZERO, false, (true, 0)));
+    told("what a question about an open is answered with is what becomes of it (fanotify)", answered.into());
+    let late = at_the_gate(Duration::from_millis(300), true, (true, 3));
+    told("an open does not wait for an answer that takes too long, and that is counted (fanotify)", late.into());
     for rung in denying("udp_connect").iter().filter(|rung| rung.name != "fentry") {
         let mut tell = |name: &str, outcome: Result<(), Ended>| {
             told(&format!("{name} ({})", rung.name), outcome.err().unwrap_or(Ended::Ok));
         };
         tell("connecting to what is denied fails with eperm, and nothing else does", connections(rung));
     }
+}
+
+/// Opens that wait for this process to answer, by fanotify: one that takes this long and says this. Whether an open then goes,
+/// and how many were allowed because nobody had answered in time.
+fn gate(scratch: &Path, takes: Duration, deny: bool, expect: (bool, u64)) -> Outcome {
+    let text = |error: io::Error| error.to_string();
+    let (inner, outside) = (scratch.join("inner"), scratch.join("outside"));
+    let _ = fs::remove_dir_all(scratch);
+    fs::create_dir_all(&inner).map_err(text)?;
+    fs::write(inner.join("a"), "a").and_then(|()| fs::write(&outside, "b")).map_err(text)?;
+    let (told, denied) = std::sync::mpsc::channel();
+    let decide: Decide = Box::new(move |_| {
+        std::thread::sleep(takes);
+        deny
+    });
+    let tell: Tell = Box::new(move |opening| drop(told.send((opening.path.clone(), opening.watched.clone()))));
+    let gate = Gate::start(decide, tell)?;
+    same("marks that failed", &gate.guard(std::slice::from_ref(&inner)).len(), &0)?;
+    let exe = std::env::current_exe().map_err(text)?;
+    let opens = |path: &Path| tries(&exe, None, "open", &path.display().to_string());
+    same("an open outside", &opens(&outside)?, &true)?;
+    // A new file, and an old one by another name.
+    fs::write(inner.join("b"), "b")
+        .and_then(|()| fs::hard_link(inner.join("a"), scratch.join("linked")))
+        .map_err(text)?;
+    for path in [inner.join("a"), inner.join("b"), scratch.join("linked")] {
+        same(&format!("an open of {}", path.display()), &opens(&path)?, &expect.0)?;
+        if !expect.0 {
+            same("told", &denied.recv().map_err(|error| error.to_string())?, &(path, vec![inner.clone()]))?;
+        }
+    }
+    same("failed open", &gate.failed_open(), &expect.1)?;
+    // This process itself is never kept waiting.
+    fs::read(inner.join("a")).map(drop).map_err(text)
 }
 
 /// These hooks on this rung, and the ones that tell of the others.
@@ -174,8 +241,9 @@ fn opens_on(bench: &mut Bench, scratch: &Path) -> Outcome {
     let subject = format!("subject: {{cgroup: /**/{}}}", cell.name());
     let watch = format!("match: {{file: {{watch: [{}]}}}}", models.display());
     let path = |path: &Path| path.display().to_string();
+    let exe = std::env::current_exe().map_err(text)?;
     let expect = |what: &str, cell: Option<&Path>, kind: &str, file: &Path, went: bool| {
-        same(&format!("{what}: {kind} {}", file.display()), &tries(cell, kind, &path(file))?, &went)
+        same(&format!("{what}: {kind} {}", file.display()), &tries(&exe, cell, kind, &path(file))?, &went)
     };
     let inside = Some(cell.0.as_path());
 
@@ -201,7 +269,6 @@ fn opens_on(bench: &mut Bench, scratch: &Path) -> Outcome {
     expect("a neighbour", None, "open", &weights, true)?;
 
     // An exception excuses, and only whom it names.
-    let exe = std::env::current_exe().map_err(text)?;
     let except = |exe: &str| format!("{watch}, except: [{{exe: {exe}}}]");
     bench.enforce(&policy("enforce", &subject, &except(&path(&exe))))?;
     expect("an excepted program", inside, "open", &weights, true)?;
@@ -243,8 +310,9 @@ fn connections_on(bench: &mut Bench) -> Outcome {
         (Ipv6Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
     let subject = format!("subject: {{cgroup: /**/{}}}", cell.name());
     let rule = format!("match: {{connect: {{to: [127.0.0.0/8, '::1'], port: {port}}}}}");
+    let exe = std::env::current_exe().map_err(text)?;
     let expect = |what: &str, cell: Option<&Path>, kind: &str, target: &str, went: bool| {
-        same(&format!("{what}: {kind} {target}"), &tries(cell, kind, target)?, &went)
+        same(&format!("{what}: {kind} {target}"), &tries(&exe, cell, kind, target)?, &went)
     };
     let all: Vec<(&str, String)> = ["tcp", "udp", "datagram", "fast open"]
         .into_iter()

@@ -1,5 +1,6 @@
 //! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
 
+mod deny;
 mod disk;
 mod evidence;
 mod faults;
@@ -83,6 +84,8 @@ const CHECKS: &[Check] = &[
         "a process within a policy's subject is killed, a neighbour and a monitored one are not",
         policies::who_may_be_killed_is,
     ),
+    ("a denied connection fails with eperm and is recorded, a neighbour's does not", deny::a_denied_connection_fails),
+    ("switching between monitor and enforce under load loses no event and leaves no gap", deny::switching_under_load),
     ("whoever touches the daemon's own log is told, the daemon itself is not", policies::tampering_is_told),
     ("alerts of the same are told once in a while and recorded each", policies::the_same_is_told_once),
     ("a gpu that falls off the bus is a finding that a policy alerts on", policies::a_lost_gpu_is_an_alert),

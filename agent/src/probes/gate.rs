@@ -1,0 +1,275 @@
+//! Opens denied by fanotify, where the kernel asks no BPF program: it waits for this process to answer (fanotify(7),
+//! `FAN_OPEN_PERM`).
+//!
+//! One thread reads the questions, another answers them; what has waited too long is allowed by the first, and counted: a
+//! machine must not stand still because we do. Marks are put on enrolled files, and on the directories that hold them, so that a new
+//! file is asked about as well.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::fanotify::{
+        EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
+    },
+};
+
+/// How long an open waits for an answer.
+pub const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How often the reader looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Directories below a watched one that are marked, and files in all.
+const MAX_MARKS: usize = 65_536;
+
+const MAX_DEPTH: usize = 64;
+
+/// Somebody is about to open a file.
+#[derive(Debug)]
+pub struct Opening {
+    pub pid: u32,
+    /// The file itself, opened by the kernel for whoever decides.
+    pub file: OwnedFd,
+    /// As this process sees it.
+    pub path: PathBuf,
+    /// The watched directories that it lies below, as policies named them.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Decides; `true` denies.
+pub type Decide = Box<dyn FnMut(&Opening) -> bool + Send>;
+
+/// Hears of what was denied, after it was.
+pub type Tell = Box<dyn FnMut(&Opening) + Send>;
+
+/// The marks and the two threads.
+#[derive(Debug)]
+pub struct Gate {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    group: Fanotify,
+    /// Questions that nobody has answered: whoever takes one out answers it.
+    waiting: Mutex<HashMap<RawFd, (FanotifyEvent, Instant)>>,
+    marked: Mutex<Marked>,
+    is_over: AtomicBool,
+    failed_open: AtomicU64,
+}
+
+/// By device and inode, as stat(2) has them: the watched directories above.
+#[derive(Debug, Default)]
+struct Marked {
+    inodes: HashMap<(u64, u64), Vec<PathBuf>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this kernel asks at all, and may be listened to.
+pub fn is_possible() -> Result<(), String> {
+    group().map(drop).map_err(|error| format!("fanotify_init: {error}"))
+}
+
+fn group() -> nix::Result<Fanotify> {
+    let flags = InitFlags::FAN_CLASS_CONTENT
+        | InitFlags::FAN_CLOEXEC
+        | InitFlags::FAN_NONBLOCK
+        | InitFlags::FAN_UNLIMITED_QUEUE
+        | InitFlags::FAN_UNLIMITED_MARKS;
+    Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC)
+}
+
+impl Gate {
+    pub fn start(decide: Decide, tell: Tell) -> Result<Self, String> {
+        let group = group().map_err(|error| format!("fanotify_init: {error}"))?;
+        let shared = Arc::new(Shared {
+            group,
+            waiting: Mutex::default(),
+            marked: Mutex::default(),
+            is_over: AtomicBool::new(false),
+            failed_open: AtomicU64::new(0),
+        });
+        let (questions, asked) = mpsc::channel();
+        let (reader, decider) = (Arc::clone(&shared), Arc::clone(&shared));
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|error| error.to_string())
+        };
+        let threads = vec![
+            spawn("gate-reader", Box::new(move || reader.read(&questions)))?,
+            spawn("gate", Box::new(move || decider.decide(&asked, decide, tell)))?,
+        ];
+        Ok(Self { shared, threads })
+    }
+
+    /// Opens that were allowed because nobody had decided in time.
+    pub fn failed_open(&self) -> u64 {
+        self.shared.failed_open.load(Ordering::Relaxed)
+    }
+
+    /// Asks about what lies at or below these directories; what was asked about before and does not is not any more. What
+    /// could not be marked is returned.
+    pub fn guard(&self, directories: &[PathBuf]) -> Vec<(PathBuf, Errno)> {
+        let mut found: HashMap<(u64, u64), Vec<PathBuf>> = HashMap::new();
+        let mut failed = Vec::new();
+        for directory in directories {
+            self.guard_one(directory, &mut found, &mut failed);
+        }
+        // Marks of what is no more go with their inode; what is only no longer asked about is allowed at once.
+        lock(&self.shared.marked).inodes = found;
+        failed
+    }
+
+    fn guard_one(
+        &self,
+        watched: &Path,
+        found: &mut HashMap<(u64, u64), Vec<PathBuf>>,
+        failed: &mut Vec<(PathBuf, Errno)>,
+    ) {
+        let mut left = vec![(watched.to_owned(), 0)];
+        while let Some((path, depth)) = left.pop() {
+            // Named itself it may be a link; what lies below is not followed.
+            let meta = if depth == 0 { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+            let Ok(meta) = meta else { continue };
+            if (!meta.is_dir() && !meta.is_file()) || depth > MAX_DEPTH || found.len() >= MAX_MARKS {
+                continue;
+            }
+            let above = found.entry((meta.dev(), meta.ino())).or_default();
+            if !above.iter().any(|one| one == watched) {
+                above.push(watched.to_owned());
+            }
+            // Known to the decider before the first question.
+            lock(&self.shared.marked).inodes.insert((meta.dev(), meta.ino()), above.clone());
+            let of_directory = if meta.is_dir() { MaskFlags::FAN_EVENT_ON_CHILD } else { MaskFlags::empty() };
+            let mask = MaskFlags::FAN_OPEN_PERM | of_directory;
+            let at = rustix::fs::CWD;
+            if let Err(error) = self.shared.group.mark(MarkFlags::FAN_MARK_ADD, mask, at, Some(&path)) {
+                failed.push((path.clone(), error));
+            }
+            if meta.is_dir() {
+                let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+                left.extend(entries.map(|entry| (entry.path(), depth + 1)));
+            }
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        // The reader ends, then the channel is closed and the decider ends; the group's descriptor goes with the last of them, and
+        // whatever waits is allowed by the kernel.
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn read(&self, questions: &mpsc::Sender<RawFd>) {
+        while !self.is_over.load(Ordering::Relaxed) {
+            let next = lock(&self.waiting).values().map(|(_, since)| *since + PATIENCE).min();
+            let wait = next.map_or(LOOK_EVERY, |next| next.saturating_duration_since(Instant::now()));
+            let timeout = PollTimeout::try_from(wait.min(LOOK_EVERY).max(Duration::from_millis(1)));
+            let mut ready = [PollFd::new(self.group.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut ready, timeout.unwrap_or(PollTimeout::ZERO));
+            loop {
+                let events = match self.group.read_events() {
+                    Ok(events) => events,
+                    Err(Errno::EINTR) => continue,
+                    Err(Errno::EAGAIN) => break,
+                    // Descriptors or memory run out: what has been asked is asked again.
+                    Err(error) => {
+                        tracing::error!(%error, "questions about opens cannot be read");
+                        std::thread::sleep(Duration::from_millis(1));
+                        break;
+                    }
+                };
+                for event in events {
+                    let Some(number) = event.fd().map(|fd| fd.as_raw_fd()) else { continue };
+                    lock(&self.waiting).insert(number, (event, Instant::now()));
+                    if questions.send(number).is_err() {
+                        self.answer_in_time();
+                    }
+                }
+            }
+            self.answer_in_time();
+        }
+    }
+
+    /// Allows what has waited too long.
+    fn answer_in_time(&self) {
+        let now = Instant::now();
+        let late: Vec<FanotifyEvent> = {
+            let mut waiting = lock(&self.waiting);
+            let late: Vec<RawFd> =
+                waiting.iter().filter(|(_, (_, since))| now >= *since + PATIENCE).map(|(number, _)| *number).collect();
+            late.iter().filter_map(|number| waiting.remove(number)).map(|(event, _)| event).collect()
+        };
+        for event in late {
+            self.failed_open.fetch_add(1, Ordering::Relaxed);
+            self.answer(&event, false);
+        }
+    }
+
+    fn answer(&self, event: &FanotifyEvent, deny: bool) {
+        let Some(fd) = event.fd() else { return };
+        let response = if deny { Response::FAN_DENY } else { Response::FAN_ALLOW };
+        if let Err(error) = self.group.write_response(FanotifyResponse::new(fd, response)) {
+            tracing::error!(%error, "an open could not be answered");
+        }
+    }
+
+    fn decide(&self, asked: &mpsc::Receiver<RawFd>, mut decide: Decide, mut tell: Tell) {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        while let Ok(number) = asked.recv() {
+            let opening = {
+                let waiting = lock(&self.waiting);
+                let Some((event, _)) = waiting.get(&number) else { continue };
+                // Whoever must never wait for us is not asked about.
+                if event.pid() == own || event.pid() <= 1 { None } else { self.opening(event) }
+            };
+            let deny = opening.as_ref().is_some_and(&mut decide);
+            let Some((event, _)) = lock(&self.waiting).remove(&number) else { continue };
+            self.answer(&event, deny);
+            drop(event);
+            if let Some(opening) = opening.filter(|_| deny) {
+                tell(&opening);
+            }
+        }
+    }
+
+    fn opening(&self, event: &FanotifyEvent) -> Option<Opening> {
+        let file = event.fd()?.try_clone_to_owned().ok()?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        let meta = rustix::fs::fstat(&file).ok()?;
+        let marked = lock(&self.marked);
+        let of_inode = marked.inodes.get(&(meta.st_dev, meta.st_ino)).cloned();
+        // A new file: as the directory that it lies in.
+        let watched = of_inode.or_else(|| {
+            let parent = fs::metadata(path.parent()?).ok()?;
+            marked.inodes.get(&(parent.dev(), parent.ino())).cloned()
+        });
+        Some(Opening { pid: u32::try_from(event.pid()).ok()?, file, path, watched: watched? })
+    }
+}
