@@ -76,6 +76,13 @@ pub struct Clauses {
     pub wide: Vec<u64>,
 }
 
+impl Clauses {
+    /// Nothing is left: whatever the other facts, no rule denies.
+    pub fn is_nothing(&self) -> bool {
+        self.narrow.iter().all(|lane| *lane == 0) && self.wide.iter().all(|lane| *lane == 0)
+    }
+}
+
 /// More is denied than the kernel has room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -150,6 +157,11 @@ impl Denials {
     /// Nothing is denied.
     pub fn is_empty(&self) -> bool {
         self.narrow.is_empty() && self.wide.is_empty()
+    }
+
+    /// Whether opens are denied.
+    pub fn of_opens(&self) -> bool {
+        self.lanes().any(|lane| matches!(lane.rule().when, When::File(_)))
     }
 
     /// Whether connections are denied.

@@ -6,7 +6,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc as std_mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
 };
 
 use plumbline_policy::{KernelProfile, PolicySet};
@@ -28,6 +28,7 @@ use crate::{
         HookVerdict, Probes, ProbesError, State,
         canary::{self, Canary, Finding, PROVABLE, Proof},
         deny::DenyTables,
+        gate::{Gate, Opening},
         kernel::{KernelFacts, words},
         loss::{Holes, LossAccount},
         memory,
@@ -40,6 +41,7 @@ use crate::{
         self, WatchedPaths,
         deny::{self, Denier, Prepared, SharedDenier},
         enforce,
+        gatekeeper::{self, SharedView},
     },
 };
 
@@ -77,6 +79,9 @@ pub(super) struct Sensor {
     pub(super) lost_sight_of: Vec<String>,
     /// What the kernel denies; `None` where no kernel program runs.
     pub(super) denier: Option<SharedDenier>,
+    /// Where the kernel asks this process about opens.
+    gate: Mutex<Option<Gate>>,
+    messages: Option<mpsc::Sender<Message>>,
     /// Programs that policies name by path and that were looked for, and which file each was.
     looked_for: HashMap<PathBuf, (u64, u64, i64, i64)>,
 }
@@ -139,6 +144,8 @@ impl Sensor {
             lost_sight_of: Vec::new(),
             denier,
             looked_for: HashMap::new(),
+            gate: Mutex::default(),
+            messages: Some(messages.clone()),
         })
     }
 
@@ -302,6 +309,7 @@ impl Sensor {
     pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
         let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
         let keep = self.policies.as_deref() == Some(policies.digest());
+        let mut is_kept = false;
         self.policies = Some(policies.digest().to_owned());
         let denier = self.denier.as_ref();
         let mut about_to = |watched: &[Watched]| {
@@ -313,7 +321,11 @@ impl Sensor {
             Ok(enrolment) => {
                 if let Some(denier) = denier {
                     // Those of policies that change are in force until the new ones are.
-                    deny::lock(denier).watches(&with_files(&enrolment), !keep);
+                    let mut denier = deny::lock(denier);
+                    denier.watches(&with_files(&enrolment), !keep);
+                    if keep {
+                        is_kept = true;
+                    }
                 }
                 self.lost_sight_of =
                     enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
@@ -325,6 +337,13 @@ impl Sensor {
                     tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
                 }
                 self.watched = watched;
+                if is_kept && let Some(denier) = &self.denier {
+                    // Directories that are new below the watched ones.
+                    let guarded = self.guard(&mut deny::lock(denier), None, false);
+                    if let Err(error) = guarded {
+                        tracing::error!(error, "opens are not denied");
+                    }
+                }
             }
             // What was watched before still is.
             Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
@@ -349,7 +368,38 @@ impl Sensor {
         for (key, path) in found {
             denier.runs(key, path.into_os_string().into_encoded_bytes());
         }
-        denier.prepare(policies, &Procfs::default()).map(Some)
+        let prepared = denier.prepare(policies, &Procfs::default())?;
+        self.guard(&mut denier, Some(&prepared), prepared.denies_opens())?;
+        Ok(Some(prepared))
+    }
+
+    /// Where the kernel asks no program about opens, it asks this process about those in which a rule denies.
+    fn guard(&self, denier: &mut Denier, prepared: Option<&Prepared>, denies_opens: bool) -> Result<(), String> {
+        let by_kernel = |verdict: &HookVerdict| {
+            verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
+        };
+        if self.probes.as_ref().is_ok_and(|probes| probes.verdicts.iter().any(by_kernel)) {
+            return Ok(());
+        }
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if gate.is_none() && denies_opens {
+            *gate = Some(self.start_gate(denier)?);
+        }
+        if let Some(gate) = &*gate {
+            for (path, error) in gate.guard(&denier.denying_directories(prepared)) {
+                tracing::error!(path = %path.display(), %error, "opens of it are not asked about");
+            }
+        }
+        Ok(())
+    }
+
+    fn start_gate(&self, denier: &mut Denier) -> Result<Gate, String> {
+        let view = SharedView::default();
+        denier.show_to(view.clone());
+        let messages = self.messages.clone().ok_or("the daemon stops")?;
+        let decide = move |opening: &Opening| gatekeeper::decide(&view.now(), opening);
+        let tell = move |event| drop(messages.blocking_send(Message::Event(Box::new(event))));
+        Gate::start(Box::new(decide), Box::new(tell))
     }
 
     /// From now on the kernel decides by these.
@@ -366,6 +416,9 @@ impl Sensor {
 
     /// The last records and losses, once the drain has been told to stop.
     pub(super) async fn finish(&mut self, store: &SharedStore) -> Vec<Event> {
+        // Nobody is asked any more; what waits is allowed.
+        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.messages = None;
         if let Some(drain) = self.drain.take() {
             let _ = drain.await;
         }
@@ -439,6 +492,10 @@ impl Sensor {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
             let generated = cpus.iter().map(|cpu| cpu.generated).sum::<u64>() as f64;
             store.set(Point::new(&kernel::GENERATED, &[name], generated));
+        }
+        if let Some(gate) = &*self.gate.lock().unwrap_or_else(PoisonError::into_inner) {
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            store.set(Point::new(&kernel::FAILED_OPEN, &[], gate.failed_open() as f64));
         }
         drop(store);
         let mut losses = self.losses.settle(&missing, &counted, &misses);

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, RawFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -29,6 +29,7 @@ use nix::{
         EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
     },
 };
+use rustix::fs::{Stat, fstat};
 
 /// How long an open waits for an answer.
 pub const PATIENCE: Duration = Duration::from_millis(50);
@@ -45,19 +46,18 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug)]
 pub struct Opening {
     pub pid: u32,
-    /// The file itself, opened by the kernel for whoever decides.
-    pub file: OwnedFd,
+    pub stat: Stat,
     /// As this process sees it.
     pub path: PathBuf,
     /// The watched directories that it lies below, as policies named them.
     pub watched: Vec<PathBuf>,
 }
 
-/// Decides; `true` denies.
-pub type Decide = Box<dyn FnMut(&Opening) -> bool + Send>;
+/// Decides; what is to be told denies. Asked while whoever opens waits, so that who it is can be looked at.
+pub type Decide<T> = Box<dyn FnMut(&Opening) -> Option<T> + Send>;
 
 /// Hears of what was denied, after it was.
-pub type Tell = Box<dyn FnMut(&Opening) + Send>;
+pub type Tell<T> = Box<dyn FnMut(T) + Send>;
 
 /// The marks and the two threads.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ fn group() -> nix::Result<Fanotify> {
 }
 
 impl Gate {
-    pub fn start(decide: Decide, tell: Tell) -> Result<Self, String> {
+    pub fn start<T: 'static>(decide: Decide<T>, tell: Tell<T>) -> Result<Self, String> {
         let group = group().map_err(|error| format!("fanotify_init: {error}"))?;
         let shared = Arc::new(Shared {
             group,
@@ -240,7 +240,7 @@ impl Shared {
         }
     }
 
-    fn decide(&self, asked: &mpsc::Receiver<RawFd>, mut decide: Decide, mut tell: Tell) {
+    fn decide<T>(&self, asked: &mpsc::Receiver<RawFd>, mut decide: Decide<T>, mut tell: Tell<T>) {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         while let Ok(number) = asked.recv() {
             let opening = {
@@ -249,27 +249,25 @@ impl Shared {
                 // Whoever must never wait for us is not asked about.
                 if event.pid() == own || event.pid() <= 1 { None } else { self.opening(event) }
             };
-            let deny = opening.as_ref().is_some_and(&mut decide);
+            let denied = opening.as_ref().and_then(&mut decide);
             let Some((event, _)) = lock(&self.waiting).remove(&number) else { continue };
-            self.answer(&event, deny);
+            self.answer(&event, denied.is_some());
             drop(event);
-            if let Some(opening) = opening.filter(|_| deny) {
-                tell(&opening);
-            }
+            denied.into_iter().for_each(&mut tell);
         }
     }
 
     fn opening(&self, event: &FanotifyEvent) -> Option<Opening> {
-        let file = event.fd()?.try_clone_to_owned().ok()?;
+        let file = event.fd()?;
         let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        let meta = rustix::fs::fstat(&file).ok()?;
+        let stat = fstat(file).ok()?;
         let marked = lock(&self.marked);
-        let of_inode = marked.inodes.get(&(meta.st_dev, meta.st_ino)).cloned();
+        let of_inode = marked.inodes.get(&(stat.st_dev, stat.st_ino)).cloned();
         // A new file: as the directory that it lies in.
         let watched = of_inode.or_else(|| {
             let parent = fs::metadata(path.parent()?).ok()?;
             marked.inodes.get(&(parent.dev(), parent.ino())).cloned()
         });
-        Some(Opening { pid: u32::try_from(event.pid()).ok()?, file, path, watched: watched? })
+        Some(Opening { pid: u32::try_from(event.pid()).ok()?, stat, path, watched: watched? })
     }
 }

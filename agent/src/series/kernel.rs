@@ -52,4 +52,14 @@ pub static MAP_MEMORY: Series = Series {
     labels: &[],
 };
 
-pub const ROWS: &[&Series] = &[&HOOK_ATTACHED, &GENERATED, &LOST, &WATCHED_DIRECTORIES, &MAP_MEMORY];
+pub static FAILED_OPEN: Series = Series {
+    name: "plumbline_opens_failed_open_total",
+    kind: Kind::Counter,
+    unit: Unit::None,
+    help: "Opens that were allowed because nobody had decided in 50 ms, where fanotify asks; absent where the kernel decides.",
+    source: "the answers to fanotify's questions",
+    otel: "plumbline.opens.failed_open",
+    labels: &[],
+};
+
+pub const ROWS: &[&Series] = &[&HOOK_ATTACHED, &GENERATED, &LOST, &WATCHED_DIRECTORIES, &MAP_MEMORY, &FAILED_OPEN];

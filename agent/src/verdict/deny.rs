@@ -13,7 +13,10 @@ use std::{
 
 use plumbline_policy::{Denials, Pod as PodFacts, PolicySet, Protocol, Subject};
 
-use super::WatchedPaths;
+use super::{
+    WatchedPaths,
+    gatekeeper::{SharedView, View},
+};
 use crate::{
     event::{Event, FileKey, What},
     identity::{Identity, cgroup::Cgroup, pod::Pod, procfs::Processes, users},
@@ -47,6 +50,8 @@ pub struct Denier {
     in_force: Generation,
     denials: Arc<Denials>,
     known: Known,
+    /// For whoever decides outside the kernel, if somebody does.
+    view: Option<SharedView>,
 }
 
 /// What is known of the node.
@@ -60,14 +65,15 @@ pub struct Known {
     names_of_users: HashMap<u32, Arc<str>>,
 }
 
+/// Where a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    cgroup: Cgroup,
-    pod: Option<Pod>,
+pub struct Place {
+    pub cgroup: Cgroup,
+    pub pod: Option<Pod>,
 }
 
 impl Place {
-    fn lend<T>(&self, look: impl FnOnce(&Subject<'_>) -> T) -> T {
+    pub fn lend<T>(&self, look: impl FnOnce(&Subject<'_>) -> T) -> T {
         look(&Subject {
             cgroup: Some(&self.cgroup.path),
             container: self.cgroup.container.as_ref().map(|container| &*container.id),
@@ -91,6 +97,13 @@ pub struct Prepared {
     denials: Arc<Denials>,
 }
 
+impl Prepared {
+    /// Whether opens are denied.
+    pub fn denies_opens(&self) -> bool {
+        self.denials.of_opens()
+    }
+}
+
 impl Denier {
     /// Knows the cgroups that there are now, and the files that processes run now.
     pub fn new(tables: DenyTables, running: Vec<(FileKey, Vec<u8>)>) -> Self {
@@ -101,7 +114,7 @@ impl Denier {
         for (key, path) in running {
             known.runs(key, path);
         }
-        Self { tables, in_force: Generation::default(), denials: Arc::default(), known }
+        Self { tables, in_force: Generation::default(), denials: Arc::default(), known, view: None }
     }
 
     /// Entries of the kernel's tables for the rules that are in force.
@@ -124,11 +137,45 @@ impl Denier {
         }
     }
 
+    /// What decides outside the kernel has a view of the rules in force, from when they are.
+    pub fn show_to(&mut self, view: SharedView) {
+        self.view = Some(view);
+        self.show();
+    }
+
+    fn show(&self) {
+        let Some(view) = &self.view else { return };
+        let places = self.known.cgroups.iter().filter_map(|(id, place)| Some((*id, place.clone()?)));
+        let watched =
+            self.known.directories.iter().flat_map(|(key, paths)| paths.iter().map(|path| (*key, path.clone())));
+        view.replace(View {
+            denials: Arc::clone(&self.denials),
+            names_of_users: self.known.names_of_users.clone(),
+            places: places.collect(),
+            watched: watched.collect(),
+        });
+    }
+
+    /// Watched directories in which a rule denies, of those in force or of those that are about to be.
+    pub fn denying_directories(&self, prepared: Option<&Prepared>) -> Vec<PathBuf> {
+        let denials = [Some(&self.denials), prepared.map(|prepared| &prepared.denials)];
+        let paths = self.known.directories.values().flatten();
+        let is_denying = |path: &&PathBuf| {
+            let path = path.as_os_str().as_encoded_bytes();
+            denials.into_iter().flatten().any(|denials| !denials.by_directory(&[path]).is_nothing())
+        };
+        let mut paths: Vec<PathBuf> = paths.filter(is_denying).cloned().collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
     /// From now on these rules decide; what was in force before is removed once nobody looks at it any more.
     pub fn put_in_force(&mut self, prepared: Prepared) {
         self.tables.put_in_force(&prepared.generation);
         let before = std::mem::replace(&mut self.in_force, prepared.generation);
         self.denials = prepared.denials;
+        self.show();
         if before.number != self.in_force.number
             && let Err(error) = self.tables.remove(&before)
         {
@@ -150,6 +197,7 @@ impl Denier {
         if !self.denials.is_empty() {
             let put = self.known.put_directories(&mut self.tables, &mut self.in_force, &self.denials);
             Self::complain(put);
+            self.show();
         }
     }
 
@@ -220,6 +268,7 @@ impl Denier {
         if !self.denials.is_empty() {
             let put = self.known.put_cgroup(&mut self.tables, &mut self.in_force, &self.denials, id);
             Self::complain(put);
+            self.show();
         }
     }
 

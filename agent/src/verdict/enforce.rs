@@ -3,7 +3,7 @@
 use plumbline_policy::{KernelProfile, Need};
 
 use crate::probes::{
-    HookVerdict,
+    HookVerdict, gate,
     kernel::{bpf_lsm, cgroup2_root},
 };
 
@@ -13,7 +13,7 @@ const DENYING: &[(&str, &str)] = &[("lsm", "BPF LSM"), ("cgroup", "cgroup hooks"
 /// This kernel, without having asked it to take a program.
 pub fn this_kernel() -> KernelProfile {
     profile(|need| match need {
-        Need::DenyOpen => bpf_lsm().map(|()| "BPF LSM".to_owned()),
+        Need::DenyOpen => bpf_lsm().map(|()| "BPF LSM".to_owned()).or_else(|_| fanotify()),
         _ => bpf_lsm().map(|()| "BPF LSM".to_owned()).or_else(|_| {
             cgroup2_root().map(|_| "cgroup hooks".to_owned()).map_err(|error| format!("no cgroup hooks: {error}"))
         }),
@@ -35,10 +35,14 @@ pub fn with(verdicts: Result<&[HookVerdict], &str>) -> KernelProfile {
         }
     };
     profile(|need| match need {
-        Need::DenyOpen => how("file_open"),
+        Need::DenyOpen => how("file_open").or_else(|why| fanotify().map_err(|besides| format!("{why}; {besides}"))),
         // Connections need both.
         _ => how("udp_send").and_then(|_| how("udp_connect")),
     })
+}
+
+fn fanotify() -> Result<String, String> {
+    gate::is_possible().map(|()| format!("fanotify (fails open after {} ms)", gate::PATIENCE.as_millis()))
 }
 
 fn profile(deny: impl Fn(Need) -> Result<String, String>) -> KernelProfile {

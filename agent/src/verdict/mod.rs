@@ -7,6 +7,7 @@ mod denial;
 pub mod deny;
 pub mod enforce;
 mod facts;
+pub mod gatekeeper;
 pub mod kill;
 mod rules;
 mod throttle;

@@ -174,11 +174,11 @@ fn gate(scratch: &Path, takes: Duration, deny: bool, expect: (bool, u64)) -> Out
     fs::create_dir_all(&inner).map_err(text)?;
     fs::write(inner.join("a"), "a").and_then(|()| fs::write(&outside, "b")).map_err(text)?;
     let (told, denied) = std::sync::mpsc::channel();
-    let decide: Decide = Box::new(move |_| {
+    let decide: Decide<(PathBuf, Vec<PathBuf>)> = Box::new(move |opening| {
         std::thread::sleep(takes);
-        deny
+        deny.then(|| (opening.path.clone(), opening.watched.clone()))
     });
-    let tell: Tell = Box::new(move |opening| drop(told.send((opening.path.clone(), opening.watched.clone()))));
+    let tell: Tell<(PathBuf, Vec<PathBuf>)> = Box::new(move |opening| drop(told.send(opening)));
     let gate = Gate::start(decide, tell)?;
     same("marks that failed", &gate.guard(std::slice::from_ref(&inner)).len(), &0)?;
     let exe = std::env::current_exe().map_err(text)?;

@@ -60,7 +60,7 @@ impl Site {
 fn policy(mode: &str, cell: &Cell, rule: &str) -> String {
     format!(
         "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: cell}}\nspec:\n  mode: {mode}\n  subject: {{cgroup: /**/{}}}\n  rules:\n    - \
-         {{name: out, severity: high, effect: deny, message: '{{comm}} to {{address}}', {rule}}}\n",
+         {{name: out, severity: high, effect: deny, message: '{{comm}} of {{cgroup}}', {rule}}}\n",
         cell.name()
     )
 }
@@ -192,4 +192,39 @@ pub(super) fn switching_under_load(tools: &Tools, scratch: &Path) -> Result<(), 
     let missed =
         records.iter().filter(|record| record["unmapped"]["plumbline"]["denial"]["outcome"] == "missed").count();
     ensure(missed == 0, || format!("{missed} missed"))
+}
+
+pub(super) fn a_denied_open_fails(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let cell = cell("opens")?;
+    let models = scratch.join("models");
+    fs::create_dir_all(&models).map_err(not_ok)?;
+    let (weights, beside) = (models.join("w.gguf"), scratch.join("beside"));
+    fs::write(&weights, "weights").and_then(|()| fs::write(&beside, "no weights")).map_err(not_ok)?;
+    let rule = |except: &str| format!("match: {{file: {{watch: [{}]}}}}{except}", models.display());
+    let mut site = Site::start(tools, scratch, &policy("monitor", &cell, &rule("")))?;
+    let attempt = site.attempt.clone();
+    let tries = |cell: Option<&Path>, kind: &str, file: &Path| {
+        tries(&attempt, cell, kind, &file.display().to_string()).map_err(not_ok)
+    };
+    let inside = Some(cell.0.as_path());
+    ensure(tries(inside, "open", &weights)?, || "what is monitored was denied".to_owned())?;
+    site.change(&policy("enforce", &cell, &rule("")))?;
+    for kind in ["open", "link"] {
+        ensure(!tries(inside, kind, &weights)?, || format!("what is denied went: {kind}"))?;
+    }
+    ensure(!tries(inside, "create", &models.join("new.gguf"))?, || "a new file went".to_owned())?;
+    ensure(tries(inside, "open", &beside)?, || "a file beside was denied".to_owned())?;
+    ensure(tries(None, "open", &weights)?, || "a neighbour was denied".to_owned())?;
+    let shown = weights.display().to_string();
+    let is_denied = |record: &Value| record["disposition_id"] == 2 && record["file"]["path"] == shown.as_str();
+    let told = site.spine.daemon.wait_for_record("the denied open", is_denied).map_err(not_ok)?;
+    equal("policy", &told["policy"]["name"], "cell")?;
+    equal("outcome", &told["unmapped"]["plumbline"]["denial"]["outcome"], "denied")?;
+    let of_cell = told["unmapped"]["plumbline"]["cgroup"].as_str().is_some_and(|path| path.ends_with(&cell.name()));
+    ensure(of_cell, || told.to_string())?;
+    // An exception of the program that makes the attempts.
+    site.change(&policy("enforce", &cell, &rule(&format!(", except: [{{exe: {}}}]", attempt.display()))))?;
+    ensure(tries(inside, "open", &weights)?, || "what is excepted was denied".to_owned())?;
+    site.change(&policy("monitor", &cell, &rule("")))?;
+    ensure(tries(inside, "open", &weights)?, || "what is monitored again was denied".to_owned())
 }

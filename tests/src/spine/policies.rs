@@ -74,7 +74,7 @@ pub(super) fn listed_explained_learned(tools: &Tools, scratch: &Path) -> Result<
     ensure(open["is_alert"] != true, || open.to_string())
 }
 
-const ENFORCED: &str = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: enforced}\nspec:\n  mode: enforce\n  OTHERWISE\n  rules:\n    - \
+const ENFORCED: &str = "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {name: enforced}\nspec:\n  mode: enforce\n  requires: [bpf-lsm]\n  OTHERWISE\n  rules:\n    - \
                         name: r\n      severity: high\n      effect: deny\n      message: '{path}'\n      match: {file: {watch: [/models]}}\n";
 
 pub(super) fn what_cannot_be_enforced(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
@@ -82,11 +82,14 @@ pub(super) fn what_cannot_be_enforced(tools: &Tools, scratch: &Path) -> Result<(
     fs::create_dir_all(&policies).map_err(not_ok)?;
     let file = policies.join("enforced.yaml");
     let config = format!("policies: {}\n{QUIET}", policies.display());
+    if plumbline::probes::kernel::bpf_lsm().is_ok() {
+        return Err(skipped("this kernel can do all that a policy may need"));
+    }
     // In so many words, before anything runs; and where a kernel could, it is not said.
     fs::write(&file, ENFORCED.replace("OTHERWISE", "otherwise: refuse")).map_err(not_ok)?;
     let directory = shown(&policies);
     let (code, said) = plumbline(tools, &["check", &directory, "--kernel", "this"])?;
-    let why = "policy `enforced` needs `deny-open`, and this version of plumbline does not deny opens yet";
+    let why = "policy `enforced` needs `bpf-lsm`, and ";
     ensure(code == Some(1) && said.contains(why), || said.clone())?;
     let (code, said) = plumbline(tools, &["check", &directory, "--kernel", "6.1+bpf-lsm"])?;
     ensure(code == Some(0), || said.clone())?;

@@ -1,0 +1,134 @@
+//! Who may open what, decided here where the kernel asks this process (`probes::gate`): by the same rules, and by what
+//! `/proc` says of whoever waits.
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use plumbline_policy::Denials;
+
+use super::{WatchedPaths, deny::Place};
+use crate::{
+    clock,
+    event::{Event, FileKey, FileOpen, Namespaces, Task, What},
+    identity::{
+        cgroup::Cgroup,
+        procfs::{Processes as _, Procfs},
+    },
+    probes::{gate::Opening, kernel::cgroup2_root},
+};
+
+/// What an opener is judged by. A value of its own, so that nobody who waits waits for a reload.
+#[derive(Debug, Default)]
+pub struct View {
+    pub denials: Arc<Denials>,
+    pub names_of_users: HashMap<u32, Arc<str>>,
+    /// What is known of cgroups, by v2 id.
+    pub places: HashMap<u64, Place>,
+    pub watched: WatchedPaths,
+}
+
+/// The view of the policies in force.
+#[derive(Debug, Clone, Default)]
+pub struct SharedView(Arc<Mutex<Arc<View>>>);
+
+impl SharedView {
+    pub fn replace(&self, view: View) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
+
+    pub fn now(&self) -> Arc<View> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What `/proc/PID/status` and its neighbours say of a process that waits, which cannot end meanwhile.
+struct Opener {
+    uid: u32,
+    gid: u32,
+    exe: Vec<u8>,
+    cgroup: Cgroup,
+    cgroup_id: u64,
+}
+
+impl Opener {
+    /// `None` for a thread of the kernel, which runs no file.
+    fn look(pid: u32) -> Option<Self> {
+        let directory = Path::new("/proc").join(pid.to_string());
+        let exe = fs::read_link(directory.join("exe")).ok()?.into_os_string().into_vec();
+        let status = fs::read_to_string(directory.join("status")).ok()?;
+        let number = |name: &str| -> Option<u32> {
+            status.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next()?.parse().ok()
+        };
+        let cgroup = fs::read(directory.join("cgroup")).ok()?;
+        // Rules of what is denied know the v2 hierarchy only, here as in the kernel.
+        let line = cgroup.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"0::"))?;
+        let cgroup = Cgroup::parse(line)?;
+        let below = String::from_utf8_lossy(cgroup.path.strip_prefix(b"/").unwrap_or(&cgroup.path)).into_owned();
+        let cgroup_id = fs::metadata(cgroup2_root().ok()?.join(below)).map_or(0, |meta| meta.ino());
+        Some(Self { uid: number("Uid:")?, gid: number("Gid:")?, exe, cgroup, cgroup_id })
+    }
+}
+
+/// What is to be told of an open that is denied; `None` for one that is not.
+pub fn decide(view: &View, opening: &Opening) -> Option<Event> {
+    let denials = &view.denials;
+    let watched: Vec<&[u8]> = opening.watched.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
+    let directory = denials.by_directory(&watched);
+    if directory.is_nothing() {
+        return None;
+    }
+    let opener = Opener::look(opening.pid)?;
+    let known = view.places.get(&opener.cgroup_id).filter(|place| place.cgroup.path == opener.cgroup.path);
+    let here = Place { cgroup: opener.cgroup.clone(), pod: None };
+    let place = known.unwrap_or(&here).lend(|subject| denials.by_place(subject));
+    let program = denials.by_program(&[&opener.exe]);
+    let user = denials.by_user(Some(opener.uid), view.names_of_users.get(&opener.uid).map(|name| &**name));
+    let lane = denials.denied(&[&directory, &place, &program, &user])?;
+    Some(event(view, opening, &opener, u32::try_from(lane).unwrap_or(u32::MAX)))
+}
+
+fn event(view: &View, opening: &Opening, opener: &Opener, lane: u32) -> Event {
+    let seen = Procfs::default().look(opening.pid, 0).unwrap_or_default();
+    let namespace = |name: &str| {
+        let ino = fs::metadata(format!("/proc/{}/ns/{name}", opening.pid)).map_or(0, |meta| meta.ino());
+        u32::try_from(ino).unwrap_or(0)
+    };
+    let task = Task {
+        pid: opening.pid,
+        tid: opening.pid,
+        ppid: seen.ppid,
+        uid: opener.uid,
+        gid: opener.gid,
+        start_boot_ns: seen.start_boot_ns,
+        cgroup_id: opener.cgroup_id,
+        namespaces: Namespaces { mnt: namespace("mnt"), net: namespace("net"), pid: namespace("pid") },
+        comm: seen.comm,
+    };
+    let meta = &opening.stat;
+    let watched = view.watched.iter().find(|(_, asked)| opening.watched.contains(asked)).map(|(key, _)| *key);
+    let open = FileOpen {
+        path: opening.path.clone().into_os_string().into_vec(),
+        path_truncated: false,
+        known_as: None,
+        key: FileKey { dev: kernel_device(meta.st_dev), ino: meta.st_ino, generation: 0 },
+        watched: watched.unwrap_or_default(),
+        // Not told by fanotify: as for reading.
+        flags: 0,
+        inode_mode: meta.st_mode,
+        size_bytes: u64::try_from(meta.st_size).unwrap_or(0),
+        links: u32::try_from(meta.st_nlink).unwrap_or(u32::MAX),
+        received: false,
+        denied_by: Some(lane),
+    };
+    Event { boot_ns: clock::boot_ns(), origin: None, task: Some(task), what: What::FileOpen(open) }
+}
+
+/// A device as the kernel encodes it: `major << 20 | minor`.
+fn kernel_device(device: u64) -> u32 {
+    rustix::fs::major(device) << 20 | rustix::fs::minor(device) & 0xf_ffff
+}
