@@ -7,7 +7,7 @@ use std::{
 };
 
 use plumbline::{
-    event::{Event, Loss, What},
+    event::{Event, FileKey, Loss, What},
     identity::procfs::Procfs,
     message::Message,
     probes::{
@@ -45,6 +45,7 @@ pub struct Bench {
     stop: watch::Sender<bool>,
     denier: Option<Denier>,
     policies: Option<PolicySet>,
+    watched: Vec<Watched>,
 }
 
 /// What a bench can be short of.
@@ -102,6 +103,7 @@ impl Bench {
             stop,
             denier: None,
             policies: None,
+            watched: Vec::new(),
         };
         if let Some(directory) = watch_directory {
             bench.watch(directory)?;
@@ -120,9 +122,15 @@ impl Bench {
         }
     }
 
-    /// Puts these policies in force as the daemon does.
+    /// Puts this policy in force as the daemon does.
     pub fn enforce(&mut self, text: &str) -> Outcome {
-        let mut policies = PolicySet::from_documents([("p.yaml", text)]).map_err(|error| format!("{error:?}"))?;
+        self.enforce_all(&[("p.yaml".to_owned(), text.to_owned())]).map(drop)
+    }
+
+    /// Puts these policies in force; how long it took from when they were read and their directories watched.
+    pub fn enforce_all(&mut self, documents: &[(String, String)]) -> Result<Duration, String> {
+        let documents = documents.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let mut policies = PolicySet::from_documents(documents).map_err(|error| format!("{error:?}"))?;
         if let Some(before) = &self.policies {
             policies = policies.following(before);
         }
@@ -135,16 +143,23 @@ impl Bench {
                 .filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
             self.denier = Some(Denier::new(tables, running.collect()));
         }
-        let Some(denier) = &mut self.denier else { return Ok(()) };
+        let Some(denier) = &mut self.denier else { return Err("no denier".to_owned()) };
         let directories = plumbline::verdict::directories(&policies);
         let mut about_to = |watched: &[Watched]| {
             denier.watches(&watched.iter().map(|watched| (watched.key, watched.asked.clone())).collect(), true);
         };
-        self.probes.watch(&directories, &self.answers, false, &mut about_to).map_err(|error| error.to_string())?;
+        let enrolment = self.probes.watch(&directories, &self.answers, false, &mut about_to);
+        self.watched = enrolment.map_err(|error| error.to_string())?.watched;
+        let began = Instant::now();
         let prepared = denier.prepare(&policies, &Procfs::default())?;
         denier.put_in_force(prepared);
         self.policies = Some(policies);
-        Ok(())
+        Ok(began.elapsed())
+    }
+
+    /// A directory that policies watch, as the programs know it.
+    pub fn key_of(&self, directory: &Path) -> Option<FileKey> {
+        self.watched.iter().find(|watched| watched.asked == directory).map(|watched| watched.key)
     }
 
     /// Lets a canary sing in this directory; what the attached hooks did not tell twice in a row, as the daemon counts, or not

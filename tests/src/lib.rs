@@ -3,6 +3,7 @@
 //! A test here must not be confused by the rest of the machine: it looks only at what its own processes did.
 
 pub mod bench;
+pub mod bench_deny;
 pub mod bypass;
 pub mod checks;
 pub mod cost;

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use globset::{Candidate, GlobSet, GlobSetBuilder};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::destination::Destinations;
 use crate::facts::{Facts, Object, Protocol, Subject};
 use crate::fields::has_port;
 use crate::object::When;
 use crate::object::connect::ConnectRule;
-use crate::pattern::{self, is_plain};
+use crate::pattern::{self, Globs, is_plain};
 use crate::policy::{Effect, Exception, Mode, Policy, Rule};
 use crate::set::PolicySet;
 use crate::subject::{Part, Selector};
@@ -98,6 +99,7 @@ impl PolicySet {
     /// The rules that deny.
     pub fn denials(&self) -> Result<Denials, TooManyDenials> {
         let mut denials = Denials::default();
+        #[expect(clippy::mutable_key_type, reason = "globs are hashed and compared by their patterns, which stay")]
         let mut places: HashMap<Selector, usize> = HashMap::new();
         let mut place = |selector: &Selector, selectors: &mut Vec<Selector>| {
             *places.entry(selector.clone()).or_insert_with(|| {
@@ -283,7 +285,7 @@ impl Denials {
     fn clauses(&self, mut applies: impl FnMut(&Lane) -> bool, except: impl Fn(&Lane) -> u64) -> Clauses {
         let mut lane = |lane: &Lane| if applies(lane) { 1 | except(lane) << 1 } else { 0 };
         // A narrow lane has no more bits than a byte.
-        let narrow = self.narrow.iter().map(|one| (lane(one) & u64::from(u8::MAX)) as u8).collect();
+        let narrow = self.narrow.iter().map(|one| lane(one).to_le_bytes()[0]).collect();
         Clauses { narrow, wide: self.wide.iter().map(lane).collect() }
     }
 
@@ -296,7 +298,7 @@ impl Denials {
                 _ => [None, None],
             };
             let excused = lane.rule().except.iter().filter_map(|exception| exception.to.as_ref());
-            named.into_iter().flatten().chain(excused).flat_map(|destinations| destinations.networks())
+            named.into_iter().flatten().chain(excused).flat_map(Destinations::networks)
         });
         let all = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
         let mut networks: Vec<IpNet> = all.into_iter().chain(of_rules.copied()).collect();
@@ -336,7 +338,7 @@ impl Denials {
 
     /// Executables that rules name by a whole path.
     pub fn programs(&self) -> Vec<&str> {
-        let patterns = self.selectors.iter().filter_map(|one| one.exe.as_ref()).flat_map(|exe| exe.patterns());
+        let patterns = self.selectors.iter().filter_map(|one| one.exe.as_ref()).flat_map(Globs::patterns);
         let mut plain: Vec<&str> = patterns.map(String::as_str).filter(|pattern| is_plain(pattern)).collect();
         plain.sort_unstable();
         plain.dedup();

@@ -1,6 +1,7 @@
 //! Putting the roles together. Today all of them run in one process: the sensor and the engines' scrapers as tasks, the
 //! GPU worker and the core as threads. This is the one place that decides so.
 
+mod enforcement;
 mod policies;
 mod sensor;
 
@@ -112,7 +113,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
         rules: Rules::new(Arc::clone(&policies), WatchedPaths::new()),
         rules_before: None,
-        denier: sensor.denier.clone(),
+        denier: sensor.enforcement.as_ref().map(|enforcement| Arc::clone(&enforcement.denier)),
         recorder: opened.recorder,
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,

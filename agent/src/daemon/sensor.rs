@@ -2,11 +2,8 @@
 //! what is seen.
 
 use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc},
+    path::Path,
+    sync::{Arc, mpsc as std_mpsc},
 };
 
 use plumbline_policy::{KernelProfile, PolicySet};
@@ -16,33 +13,25 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::DaemonError;
+use super::{DaemonError, enforcement::Enforcement, enforcement::named};
 use crate::{
     clock,
     config::Config,
     core::{SharedStore, chain, lock},
-    event::{CoverageStatement, Event, FileKey, Hook, Sight, What},
-    identity::procfs::Procfs,
+    event::{CoverageStatement, Event, Hook, Sight, What},
     message::Message,
     probes::{
         HookVerdict, Probes, ProbesError, State,
         canary::{self, Canary, Finding, PROVABLE, Proof},
-        deny::DenyTables,
-        gate::{Gate, Opening},
         kernel::{KernelFacts, words},
         loss::{Holes, LossAccount},
         memory,
         sensor::{self, Taps},
-        watch::{Enrolled, Enrolment, Watched},
+        watch::{Enrolled, Watched},
         ways,
     },
     series::{Point, kernel},
-    verdict::{
-        self, WatchedPaths,
-        deny::{self, Denier, Prepared, SharedDenier},
-        enforce,
-        gatekeeper::{self, SharedView},
-    },
+    verdict::{self, WatchedPaths, deny::Prepared, enforce},
 };
 
 /// Programs that tell which processes there are.
@@ -77,13 +66,8 @@ pub(super) struct Sensor {
     policies: Option<String>,
     /// Directories that are watched by inode only.
     pub(super) lost_sight_of: Vec<String>,
-    /// What the kernel denies; `None` where no kernel program runs.
-    pub(super) denier: Option<SharedDenier>,
-    /// Where the kernel asks this process about opens.
-    gate: Mutex<Option<Gate>>,
-    messages: Option<mpsc::Sender<Message>>,
-    /// Programs that policies name by path and that were looked for, and which file each was.
-    looked_for: HashMap<PathBuf, (u64, u64, i64, i64)>,
+    /// What is denied; `None` where no kernel program runs.
+    pub(super) enforcement: Option<Enforcement>,
 }
 
 impl Sensor {
@@ -97,13 +81,13 @@ impl Sensor {
         let taps = Taps::new(enrolled);
         let started = Probes::load(&config.probes).and_then(|mut probes| {
             let drain = sensor::start(&mut probes, messages, &taps, stop)?;
-            let denier = denier(&mut probes);
-            Ok((probes, drain, denier))
+            let enforcement = Enforcement::new(&mut probes, messages);
+            Ok((probes, drain, enforcement))
         });
-        let mut denier = None;
+        let mut enforcement = None;
         let (probes, drain) = match started {
             Ok((probes, drain, found)) => {
-                denier = found;
+                enforcement = found;
                 (Ok(probes), Some(drain))
             }
             Err(error @ (ProbesError::UnknownRung(_) | ProbesError::RingBytes(_))) => {
@@ -142,10 +126,7 @@ impl Sensor {
             healed_boot_ns: 0,
             policies: None,
             lost_sight_of: Vec::new(),
-            denier,
-            looked_for: HashMap::new(),
-            gate: Mutex::default(),
-            messages: Some(messages.clone()),
+            enforcement,
         })
     }
 
@@ -309,23 +290,17 @@ impl Sensor {
     pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
         let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
         let keep = self.policies.as_deref() == Some(policies.digest());
-        let mut is_kept = false;
         self.policies = Some(policies.digest().to_owned());
-        let denier = self.denier.as_ref();
+        let enforcement = self.enforcement.as_mut();
         let mut about_to = |watched: &[Watched]| {
-            if let Some(denier) = denier {
-                deny::lock(denier).watches(&named(watched), true);
+            if let Some(enforcement) = &enforcement {
+                enforcement.about_to_watch(watched);
             }
         };
         match probes.watch(&verdict::directories(policies), &self.answers, keep, &mut about_to) {
             Ok(enrolment) => {
-                if let Some(denier) = denier {
-                    // Those of policies that change are in force until the new ones are.
-                    let mut denier = deny::lock(denier);
-                    denier.watches(&with_files(&enrolment), !keep);
-                    if keep {
-                        is_kept = true;
-                    }
+                if let Some(enforcement) = enforcement {
+                    enforcement.watches(&enrolment, keep);
                 }
                 self.lost_sight_of =
                     enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
@@ -337,13 +312,6 @@ impl Sensor {
                     tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
                 }
                 self.watched = watched;
-                if is_kept && let Some(denier) = &self.denier {
-                    // Directories that are new below the watched ones.
-                    let guarded = self.guard(&mut deny::lock(denier), None, false);
-                    if let Err(error) = guarded {
-                        tracing::error!(error, "opens are not denied");
-                    }
-                }
             }
             // What was watched before still is.
             Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
@@ -353,59 +321,14 @@ impl Sensor {
 
     /// Fills the kernel's tables for these policies, beside those that are in force; `None` where no kernel program runs.
     pub(super) fn prepare(&mut self, policies: &PolicySet) -> Result<Option<Prepared>, String> {
-        let (Some(denier), Ok(probes)) = (&self.denier, &mut self.probes) else { return Ok(None) };
-        let denials = policies.denials().map_err(|error| error.to_string())?;
-        let mut looked_at = HashMap::new();
-        for path in denials.programs() {
-            if let Ok(meta) = fs::metadata(path) {
-                looked_at.insert(PathBuf::from(path), (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()));
-            }
-        }
-        let new = looked_at.iter().filter(|(path, stat)| self.looked_for.get(*path) != Some(stat));
-        let found = probes.keys_of(new.map(|(path, _)| path.as_path()), &self.answers);
-        self.looked_for = looked_at;
-        let mut denier = deny::lock(denier);
-        for (key, path) in found {
-            denier.runs(key, path.into_os_string().into_encoded_bytes());
-        }
-        let prepared = denier.prepare(policies, &Procfs::default())?;
-        self.guard(&mut denier, Some(&prepared), prepared.denies_opens())?;
-        Ok(Some(prepared))
-    }
-
-    /// Where the kernel asks no program about opens, it asks this process about those in which a rule denies.
-    fn guard(&self, denier: &mut Denier, prepared: Option<&Prepared>, denies_opens: bool) -> Result<(), String> {
-        let by_kernel = |verdict: &HookVerdict| {
-            verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
-        };
-        if self.probes.as_ref().is_ok_and(|probes| probes.verdicts.iter().any(by_kernel)) {
-            return Ok(());
-        }
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        if gate.is_none() && denies_opens {
-            *gate = Some(self.start_gate(denier)?);
-        }
-        if let Some(gate) = &*gate {
-            for (path, error) in gate.guard(&denier.denying_directories(prepared)) {
-                tracing::error!(path = %path.display(), %error, "opens of it are not asked about");
-            }
-        }
-        Ok(())
-    }
-
-    fn start_gate(&self, denier: &mut Denier) -> Result<Gate, String> {
-        let view = SharedView::default();
-        denier.show_to(view.clone());
-        let messages = self.messages.clone().ok_or("the daemon stops")?;
-        let decide = move |opening: &Opening| gatekeeper::decide(&view.now(), opening);
-        let tell = move |event| drop(messages.blocking_send(Message::Event(Box::new(event))));
-        Gate::start(Box::new(decide), Box::new(tell))
+        let (Some(enforcement), Ok(probes)) = (&mut self.enforcement, &mut self.probes) else { return Ok(None) };
+        enforcement.prepare(probes, &self.answers, policies).map(Some)
     }
 
     /// From now on the kernel decides by these.
     pub(super) fn put_in_force(&self, prepared: Option<Prepared>) {
-        if let (Some(denier), Some(prepared)) = (&self.denier, prepared) {
-            deny::lock(denier).put_in_force(prepared);
+        if let (Some(enforcement), Some(prepared)) = (&self.enforcement, prepared) {
+            enforcement.put_in_force(prepared);
         }
     }
 
@@ -416,9 +339,7 @@ impl Sensor {
 
     /// The last records and losses, once the drain has been told to stop.
     pub(super) async fn finish(&mut self, store: &SharedStore) -> Vec<Event> {
-        // Nobody is asked any more; what waits is allowed.
-        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.messages = None;
+        self.enforcement = None;
         if let Some(drain) = self.drain.take() {
             let _ = drain.await;
         }
@@ -493,9 +414,9 @@ impl Sensor {
             let generated = cpus.iter().map(|cpu| cpu.generated).sum::<u64>() as f64;
             store.set(Point::new(&kernel::GENERATED, &[name], generated));
         }
-        if let Some(gate) = &*self.gate.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(failed_open) = self.enforcement.as_ref().and_then(Enforcement::failed_open) {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-            store.set(Point::new(&kernel::FAILED_OPEN, &[], gate.failed_open() as f64));
+            store.set(Point::new(&kernel::FAILED_OPEN, &[], failed_open as f64));
         }
         drop(store);
         let mut losses = self.losses.settle(&missing, &counted, &misses);
@@ -511,38 +432,6 @@ impl Sensor {
         self.lost_lately |= lost.fold(0, |bits, number| bits | 1 << number);
         losses
     }
-}
-
-/// The kernel's tables of what is denied, knowing what runs already.
-fn denier(probes: &mut Probes) -> Option<SharedDenier> {
-    let tables = DenyTables::take(probes);
-    let tables = tables.map_err(|error| tracing::error!(error = %chain(&error), "nothing can be denied")).ok()?;
-    let running = probes.running().unwrap_or_else(|reason| {
-        tracing::warn!(
-            reason,
-            "which programs run already is not known: to policies they are unknown until they start anew"
-        );
-        Vec::new()
-    });
-    let path = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let running =
-        running.into_iter().filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
-    Some(Arc::new(Mutex::new(Denier::new(tables, running.collect()))))
-}
-
-fn named(watched: &[Watched]) -> WatchedPaths {
-    watched.iter().map(|watched| (watched.key, watched.asked.clone())).collect()
-}
-
-/// The directories, and the files below several of them by the names of each.
-fn with_files(enrolment: &Enrolment) -> WatchedPaths {
-    let mut named = named(&enrolment.watched);
-    for (file, directories) in &enrolment.below_several {
-        let key = FileKey { dev: file.dev, ino: file.ino, generation: 0 };
-        let above = enrolment.watched.iter().filter(|watched| directories.contains(&watched.key));
-        named.extend(above.map(|watched| (key, watched.asked.clone())));
-    }
-    named
 }
 
 /// Makes the canary and enrols its file.

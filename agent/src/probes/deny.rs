@@ -9,6 +9,7 @@ use std::{
     net::IpAddr,
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use aya::{
@@ -229,6 +230,12 @@ impl Probes {
         options.args = facts;
         let result = program.test_run(options).map_err(|error| format!("{error}"))?;
         Ok(result.return_value.checked_sub(1))
+    }
+
+    /// How long the kernel has worked on such questions, and how often, while it counted.
+    pub fn asked(&self) -> Option<(Duration, u64)> {
+        let info = self.ebpf.program("decide_test")?.info().ok()?;
+        Some((info.run_time(), info.run_count()))
     }
 }
 

@@ -80,6 +80,9 @@ const fn fentry(hook: &'static str) -> Seen {
     Seen { hook, rungs: &["fentry"] }
 }
 
+/// Where every open passes, whoever asked for it.
+const EVERY_OPEN: Seen = Seen { hook: "file_open", rungs: &["lsm", "fentry"] };
+
 /// At the return of system calls.
 const fn at_return(hook: &'static str) -> Seen {
     Seen { hook, rungs: &["tp_btf", "raw_tp"] }
@@ -125,11 +128,11 @@ pub const WAYS: &[Way] = &[
     read("open by a file handle", OPENS, NO_OPENS),
     read("open through /proc/PID/fd", OPENS, NO_OPENS),
     read("open in another mount namespace", OPENS, NO_OPENS),
-    read("open by io_uring", &[fentry("file_open"), any("io_uring")], "an open by io_uring is not seen"),
+    read("open by io_uring", &[EVERY_OPEN, any("io_uring")], "an open by io_uring is not seen"),
     read("open by a 32-bit system call", OPENS, NO_OPENS),
     read(
         "receive its descriptor over a socket",
-        &[fentry("file_open")],
+        &[EVERY_OPEN],
         "that a descriptor was passed is not seen; what the receiver reads is, by `file_read`",
     ),
     read("take its descriptor by pidfd_getfd", OPENS, NO_OPENS),
@@ -204,7 +207,7 @@ pub const WAYS: &[Way] = &[
         &[],
         "each node tells of its own reads; put the daemon on all that mount it",
     ),
-    read("by the kernel's NFS server", &[fentry("file_open")], "the server opens files without a system call"),
+    read("by the kernel's NFS server", &[EVERY_OPEN], "the server opens files without a system call"),
     change("write", READS, "a write is not seen; the open for writing is"),
     change(
         "write through a shared mapping",

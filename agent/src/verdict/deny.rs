@@ -137,6 +137,11 @@ impl Denier {
         }
     }
 
+    /// Empties the tables of what is not to be in force after all.
+    pub fn discard(&mut self, prepared: &Prepared) {
+        let _ = self.tables.remove(&prepared.generation);
+    }
+
     /// What decides outside the kernel has a view of the rules in force, from when they are.
     pub fn show_to(&mut self, view: SharedView) {
         self.view = Some(view);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use plumbline_policy::{Access, Accesses, Facts, File, Object, PolicySet, Protocol, Subject, check};
+use plumbline_tests::bench_deny;
 
 const ROUNDS: usize = 9;
 const EVENTS: u32 = 20_000;
@@ -98,6 +99,10 @@ fn run() -> Outcome<()> {
         );
     }
     fs::remove_dir_all(&dir)?;
+    if let Err(why) = bench_deny::run(&dir, MANY) {
+        println!("what denying costs in the kernel: not measured, because {why}");
+    }
+    let _ = fs::remove_dir_all(&dir);
     Ok(())
 }
 

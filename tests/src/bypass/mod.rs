@@ -61,8 +61,11 @@ const ENDS: [(&str, Option<&str>); 3] =
 
 pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     for (end, rung) in ENDS {
-        let forced: Vec<(&str, &str)> =
-            HOOKS.iter().filter_map(|hook| Some((hook.name, hook.rung(rung?)?.name))).collect();
+        // Of opens the rung below the one that denies: whoever may not deny is on it.
+        let forced: Vec<(&str, &str)> = match rung {
+            None => vec![("file_open", "fentry")],
+            Some(rung) => HOOKS.iter().filter_map(|hook| Some((hook.name, hook.rung(rung)?.name))).collect(),
+        };
         match Suite::start(&forced, &scratch.join(end.replace(' ', "-"))) {
             // On machines that refuse fentry the upper end is one of the others.
             Ok(suite) if rung.is_none() && !suite.has_fentry() => {
@@ -83,8 +86,29 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
             Err(why) => told(&format!("the programs load ({end})"), Ended::NotOk(why)),
         }
     }
+    opens_by_lsm(&scratch.join("lsm"), told);
     names_by_datagrams(&scratch.join("fentry_udp"), told);
     filesystems::run(&scratch.join("filesystems"), told);
+}
+
+/// The rung that denies.
+fn opens_by_lsm(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
+    const RUNG: &str = "lsm";
+    match Suite::start(&[("file_open", RUNG)], scratch) {
+        Ok(suite) if suite.rung_of("file_open") != Some(RUNG) => {
+            let why = Ended::Skipped("BPF LSM is refused here, or `bpf` is not in `lsm=`".into());
+            told(&format!("every way to open is seen or declared ({RUNG})"), why);
+        }
+        Ok(mut suite) => {
+            let opens = ["open ", "receive ", "take "];
+            suite.run(
+                RUNG,
+                |way| way.subject == Subject::Read && opens.iter().any(|verb| way.name.starts_with(verb)),
+                told,
+            );
+        }
+        Err(why) => told(&format!("the programs load ({RUNG})"), Ended::NotOk(why)),
+    }
 }
 
 /// The rung for kernels that do not say where pages lie.
