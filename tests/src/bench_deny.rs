@@ -50,7 +50,7 @@ pub fn run(scratch: &Path, many: usize) -> Result<(), String> {
     reloads.sort();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     println!(
-        "putting {many} policies that deny in force, tables filled, flipped and the old ones removed: {:.1} ms ({:.1}-{:.1})",
+        "filling the tables of {many} policies that deny, of which one has changed, until they are in force: {:.1} ms ({:.1}-{:.1})",
         ms(reloads[ROUNDS / 2]),
         ms(reloads[0]),
         ms(reloads[ROUNDS - 1])

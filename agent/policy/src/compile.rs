@@ -14,15 +14,15 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use globset::{Candidate, GlobSet, GlobSetBuilder};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::destination::Destinations;
 use crate::facts::{Facts, Object, Protocol, Subject};
 use crate::fields::has_port;
+use crate::index::{Index, Place};
 use crate::object::When;
 use crate::object::connect::ConnectRule;
-use crate::pattern::{self, Globs, is_plain};
+use crate::pattern::{Globs, is_plain};
 use crate::policy::{Effect, Exception, Mode, Policy, Rule};
 use crate::set::PolicySet;
 use crate::subject::{Part, Selector};
@@ -36,6 +36,12 @@ pub const MAX_WIDE: usize = 128;
 /// The exceptions that a rule that denies can have.
 pub const MAX_EXCEPTIONS: usize = 63;
 
+/// Narrow lanes of a word.
+const LANES: usize = 8;
+
+/// Words of narrow lanes, before those of wide ones.
+pub const NARROW_WORDS: usize = MAX_NARROW / LANES;
+
 /// Those that a narrow lane has bits for.
 const NARROW_EXCEPTIONS: usize = 7;
 
@@ -46,9 +52,9 @@ pub struct Denials {
     wide: Vec<Lane>,
     /// Each selector once, however many rules have it.
     selectors: Vec<Selector>,
-    /// The watched directories of all lanes, and the lane of each glob: the wide ones are counted on after the narrow ones.
-    watched: GlobSet,
-    of_glob: Vec<usize>,
+    /// Finds the rules of a directory, and the lanes of each rule.
+    index: Arc<Index>,
+    of_rule: HashMap<Place, Vec<usize>>,
 }
 
 /// One way in which a rule applies.
@@ -68,19 +74,40 @@ impl Lane {
     }
 }
 
-/// The clauses that one fact does not rule out.
+/// The clauses that one fact does not rule out: words that are not 0, by their numbers, in order. The first [`NARROW_WORDS`]
+/// have eight narrow lanes each, the first in the lowest byte; each of the others is a wide one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Clauses {
-    /// A byte per narrow lane.
-    pub narrow: Vec<u8>,
-    /// A word per wide lane.
-    pub wide: Vec<u64>,
-}
+pub struct Clauses(Vec<(u16, u64)>);
 
 impl Clauses {
+    pub fn words(&self) -> &[(u16, u64)] {
+        &self.0
+    }
+
     /// Nothing is left: whatever the other facts, no rule denies.
     pub fn is_nothing(&self) -> bool {
-        self.narrow.iter().all(|lane| *lane == 0) && self.wide.iter().all(|lane| *lane == 0)
+        self.0.is_empty()
+    }
+
+    fn word(&self, number: u16) -> u64 {
+        self.0.binary_search_by_key(&number, |(number, _)| *number).map_or(0, |at| self.0[at].1)
+    }
+
+    /// Lanes come in order.
+    fn push(&mut self, lane: usize, bits: u64) {
+        if bits == 0 {
+            return;
+        }
+        let (number, bits) = match lane.checked_sub(MAX_NARROW) {
+            // A narrow lane has no more bits than a byte.
+            None => (lane / LANES, u64::from(bits.to_le_bytes()[0]) << (8 * (lane % LANES))),
+            Some(wide) => (NARROW_WORDS + wide, bits),
+        };
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        match self.0.last_mut() {
+            Some((last, word)) if *last == number => *word |= bits,
+            _ => self.0.push((number, bits)),
+        }
     }
 }
 
@@ -96,9 +123,13 @@ pub struct TooManyDenials {
 }
 
 impl PolicySet {
-    /// The rules that deny.
-    pub fn denials(&self) -> Result<Denials, TooManyDenials> {
-        let mut denials = Denials::default();
+    /// The rules that deny, found once.
+    pub fn denials(&self) -> Result<Arc<Denials>, TooManyDenials> {
+        self.denials.get_or_init(|| self.compile().map(Arc::new)).clone()
+    }
+
+    fn compile(&self) -> Result<Denials, TooManyDenials> {
+        let mut denials = Denials { index: Arc::clone(&self.index), ..Denials::default() };
         #[expect(clippy::mutable_key_type, reason = "globs are hashed and compared by their patterns, which stay")]
         let mut places: HashMap<Selector, usize> = HashMap::new();
         let mut place = |selector: &Selector, selectors: &mut Vec<Selector>| {
@@ -107,7 +138,8 @@ impl PolicySet {
                 selectors.len() - 1
             })
         };
-        for policy in self.policies().iter().filter(|policy| policy.mode == Mode::Enforce) {
+        let enforcing = self.policies().iter().enumerate().filter(|(_, policy)| policy.mode == Mode::Enforce);
+        for (policy_number, policy) in enforcing {
             for (number, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.effect == Effect::Deny) {
                 let mut entries = |level: &[Selector]| -> Vec<Option<usize>> {
                     match level {
@@ -119,41 +151,33 @@ impl PolicySet {
                 let except: Vec<usize> =
                     rule.except.iter().map(|exception| place(&exception.who, &mut denials.selectors)).collect();
                 let lanes = if except.len() <= NARROW_EXCEPTIONS { &mut denials.narrow } else { &mut denials.wide };
+                let first = lanes.len();
                 for who in of_policy.iter().flat_map(|one| of_rule.iter().map(move |other| [*one, *other])) {
                     lanes.push(Lane { policy: Arc::clone(policy), rule: number, who, except: except.clone() });
                 }
+                let before = if except.len() <= NARROW_EXCEPTIONS { 0 } else { MAX_NARROW };
+                denials.of_rule.insert((policy_number, number), (before + first..before + lanes.len()).collect());
             }
         }
         let (narrow, wide) = (denials.narrow.len(), denials.wide.len());
         if narrow > MAX_NARROW || wide > MAX_WIDE {
             return Err(TooManyDenials { narrow, wide });
         }
-        denials.index();
         Ok(denials)
     }
 }
 
 impl Denials {
-    fn index(&mut self) {
-        let mut set = GlobSetBuilder::new();
-        let mut of_glob = Vec::new();
-        for (number, lane) in self.lanes().enumerate() {
-            let When::File(file) = &lane.rule().when else { continue };
-            for glob in file.watched.patterns().iter().filter_map(|text| pattern::glob(text).ok()) {
-                set.add(glob);
-                of_glob.push(number);
-            }
-        }
-        // Too large for one set: then each rule is asked.
-        match set.build() {
-            Ok(set) => (self.watched, self.of_glob) = (set, of_glob),
-            Err(_) => self.of_glob.clear(),
-        }
+    /// All of them with their numbers, the narrow ones first; the wide ones are counted on after [`MAX_NARROW`].
+    fn lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
+        self.narrow.iter().enumerate().chain(self.wide.iter().enumerate().map(|(at, lane)| (MAX_NARROW + at, lane)))
     }
 
-    /// All of them, the narrow ones first.
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        self.narrow.iter().chain(&self.wide)
+    fn lane(&self, number: usize) -> Option<&Lane> {
+        match number.checked_sub(MAX_NARROW) {
+            None => self.narrow.get(number),
+            Some(wide) => self.wide.get(wide),
+        }
     }
 
     /// Nothing is denied.
@@ -163,29 +187,32 @@ impl Denials {
 
     /// Whether opens are denied.
     pub fn of_opens(&self) -> bool {
-        self.lanes().any(|lane| matches!(lane.rule().when, When::File(_)))
+        self.lanes().any(|(_, lane)| matches!(lane.rule().when, When::File(_)))
     }
 
     /// Whether connections are denied.
     pub fn of_connections(&self) -> bool {
-        self.lanes().any(|lane| matches!(lane.rule().when, When::Connect(_)))
+        self.lanes().any(|(_, lane)| matches!(lane.rule().when, When::Connect(_)))
     }
 
-    /// The policy and the rule of a lane: the wide ones are counted on after [`MAX_NARROW`].
+    /// The policy and the rule of a lane.
     pub fn rule(&self, lane: usize) -> Option<(&str, &str)> {
-        let lane = match lane.checked_sub(MAX_NARROW) {
-            None => self.narrow.get(lane),
-            Some(wide) => self.wide.get(wide),
-        };
-        lane.map(|lane| (&*lane.policy.name, &*lane.rule().name))
+        self.lane(lane).map(|lane| (&*lane.policy.name, &*lane.rule().name))
     }
 
-    /// The first lane that denies an event of which these facts are known: all five kinds of facts, or the four of files.
+    /// The first lane that denies an event of which these facts are known; all five kinds of facts, or the four of files.
     pub fn denied(&self, facts: &[&Clauses]) -> Option<usize> {
-        let narrow = |lane: &usize| facts.iter().fold(u8::MAX, |left, fact| left & fact.narrow[*lane]) == 1;
-        let wide = |lane: &usize| facts.iter().fold(u64::MAX, |left, fact| left & fact.wide[*lane]) == 1;
-        let found = (0..self.narrow.len()).find(narrow);
-        found.or_else(|| (0..self.wide.len()).find(wide).map(|lane| MAX_NARROW + lane))
+        let (first, others) = facts.split_first()?;
+        first.words().iter().find_map(|(number, word)| {
+            let left = others.iter().fold(*word, |left, fact| left & fact.word(*number));
+            match usize::from(*number).checked_sub(NARROW_WORDS) {
+                None => {
+                    let lane = left.to_le_bytes().iter().position(|lane| *lane == 1)?;
+                    Some(usize::from(*number) * LANES + lane)
+                }
+                Some(wide) => (left == 1).then_some(MAX_NARROW + wide),
+            }
+        })
     }
 
     /// Of a process's cgroup, container and pod.
@@ -213,15 +240,12 @@ impl Denials {
         let facts = subjects.iter().map(|subject| Facts { subject: *subject, object: Object::Socket { family: "" } });
         let facts: Vec<Facts<'_>> = facts.collect();
         // By any of the facts, and by all of them.
-        let holds: Vec<(bool, bool)> = self
-            .selectors
-            .iter()
-            .map(|selector| {
-                let mut told = facts.iter().map(|facts| selector.admits_by(part, facts));
-                let first = told.next().unwrap_or_default();
-                told.fold((first, first), |(any, all), one| (any || one, all && one))
-            })
-            .collect();
+        let mut holds = vec![(true, true); self.selectors.len()];
+        for (holds, selector) in holds.iter_mut().zip(&self.selectors).filter(|(_, selector)| selector.asks(part)) {
+            let mut told = facts.iter().map(|facts| selector.admits_by(part, facts));
+            let first = told.next().unwrap_or_default();
+            *holds = told.fold((first, first), |(any, all), one| (any || one, all && one));
+        }
         self.clauses(
             |lane| lane.who.iter().flatten().all(|&place| holds[place].0),
             |lane| bits(lane.except.iter().map(|&place| holds[place].1)),
@@ -230,26 +254,27 @@ impl Denials {
 
     /// Of a file, by every path by which policies named the watched directories above it.
     pub fn by_directory(&self, watched: &[&[u8]]) -> Clauses {
-        let mut is_above = vec![false; self.narrow.len() + self.wide.len()];
-        if self.of_glob.is_empty() {
-            for (above, lane) in is_above.iter_mut().zip(self.lanes()) {
-                let When::File(file) = &lane.rule().when else { continue };
-                *above = watched.iter().any(|path| file.watched.contains(path));
+        let of_directory = |lane: &Lane| match &lane.rule().when {
+            When::File(file) => watched.iter().any(|path| file.watched.contains(path)),
+            _ => false,
+        };
+        let found: Option<Vec<Vec<Place>>> = watched.iter().map(|path| self.index.watching(path)).collect();
+        let mut lanes: Vec<usize> = match found {
+            Some(rules) => {
+                rules.iter().flatten().filter_map(|rule| self.of_rule.get(rule)).flatten().copied().collect()
             }
-        }
-        for path in watched {
-            for glob in self.watched.matches_candidate(&Candidate::from_bytes(path)) {
-                if let Some(above) = self.of_glob.get(glob).and_then(|&number| is_above.get_mut(number)) {
-                    *above = true;
-                }
-            }
-        }
-        let mut is_above = is_above.into_iter();
-        self.clauses(
-            |_| is_above.next() == Some(true),
+            // Too many for an index: then each rule is asked.
+            None => self.lanes().filter(|(_, lane)| of_directory(lane)).map(|(number, _)| number).collect(),
+        };
+        lanes.sort_unstable();
+        lanes.dedup();
+        let mut clauses = Clauses::default();
+        for (number, lane) in lanes.into_iter().filter_map(|number| Some((number, self.lane(number)?))) {
             // Ports and networks excuse no open.
-            |lane| bits(lane.rule().except.iter().map(|one| one.to.is_none() && one.port.is_none())),
-        )
+            let except = bits(lane.rule().except.iter().map(|one| one.to.is_none() && one.port.is_none()));
+            clauses.push(number, 1 | except << 1);
+        }
+        clauses
     }
 
     /// Of an address, by the smallest of [`Denials::networks`] that it lies in.
@@ -281,18 +306,19 @@ impl Denials {
         )
     }
 
-    /// Puts the lanes together, in their order; of one that does not apply, exceptions do not matter.
-    fn clauses(&self, mut applies: impl FnMut(&Lane) -> bool, except: impl Fn(&Lane) -> u64) -> Clauses {
-        let mut lane = |lane: &Lane| if applies(lane) { 1 | except(lane) << 1 } else { 0 };
-        // A narrow lane has no more bits than a byte.
-        let narrow = self.narrow.iter().map(|one| lane(one).to_le_bytes()[0]).collect();
-        Clauses { narrow, wide: self.wide.iter().map(lane).collect() }
+    /// Puts the lanes together; of one that does not apply, exceptions do not matter.
+    fn clauses(&self, applies: impl Fn(&Lane) -> bool, except: impl Fn(&Lane) -> u64) -> Clauses {
+        let mut clauses = Clauses::default();
+        for (number, lane) in self.lanes().filter(|(_, lane)| applies(lane)) {
+            clauses.push(number, 1 | except(lane) << 1);
+        }
+        clauses
     }
 
     /// Every network that a rule names, and those of all addresses: whatever two addresses have the same smallest one of
     /// them are the same to all rules.
     pub fn networks(&self) -> Vec<IpNet> {
-        let of_rules = self.lanes().flat_map(|lane| {
+        let of_rules = self.lanes().flat_map(|(_, lane)| {
             let named = match &lane.rule().when {
                 When::Connect(rule) => [rule.to.as_ref(), rule.not_to.as_ref()],
                 _ => [None, None],
@@ -309,7 +335,7 @@ impl Denials {
 
     /// All ports, in ranges within which no rule tells two apart.
     pub fn ports(&self) -> Vec<RangeInclusive<u16>> {
-        let named = self.lanes().flat_map(|lane| {
+        let named = self.lanes().flat_map(|(_, lane)| {
             let of_rule = match &lane.rule().when {
                 When::Connect(rule) => rule.ports.as_ref(),
                 _ => None,

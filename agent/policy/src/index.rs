@@ -14,9 +14,9 @@ use crate::pattern;
 use crate::policy::Policy;
 
 /// A policy and a rule, by their places.
-type Place = (usize, usize);
+pub(crate) type Place = (usize, usize);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Index {
     watched: GlobSet,
     /// The rule of each glob.
@@ -78,6 +78,11 @@ impl Index {
             }
             object => kind(object.kind()).unwrap_or_default().to_vec(),
         }
+    }
+
+    /// The rules of files whose directories lie at or above a path; `None` where they were too many for one set.
+    pub(crate) fn watching(&self, path: &[u8]) -> Option<Vec<Place>> {
+        (!self.of_glob.is_empty()).then(|| self.files_of([path].into_iter()))
     }
 
     fn files_of<'a>(&self, paths: impl Iterator<Item = &'a [u8]>) -> Vec<Place> {

@@ -53,7 +53,7 @@ mod tetragon;
 mod yaml;
 
 pub use check::{CheckReport, TestOutcome, check};
-pub use compile::{Clauses, Denials, MAX_EXCEPTIONS, MAX_NARROW, MAX_WIDE, TooManyDenials};
+pub use compile::{Clauses, Denials, MAX_EXCEPTIONS, MAX_NARROW, MAX_WIDE, NARROW_WORDS, TooManyDenials};
 pub use decide::{Matched, Telling, Verdict};
 pub use explain::{Explanation, RuleSays};
 pub use facts::{

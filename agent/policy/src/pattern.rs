@@ -7,6 +7,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use globset::{Candidate, Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -21,9 +22,9 @@ const HOMES: [&str; 2] = ["/root", "/home/*"];
 /// Globs of which any may match.
 #[derive(Debug, Clone)]
 pub(crate) struct Globs {
-    set: GlobSet,
+    set: Arc<GlobSet>,
     /// As compiled: what is written, and what it stands for.
-    patterns: Vec<String>,
+    patterns: Arc<[String]>,
 }
 
 impl PartialEq for Globs {
@@ -126,7 +127,7 @@ impl Globs {
         for pattern in &patterns {
             set.add(glob(pattern)?);
         }
-        Ok(Self { set: set.build()?, patterns })
+        Ok(Self { set: Arc::new(set.build()?), patterns: patterns.into() })
     }
 }
 
@@ -157,7 +158,7 @@ fn build(patterns: &[(&str, Range<usize>)], expand: Expand) -> Result<Globs, Vec
     }
     // Each glob alone compiled; together they can only be too large.
     match set.build() {
-        Ok(set) => Ok(Globs { set, patterns: compiled }),
+        Ok(set) => Ok(Globs { set: Arc::new(set), patterns: compiled.into() }),
         Err(error) => Err(vec![bad_glob(&patterns.first().map_or(0..0, |(_, at)| at.clone()), &error)]),
     }
 }

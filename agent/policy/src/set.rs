@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use miette::Diagnostic;
 use sha2::{Digest as _, Sha256};
 
+use crate::compile::{Denials, TooManyDenials};
 use crate::decide::Verdict;
 use crate::documents::{self, Known, Reading};
 use crate::facts::Facts;
@@ -51,7 +52,9 @@ pub const EMBEDDED: [(&str, &str); 15] = [
 #[derive(Debug)]
 pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
-    index: Index,
+    pub(crate) index: Arc<Index>,
+    /// Found when they are asked for.
+    pub(crate) denials: OnceLock<Result<Arc<Denials>, TooManyDenials>>,
     known: Known,
     digest: String,
     generation: u64,
@@ -113,7 +116,8 @@ impl PolicySet {
         if !invalid.is_empty() {
             return Err(invalid);
         }
-        Ok(Self { index: Index::of(&policies), policies, known, digest: digest(&documents), generation: 1 })
+        let index = Arc::new(Index::of(&policies));
+        Ok(Self { index, denials: OnceLock::new(), policies, known, digest: digest(&documents), generation: 1 })
     }
 
     /// The policies built into the binary, those of the repository's `policies/`.
@@ -147,6 +151,7 @@ impl PolicySet {
         if !refused.is_empty() {
             return Err(refused);
         }
+        self.denials = OnceLock::new();
         for policy in &mut self.policies {
             if degraded.iter().any(|unmet| *unmet.policy == *policy.name) {
                 let policy = Arc::make_mut(policy);

@@ -152,6 +152,15 @@ impl Selector {
         of_part.into_iter().all(|(_, _, condition)| condition(self, facts) != Some(false))
     }
 
+    /// Whether it has a field of this part.
+    pub(crate) fn asks(&self, part: Part) -> bool {
+        match part {
+            Part::Program => self.exe.is_some(),
+            Part::User => self.uid.is_some() || self.user.is_some(),
+            Part::Place | Part::Beyond => true,
+        }
+    }
+
     /// Its fields that the kernel does not decide by.
     pub(crate) fn beyond_the_kernel<'a>(&'a self, facts: &'a Facts<'a>) -> impl Iterator<Item = &'static str> + 'a {
         let beyond = CONDITIONS.iter().filter(|(_, of, _)| *of == Part::Beyond);

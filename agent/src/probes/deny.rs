@@ -20,7 +20,7 @@ use plumbline_ebpf::deny::{
     AddressKey, Block, BlockKey, CgroupKey, Class, DirectoryKey, LANES, NARROW_BLOCKS, OTHER_USER, PortKey, ProgramKey,
     UserKey, WIDE_BLOCKS, WORDS,
 };
-use plumbline_policy::{Clauses, MAX_NARROW, MAX_WIDE, Protocol};
+use plumbline_policy::{Clauses, MAX_NARROW, MAX_WIDE, NARROW_WORDS, Protocol};
 use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
     thread::{MembarrierCommand, membarrier},
@@ -30,7 +30,12 @@ use thiserror::Error;
 use super::{Probes, ProbesError};
 use crate::event::FileKey;
 
-const _: () = assert!(MAX_NARROW == WORDS * LANES * NARROW_BLOCKS && MAX_WIDE == WORDS * WIDE_BLOCKS);
+const WORDS_OF_A_BLOCK: u32 = 64;
+
+const _: () = {
+    assert!(WORDS_OF_A_BLOCK as usize == WORDS && NARROW_WORDS == WORDS * NARROW_BLOCKS);
+    assert!(MAX_NARROW == NARROW_WORDS * LANES && MAX_WIDE == WORDS * WIDE_BLOCKS);
+};
 
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
@@ -154,23 +159,18 @@ impl DenyTables {
     fn put_class(&mut self, generation: &mut Generation, clauses: &Clauses) -> Result<Class, DenyError> {
         let number = u32::try_from(generation.classes.len()).unwrap_or(u32::MAX);
         let mut class = Class { blocks: 0, number, reserved: 0 };
-        let narrow: Vec<u64> = clauses.narrow.chunks(LANES).map(word).collect();
-        let blocks = narrow.chunks(WORDS).enumerate();
-        let blocks =
-            blocks.chain(clauses.wide.chunks(WORDS).enumerate().map(|(at, words)| (NARROW_BLOCKS + at, words)));
-        for (index, words) in blocks {
+        for words in clauses.words().chunk_by(|(one, _), (other, _)| block_of(*one) == block_of(*other)) {
             let mut block = Block { live: 0, words: [0; WORDS] };
-            for (at, (to, word)) in block.words.iter_mut().zip(words).enumerate() {
-                *to = *word;
-                block.live |= u64::from(*word != 0) << at;
+            for (at, word) in words {
+                let at = usize::from(*at) % WORDS;
+                block.words[at] = *word;
+                block.live |= 1 << at;
             }
-            if block.live != 0 {
-                let index = u32::try_from(index).unwrap_or(u32::MAX);
-                let key = BlockKey { generation: generation.number, class: number, block: index };
-                let (key, block): ([u32; 3], [u64; 65]) = (zerocopy::transmute!(key), zerocopy::transmute!(block));
-                self.blocks.insert(key, block, 0).map_err(table("DENY_BLOCKS"))?;
-                class.blocks |= 1 << index;
-            }
+            let index = words.first().map_or(0, |(number, _)| block_of(*number));
+            let key = BlockKey { generation: generation.number, class: number, block: index };
+            let (key, block): ([u32; 3], [u64; 65]) = (zerocopy::transmute!(key), zerocopy::transmute!(block));
+            self.blocks.insert(key, block, 0).map_err(table("DENY_BLOCKS"))?;
+            class.blocks |= 1 << index;
         }
         generation.classes.insert(clauses.clone(), class);
         Ok(class)
@@ -239,9 +239,8 @@ impl Probes {
     }
 }
 
-/// Eight lanes, the first in the lowest byte.
-fn word(lanes: &[u8]) -> u64 {
-    lanes.iter().rev().fold(0, |word, lane| word << 8 | u64::from(*lane))
+fn block_of(word: u16) -> u32 {
+    u32::from(word) / WORDS_OF_A_BLOCK
 }
 
 fn table(name: &'static str) -> impl Fn(MapError) -> DenyError {

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use plumbline_policy::{Denials, Pod as PodFacts, PolicySet, Protocol, Subject};
+use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, Subject};
 
 use super::{
     WatchedPaths,
@@ -124,7 +124,7 @@ impl Denier {
 
     /// Fills the tables for these policies, beside those that are in force.
     pub fn prepare(&mut self, policies: &PolicySet, proc: &dyn Processes) -> Result<Prepared, String> {
-        let denials = Arc::new(policies.denials().map_err(|error| error.to_string())?);
+        let denials = policies.denials().map_err(|error| error.to_string())?;
         let number = u32::try_from(policies.generation()).unwrap_or(u32::MAX);
         self.known.names_of_users = users::parse(&proc.passwd().unwrap_or_default());
         let mut generation = Generation::new(number);
@@ -219,7 +219,8 @@ impl Denier {
     /// A file is run, or could be, by this path.
     pub fn runs(&mut self, key: FileKey, path: Vec<u8>) {
         if self.known.runs(key, path) && !self.denials.is_empty() {
-            let put = self.known.put_program(&mut self.tables, &mut self.in_force, &self.denials, key);
+            let nobody = self.denials.by_program(&[]);
+            let put = self.known.put_program(&mut self.tables, &mut self.in_force, &self.denials, key, &nobody);
             Self::complain(put);
         }
     }
@@ -325,9 +326,10 @@ impl Known {
         for id in self.cgroups.keys() {
             self.put_cgroup(tables, generation, denials, *id)?;
         }
-        tables.put(generation, Fact::Program(None), &denials.by_program(&[]))?;
+        let nobody = denials.by_program(&[]);
+        tables.put(generation, Fact::Program(None), &nobody)?;
         for key in self.programs.keys() {
-            self.put_program(tables, generation, denials, *key)?;
+            self.put_program(tables, generation, denials, *key, &nobody)?;
         }
         self.put_directories(tables, generation, denials)?;
         if denials.of_connections() {
@@ -365,10 +367,11 @@ impl Known {
         generation: &mut Generation,
         denials: &Denials,
         key: FileKey,
+        nobody: &Clauses,
     ) -> Result<(), DenyError> {
         let paths = self.programs.get(&key).map(|paths| &paths[..]).unwrap_or_default();
         let clauses = denials.by_program(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        if clauses == denials.by_program(&[]) {
+        if clauses == *nobody {
             tables.forget(generation, Fact::Program(Some(key)));
             return Ok(());
         }

@@ -18,7 +18,7 @@ pub struct Rules {
 impl Rules {
     pub fn new(policies: Arc<PolicySet>, watched: WatchedPaths) -> Self {
         // Too many are in force nowhere: the daemon has refused them.
-        let denials = Arc::new(policies.denials().unwrap_or_default());
+        let denials = policies.denials().unwrap_or_default();
         Self { policies, watched, denials }
     }
 
