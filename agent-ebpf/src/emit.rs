@@ -78,6 +78,37 @@ pub fn scratch<T>(slot: Slot) -> Option<*mut Scratch<T>> {
     SCRATCH.get_ptr_mut(slot as u32).map(|slot| slot.cast())
 }
 
+/// Slots that a program which another task can preempt is at work in.
+#[map]
+static CLAIMED: PerCpuArray<u32> = PerCpuArray::with_max_entries(Slot::COUNT, 0);
+
+/// Takes the slot for a program of the security hooks: those are not kept from running while the same program, preempted on
+/// this CPU, has not ended (`bpf_prog_check_recur` of include/linux/bpf_verifier.h leaves them out). A record that finds its slot
+/// taken is lost, and counted.
+#[inline(always)]
+pub fn claim(slot: Slot, program: u32) -> bool {
+    let Some(claimed) = CLAIMED.get_ptr_mut(slot as u32) else { return false };
+    // SAFETY: a map value of this CPU; volatile, since whoever preempts looks at it.
+    unsafe {
+        if core::ptr::read_volatile(claimed) != 0 {
+            next_sequence(program);
+            count_ring_full(program);
+            return false;
+        }
+        core::ptr::write_volatile(claimed, 1);
+    }
+    true
+}
+
+/// Gives it back.
+#[inline(always)]
+pub fn release(slot: Slot) {
+    if let Some(claimed) = CLAIMED.get_ptr_mut(slot as u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(claimed, 0) };
+    }
+}
+
 /// Which ring a record goes to.
 #[derive(Clone, Copy)]
 pub enum Lane {

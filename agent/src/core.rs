@@ -121,7 +121,7 @@ impl<P: Processes> Core<P> {
         let rules = self.rules_of(event);
         let mut judgement = verdict::judge(&rules.policies, &rules.watched, event, identity.as_ref());
         if let Some(judgement) = &mut judgement {
-            judgement.denial = Denial::of(event, &judgement.verdict, rules.denials());
+            judgement.denial = Denial::of(event, &judgement.verdict, rules);
         }
         self.count(event);
         self.carry_out(event, judgement.as_mut());

@@ -111,6 +111,9 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
         return observed;
     }
     let Some(scratch) = emit::scratch::<FileOpen>(slot) else { return observed };
+    if may_deny && !emit::claim(slot, program::FILE_OPEN) {
+        return observed;
+    }
     // SAFETY: a slot of this program on this CPU.
     unsafe {
         let record = &raw mut (*scratch).record;
@@ -130,6 +133,9 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;
         emit::spelled(Lane::Events, program::FILE_OPEN, scratch, spelled.bytes);
+    }
+    if may_deny {
+        emit::release(slot);
     }
     observed
 }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::compile::{Denials, TooManyDenials};
 use crate::decide::Verdict;
 use crate::documents::{self, Known, Reading};
 use crate::lint;
@@ -29,6 +31,8 @@ pub struct CheckReport {
     pub notes: Vec<String>,
     /// What the kernel that was asked for does not meet.
     pub unmet: Vec<Unmet>,
+    /// More is denied than the kernel has room for.
+    pub too_many_denials: Option<TooManyDenials>,
     /// The set's digest, when it can be used.
     pub digest: Option<String>,
 }
@@ -69,6 +73,7 @@ pub fn check(directory: &Path, kernel: Option<&KernelProfile>) -> Result<CheckRe
         report.unmet.extend(kernel.iter().flat_map(|kernel| policy.unmet(kernel)));
     }
     report.notes.extend(lint::between(&policies));
+    report.too_many_denials = Denials::of(&policies, Arc::default()).err();
     invalid.sort_by(|a, b| a.name().cmp(b.name()));
     report.invalid = invalid;
     Ok(report)
@@ -78,7 +83,7 @@ impl CheckReport {
     /// Nothing is wrong.
     pub fn is_ok(&self) -> bool {
         let refused = self.unmet.iter().any(|unmet| unmet.otherwise == Otherwise::Refuse);
-        self.invalid.is_empty() && self.failed().next().is_none() && !refused
+        self.invalid.is_empty() && self.failed().next().is_none() && !refused && self.too_many_denials.is_none()
     }
 
     /// 0: nothing is wrong; 1: a policy has a mistake, fails a test of its own, or needs what the kernel has not.
@@ -119,6 +124,9 @@ impl fmt::Display for CheckReport {
         for unmet in &self.unmet {
             let word = if unmet.otherwise == Otherwise::Refuse { "refused" } else { "note   " };
             writeln!(f, "{word} {unmet}")?;
+        }
+        if let Some(error) = &self.too_many_denials {
+            writeln!(f, "refused {error}")?;
         }
         for note in &self.notes {
             writeln!(f, "note    {note}")?;

@@ -125,11 +125,14 @@ pub struct TooManyDenials {
 impl PolicySet {
     /// The rules that deny, found once.
     pub fn denials(&self) -> Result<Arc<Denials>, TooManyDenials> {
-        self.denials.get_or_init(|| self.compile().map(Arc::new)).clone()
+        let compile = || Denials::of(self.policies(), Arc::clone(&self.index)).map(Arc::new);
+        self.denials.get_or_init(compile).clone()
     }
+}
 
-    fn compile(&self) -> Result<Denials, TooManyDenials> {
-        let mut denials = Denials { index: Arc::clone(&self.index), ..Denials::default() };
+impl Denials {
+    pub(crate) fn of(policies: &[Arc<Policy>], index: Arc<Index>) -> Result<Self, TooManyDenials> {
+        let mut denials = Self { index, ..Self::default() };
         #[expect(clippy::mutable_key_type, reason = "globs are hashed and compared by their patterns, which stay")]
         let mut places: HashMap<Selector, usize> = HashMap::new();
         let mut place = |selector: &Selector, selectors: &mut Vec<Selector>| {
@@ -138,7 +141,7 @@ impl PolicySet {
                 selectors.len() - 1
             })
         };
-        let enforcing = self.policies().iter().enumerate().filter(|(_, policy)| policy.mode == Mode::Enforce);
+        let enforcing = policies.iter().enumerate().filter(|(_, policy)| policy.mode == Mode::Enforce);
         for (policy_number, policy) in enforcing {
             for (number, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.effect == Effect::Deny) {
                 let mut entries = |level: &[Selector]| -> Vec<Option<usize>> {
@@ -165,9 +168,7 @@ impl PolicySet {
         }
         Ok(denials)
     }
-}
 
-impl Denials {
     /// All of them with their numbers, the narrow ones first; the wide ones are counted on after [`MAX_NARROW`].
     fn lanes(&self) -> impl Iterator<Item = (usize, &Lane)> {
         self.narrow.iter().enumerate().chain(self.wide.iter().enumerate().map(|(at, lane)| (MAX_NARROW + at, lane)))

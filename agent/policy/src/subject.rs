@@ -157,7 +157,15 @@ impl Selector {
         match part {
             Part::Program => self.exe.is_some(),
             Part::User => self.uid.is_some() || self.user.is_some(),
-            Part::Place | Part::Beyond => true,
+            Part::Place => {
+                self.container.is_some()
+                    || self.contained.is_some()
+                    || self.pod_labels.is_some()
+                    || self.cgroup.is_some()
+                    || self.unit.is_some()
+                    || [&self.image, &self.namespace, &self.pod].into_iter().any(Option::is_some)
+            }
+            Part::Beyond => true,
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use plumbline_policy::{Denials, Effect, Verdict};
+use plumbline_policy::{Effect, Verdict};
+
+use super::Rules;
 
 use crate::event::{Event, What};
 
@@ -23,14 +25,17 @@ pub enum Denial {
 }
 
 impl Denial {
-    pub(crate) fn of(event: &Event, verdict: &Verdict, denials: &Denials) -> Option<Self> {
+    pub(crate) fn of(event: &Event, verdict: &Verdict, rules: &Rules) -> Option<Self> {
         let lane = match &event.what {
             What::FileOpen(open) => open.denied_by,
             What::Connect(connect) => connect.denied_by,
             _ => None,
         };
         if let Some(lane) = lane {
-            let rule = usize::try_from(lane).ok().and_then(|lane| denials.rule(lane));
+            // Lanes are numbered anew with each generation.
+            let is_of_these = event.origin.is_none_or(|origin| origin.generation == rules.generation());
+            let lane = usize::try_from(lane).ok().filter(|_| is_of_these);
+            let rule = lane.and_then(|lane| rules.denials().rule(lane));
             return Some(rule.map_or(Self::DeniedBefore, |(policy, rule)| Self::Denied((policy.into(), rule.into()))));
         }
         let to_deny = verdict.matched().iter().filter(|one| one.acts() == Effect::Deny);
