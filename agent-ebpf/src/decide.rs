@@ -89,7 +89,9 @@ pub fn connection(protocol: u32, peer: &Peer) -> u32 {
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (peer.family != AF_INET && peer.family != AF_INET6) {
         return 0;
     }
-    let Some(address) = of_address(generation, mapped(peer)) else { return 0 };
+    // Whichever family and protocol it was: what follows is followed once.
+    let (protocol, address) = (kernel::any(&protocol), kernel::any(&mapped(peer)));
+    let Some(address) = of_address(generation, address) else { return 0 };
     if is_spared() {
         return 0;
     }

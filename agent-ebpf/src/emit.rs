@@ -4,7 +4,7 @@
 use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use plumbline_ebpf::{
     program,
@@ -183,13 +183,20 @@ pub fn number(header: *mut Header, kind: u32, program: u32) {
 /// Writes one record of fixed size: `fill` gets the reservation.
 #[inline(always)]
 pub fn record<T: 'static>(lane: Lane, program: u32, fill: impl FnOnce(*mut T)) {
-    let Some(mut slot) = lane.ring().reserve::<T>(0) else {
-        next_sequence(program);
-        count_ring_full(program);
-        return;
-    };
+    let Some(mut slot) = reserve::<T>(lane, program) else { return };
     fill(slot.as_mut_ptr());
     slot.submit(0);
+}
+
+/// Room for one record of fixed size; `None` where the ring is full, which is counted.
+#[inline(always)]
+pub fn reserve<T: 'static>(lane: Lane, program: u32) -> Option<RingBufEntry<T>> {
+    let slot = lane.ring().reserve::<T>(0);
+    if slot.is_none() {
+        next_sequence(program);
+        count_ring_full(program);
+    }
+    slot
 }
 
 /// Writes a record that was built in a slot, with the `path_bytes` of its path.

@@ -5,7 +5,7 @@ use plumbline_ebpf::record::{Connect, KIND_CONNECT};
 
 use crate::{
     emit::{self, Lane},
-    kernel::{off, read, read_into},
+    kernel::{self, off, read, read_into},
     limit, task,
 };
 
@@ -48,16 +48,34 @@ pub fn source(sock: u64) -> [u32; 4] {
     source
 }
 
+/// No address.
+#[inline(always)]
+pub fn nowhere() -> [u32; 4] {
+    let zero = kernel::zero() as u32;
+    [zero, zero, zero, zero]
+}
+
 /// What a `struct sockaddr *` in the kernel's memory names; a family of 0 for what is no IP address. `struct sockaddr_in`:
 /// family, port, address at 4; `sockaddr_in6`: address at 8.
 #[inline(always)]
 pub fn of_sockaddr(sockaddr: u64) -> Peer {
     let family: u16 = read(sockaddr, 0);
-    let mut peer = Peer { address: [0; 4], family, port: read(sockaddr, 2) };
+    let mut peer = Peer { address: nowhere(), family, port: read(sockaddr, 2) };
     match family {
         AF_INET => peer.address[0] = read(sockaddr, 4),
         AF_INET6 => read_into(&raw mut peer.address, sockaddr, 8),
         _ => peer.family = 0,
+    }
+    peer
+}
+
+/// The same of what a datagram names: on an IPv4 socket the family may be left out (net/ipv4/udp.c, `udp_sendmsg`).
+#[inline(always)]
+pub fn of_name(sock: u64, sockaddr: u64) -> Peer {
+    let mut peer = of_sockaddr(sockaddr);
+    if read::<u16>(sockaddr, 0) == 0 && read::<u16>(sock, off!(sock_family)) == AF_INET {
+        peer.family = AF_INET;
+        peer.address[0] = read(sockaddr, 4);
     }
     peer
 }
@@ -81,18 +99,20 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4
     if !limit::admits(program) {
         return;
     }
-    emit::record(Lane::Events, program, |record: *mut Connect| {
-        // SAFETY: a ring reservation of this size; the address fields are 4-byte aligned.
-        unsafe {
-            emit::stamp(&raw mut (*record).header, KIND_CONNECT, program, task::current());
-            (*record).family = peer.family;
-            (*record).protocol = protocol;
-            (*record).port = u16::from_be(peer.port);
-            (*record).how = how;
-            (*record).denied = denied;
-            (*record).net = task::net_ns(net);
-            (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
-            (&raw mut (*record).source).cast::<[u32; 4]>().write(*source);
-        }
-    });
+    // In place, and not by a closure, which would be a function of its own (see `kernel::zero`).
+    let Some(mut slot) = emit::reserve::<Connect>(Lane::Events, program) else { return };
+    let record = slot.as_mut_ptr();
+    // SAFETY: a ring reservation of this size; the address fields are 4-byte aligned.
+    unsafe {
+        emit::stamp(&raw mut (*record).header, KIND_CONNECT, program, task::current());
+        (*record).family = peer.family;
+        (*record).protocol = protocol;
+        (*record).port = u16::from_be(peer.port);
+        (*record).how = how;
+        (*record).denied = denied;
+        (*record).net = task::net_ns(net);
+        (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
+        (&raw mut (*record).source).cast::<[u32; 4]>().write(*source);
+    }
+    slot.submit(0);
 }

@@ -109,8 +109,8 @@ fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
         return false;
     }
     let denied =
-        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_sockaddr(name))) } else { 0 };
-    let peer = peer::of_sockaddr(name);
+        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_name(sock, name))) } else { 0 };
+    let peer = peer::of_name(sock, name);
     peer.family != 0 && sends_to(peer::protocol(sock), peer, peer::net(sock), denied)
 }
 
@@ -121,7 +121,7 @@ fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
 #[inline(always)]
 fn connects(protocol: u32, peer: &Peer, net: u64, denied: u32) -> bool {
     if protocol == IPPROTO_UDP || denied != 0 {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, told(protocol), peer, &[0; 4], net, denied);
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, told(protocol), peer, &peer::nowhere(), net, denied);
     }
     denied != 0
 }
@@ -144,7 +144,7 @@ fn sends_to(protocol: u32, peer: Peer, net: u64, denied: u32) -> bool {
     }
     let _ = DATAGRAMS.insert(&key, &now_boot_ns, 0);
     let how = if protocol == IPPROTO_UDP { CONNECT_DATAGRAM } else { CONNECT_BEGIN };
-    peer::tell(UDP_SEND, how, told(protocol), &peer, &[0; 4], net, denied);
+    peer::tell(UDP_SEND, how, told(protocol), &peer, &peer::nowhere(), net, denied);
     denied != 0
 }
 
@@ -166,7 +166,8 @@ fn peer4(ctx: &SockAddrContext) -> Peer {
     unsafe {
         let port = core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_port);
         let ip = core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4);
-        Peer { address: [ip, 0, 0, 0], family: AF_INET, port: port as u16 }
+        let zero = kernel::zero() as u32;
+        Peer { address: [ip, zero, zero, zero], family: AF_INET, port: port as u16 }
     }
 }
 

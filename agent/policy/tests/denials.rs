@@ -17,7 +17,7 @@ fn policy(name: &str, subjects: usize, exceptions: usize) -> String {
 
 #[track_caller]
 fn refused(documents: &[(&str, &str)], because: &str) {
-    let mistakes = PolicySet::from_documents(documents.iter().copied()).unwrap_err();
+    let mistakes = PolicySet::from_documents(documents.iter().copied()).expect_err("a mistake");
     assert!(mistakes.iter().any(|one| one.to_string().contains(because)), "{mistakes:?}");
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     core::chain,
     event::FileKey,
-    identity::procfs::Procfs,
+    identity::procfs::{Procfs, without_deleted},
     message::Message,
     probes::{
         HookVerdict, Probes,
@@ -54,8 +54,9 @@ impl Enforcement {
             Vec::new()
         });
         let path = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let running =
-            running.into_iter().filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
+        let running = running
+            .into_iter()
+            .filter_map(|(key, pid)| Some((key, without_deleted(path(pid)?.into_os_string().into_encoded_bytes()))));
         let by_lsm = |verdict: &HookVerdict| {
             verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
         };
@@ -79,7 +80,8 @@ impl Enforcement {
         deny::lock(&self.denier).watches(&with_files(enrolment), !keep);
         // Directories that are new below the watched ones.
         if keep && let Some(gate) = &self.gate {
-            guard(gate, &deny::lock(&self.denier), None);
+            let directories = deny::lock(&self.denier).denying_directories(None);
+            guard(gate, &directories);
         }
     }
 
@@ -114,8 +116,10 @@ impl Enforcement {
                 }
             }
         }
+        let directories = denier.denying_directories(Some(&prepared));
+        drop(denier);
         if let Some(gate) = &self.gate {
-            guard(gate, &denier, Some(&prepared));
+            guard(gate, &directories);
         }
         Ok(prepared)
     }
@@ -131,20 +135,30 @@ impl Enforcement {
     }
 }
 
-/// Asks about opens in those directories in which a rule denies.
-fn guard(gate: &Gate, denier: &Denier, prepared: Option<&Prepared>) {
-    for (path, error) in gate.guard(&denier.denying_directories(prepared)) {
+/// Asks about opens in these directories, in which a rule denies. It walks them: nobody must wait for it.
+fn guard(gate: &Gate, directories: &[PathBuf]) {
+    for (path, error) in gate.guard(directories) {
         tracing::error!(path = %path.display(), %error, "opens of it are not asked about");
     }
 }
 
+/// Denied opens that wait to be told; when there are more, whoever opens waits too.
+const UNTOLD: usize = 4096;
+
 fn start_gate(denier: &mut Denier, messages: &mpsc::Sender<Message>) -> Result<Gate, String> {
     let view = SharedView::default();
     denier.show_to(view.clone());
-    let messages = messages.clone();
     let decide = move |opening: &Opening| gatekeeper::decide(&view.now(), opening);
-    let tell = move |event| drop(messages.blocking_send(Message::Event(Box::new(event))));
-    Gate::start(Box::new(decide), Box::new(tell))
+    let (denied, to_tell) = std_mpsc::sync_channel(UNTOLD);
+    let messages = messages.clone();
+    let teller = std::thread::Builder::new().name("gate-teller".to_owned()).spawn(move || {
+        for event in to_tell {
+            // The core ends after every sender.
+            let _ = messages.blocking_send(Message::Event(Box::new(event)));
+        }
+    });
+    teller.map_err(|error| error.to_string())?;
+    Gate::start(Box::new(decide), Box::new(move |event| drop(denied.send(event))))
 }
 
 pub(super) fn named(watched: &[Watched]) -> WatchedPaths {

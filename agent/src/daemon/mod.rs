@@ -131,7 +131,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     sensor.hatch(&config.state_dir);
     let watched = sensor.watch(&policies);
     sensor.self_test();
-    let mut rules = Rules::new(policies, watched);
+    let mut rules = sensor.rules(policies, watched);
     let prepared = sensor.prepare(&rules.policies).map_err(|why| DaemonError::Policies(format!("{why}\n")))?;
     let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
     sensor.put_in_force(prepared);
@@ -277,7 +277,7 @@ async fn watch_over(
             }
         }
         // The core hears of them before the first event of theirs.
-        *rules = Rules::new(Arc::clone(&renewed), watched);
+        *rules = sensor.rules(Arc::clone(&renewed), watched);
         let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
         sensor.put_in_force(prepared);
         if !same_policies {

@@ -31,7 +31,7 @@ use crate::{
         ways,
     },
     series::{Point, kernel},
-    verdict::{self, WatchedPaths, deny::Prepared, enforce},
+    verdict::{self, Rules, WatchedPaths, deny::Prepared, enforce},
 };
 
 /// Programs that tell which processes there are.
@@ -321,7 +321,10 @@ impl Sensor {
 
     /// Fills the kernel's tables for these policies, beside those that are in force; `None` where no kernel program runs.
     pub(super) fn prepare(&mut self, policies: &PolicySet) -> Result<Option<Prepared>, String> {
-        let (Some(enforcement), Ok(probes)) = (&mut self.enforcement, &mut self.probes) else { return Ok(None) };
+        let (Some(enforcement), Ok(probes)) = (&mut self.enforcement, &mut self.probes) else {
+            let is_empty = policies.denials().map_err(|error| error.to_string())?.is_empty();
+            return if is_empty { Ok(None) } else { Err("nothing can be denied: no kernel program runs".to_owned()) };
+        };
         enforcement.prepare(probes, &self.answers, policies).map(Some)
     }
 
@@ -332,9 +335,23 @@ impl Sensor {
         }
     }
 
+    /// These policies, with what the core must know of how they are in force.
+    pub(super) fn rules(&self, policies: Arc<PolicySet>, watched: WatchedPaths) -> Rules {
+        let is_told_before = |verdict: &HookVerdict| {
+            verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "fentry")
+        };
+        let opens_are_told_before = self.probes.as_ref().is_ok_and(|probes| probes.verdicts.iter().any(is_told_before));
+        let mut rules = Rules::new(policies, watched);
+        rules.opens_are_told_before = opens_are_told_before;
+        rules
+    }
+
     /// What this kernel can do of what policies need, the rungs that were reached considered.
     pub(super) fn profile(&self) -> KernelProfile {
-        enforce::with(self.probes.as_ref().map(|probes| &probes.verdicts[..]).map_err(String::as_str))
+        enforce::with(
+            self.probes.as_ref().map(|probes| &probes.verdicts[..]).map_err(String::as_str),
+            self.enforcement.is_some(),
+        )
     }
 
     /// The last records and losses, once the drain has been told to stop.

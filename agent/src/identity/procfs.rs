@@ -180,6 +180,14 @@ impl io::Write for HashWriter<'_> {
 /// What the kernel puts behind the path of a file without a name (fs/d_path.c).
 const DELETED: &[u8] = b" (deleted)";
 
+/// The path of an executable as `/proc` says it, without what the kernel puts behind one that was removed.
+pub fn without_deleted(mut path: Vec<u8>) -> Vec<u8> {
+    if path.ends_with(DELETED) {
+        path.truncate(path.len() - DELETED.len());
+    }
+    path
+}
+
 /// The beginning of a file; `None` for one that is empty or cannot be read.
 fn read_head(path: &Path, bytes: usize) -> Option<Vec<u8>> {
     let mut head = Vec::new();

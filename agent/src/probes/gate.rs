@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fs,
     os::{
-        fd::{AsFd as _, AsRawFd as _, RawFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -69,8 +69,9 @@ pub struct Gate {
 #[derive(Debug)]
 struct Shared {
     group: Fanotify,
-    /// Questions that nobody has answered: whoever takes one out answers it.
-    waiting: Mutex<HashMap<RawFd, (FanotifyEvent, Instant)>>,
+    /// Questions that nobody has answered, in the order in which they came: whoever takes one out answers it. Not by their
+    /// descriptors, whose numbers are used again.
+    waiting: Mutex<HashMap<u64, (FanotifyEvent, Instant)>>,
     marked: Mutex<Marked>,
     is_over: AtomicBool,
     failed_open: AtomicU64,
@@ -158,8 +159,11 @@ impl Gate {
             if !above.iter().any(|one| one == watched) {
                 above.push(watched.to_owned());
             }
-            // Known to the decider before the first question.
-            lock(&self.shared.marked).inodes.insert((meta.dev(), meta.ino()), above.clone());
+            // Known to the decider before the first question, beside what it knows until all have been walked.
+            let mut marked = lock(&self.shared.marked);
+            let known = marked.inodes.entry((meta.dev(), meta.ino())).or_default();
+            known.extend(above.iter().filter(|one| !known.contains(one)).cloned().collect::<Vec<_>>());
+            drop(marked);
             let of_directory = if meta.is_dir() { MaskFlags::FAN_EVENT_ON_CHILD } else { MaskFlags::empty() };
             let mask = MaskFlags::FAN_OPEN_PERM | of_directory;
             let at = rustix::fs::CWD;
@@ -186,7 +190,8 @@ impl Drop for Gate {
 }
 
 impl Shared {
-    fn read(&self, questions: &mpsc::Sender<RawFd>) {
+    fn read(&self, questions: &mpsc::Sender<u64>) {
+        let mut number = 0;
         while !self.is_over.load(Ordering::Relaxed) {
             let next = lock(&self.waiting).values().map(|(_, since)| *since + PATIENCE).min();
             let wait = next.map_or(LOOK_EVERY, |next| next.saturating_duration_since(Instant::now()));
@@ -206,7 +211,7 @@ impl Shared {
                     }
                 };
                 for event in events {
-                    let Some(number) = event.fd().map(|fd| fd.as_raw_fd()) else { continue };
+                    number += 1;
                     lock(&self.waiting).insert(number, (event, Instant::now()));
                     if questions.send(number).is_err() {
                         self.answer_in_time();
@@ -222,7 +227,7 @@ impl Shared {
         let now = Instant::now();
         let late: Vec<FanotifyEvent> = {
             let mut waiting = lock(&self.waiting);
-            let late: Vec<RawFd> =
+            let late: Vec<u64> =
                 waiting.iter().filter(|(_, (_, since))| now >= *since + PATIENCE).map(|(number, _)| *number).collect();
             late.iter().filter_map(|number| waiting.remove(number)).map(|(event, _)| event).collect()
         };
@@ -240,15 +245,16 @@ impl Shared {
         }
     }
 
-    fn decide<T>(&self, asked: &mpsc::Receiver<RawFd>, mut decide: Decide<T>, mut tell: Tell<T>) {
+    fn decide<T>(&self, asked: &mpsc::Receiver<u64>, mut decide: Decide<T>, mut tell: Tell<T>) {
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         while let Ok(number) = asked.recv() {
-            let opening = {
-                let waiting = lock(&self.waiting);
-                let Some((event, _)) = waiting.get(&number) else { continue };
+            // Looked at without the lock: the file system may be slow, and the reader must go on.
+            let question = lock(&self.waiting).get(&number).and_then(|(event, _)| {
                 // Whoever must never wait for us is not asked about.
-                if event.pid() == own || event.pid() <= 1 { None } else { self.opening(event) }
-            };
+                let is_asked = event.pid() != own && event.pid() > 1;
+                is_asked.then(|| Some((event.pid(), event.fd()?.try_clone_to_owned().ok()?))).flatten()
+            });
+            let opening = question.and_then(|(pid, file)| self.opening(pid, &file));
             let denied = opening.as_ref().and_then(&mut decide);
             let Some((event, _)) = lock(&self.waiting).remove(&number) else { continue };
             self.answer(&event, denied.is_some());
@@ -257,17 +263,15 @@ impl Shared {
         }
     }
 
-    fn opening(&self, event: &FanotifyEvent) -> Option<Opening> {
-        let file = event.fd()?;
+    fn opening(&self, pid: i32, file: &OwnedFd) -> Option<Opening> {
         let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let stat = fstat(file).ok()?;
-        let marked = lock(&self.marked);
-        let of_inode = marked.inodes.get(&(stat.st_dev, stat.st_ino)).cloned();
+        let marked = |inode: &(u64, u64)| lock(&self.marked).inodes.get(inode).cloned();
         // A new file: as the directory that it lies in.
-        let watched = of_inode.or_else(|| {
+        let watched = marked(&(stat.st_dev, stat.st_ino)).or_else(|| {
             let parent = fs::metadata(path.parent()?).ok()?;
-            marked.inodes.get(&(parent.dev(), parent.ino())).cloned()
+            marked(&(parent.dev(), parent.ino()))
         });
-        Some(Opening { pid: u32::try_from(event.pid()).ok()?, stat, path, watched: watched? })
+        Some(Opening { pid: u32::try_from(pid).ok()?, stat, path, watched: watched? })
     }
 }

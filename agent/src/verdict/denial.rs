@@ -38,6 +38,10 @@ impl Denial {
             let rule = lane.and_then(|lane| rules.denials().rule(lane));
             return Some(rule.map_or(Self::DeniedBefore, |(policy, rule)| Self::Denied((policy.into(), rule.into()))));
         }
+        // Told at the begin of an open, before fanotify was asked: what is denied then is told by whoever answered.
+        if matches!(event.what, What::FileOpen(_)) && rules.opens_are_told_before {
+            return None;
+        }
         let to_deny = verdict.matched().iter().filter(|one| one.acts() == Effect::Deny);
         let missed: Vec<Names> = to_deny.map(|one| (Arc::clone(&one.policy), Arc::clone(&one.rule))).collect();
         (!missed.is_empty()).then_some(Self::Missed(missed))

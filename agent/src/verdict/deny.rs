@@ -131,7 +131,7 @@ impl Denier {
         match self.known.fill(&mut self.tables, &mut generation, &denials) {
             Ok(()) => Ok(Prepared { generation, denials }),
             Err(error) => {
-                let _ = self.tables.remove(&generation);
+                self.tables.remove(&generation);
                 Err(crate::core::chain(&error))
             }
         }
@@ -139,7 +139,7 @@ impl Denier {
 
     /// Empties the tables of what is not to be in force after all.
     pub fn discard(&mut self, prepared: &Prepared) {
-        let _ = self.tables.remove(&prepared.generation);
+        self.tables.remove(&prepared.generation);
     }
 
     /// What decides outside the kernel has a view of the rules in force, from when they are.
@@ -181,10 +181,8 @@ impl Denier {
         let before = std::mem::replace(&mut self.in_force, prepared.generation);
         self.denials = prepared.denials;
         self.show();
-        if before.number != self.in_force.number
-            && let Err(error) = self.tables.remove(&before)
-        {
-            tracing::warn!(error = %crate::core::chain(&error), "the kernel's tables of the policies before could not be emptied");
+        if before.number != self.in_force.number {
+            self.tables.remove(&before);
         }
     }
 
@@ -195,9 +193,17 @@ impl Denier {
         for (key, asked) in watched {
             directories.entry(inode(*key)).or_default().push(asked.clone());
         }
-        let before = std::mem::replace(&mut self.known.directories, directories);
-        for key in before.keys().filter(|key| !keep && !self.known.directories.contains_key(key)) {
-            self.tables.forget(&mut self.in_force, Fact::Directory(*key));
+        if keep {
+            // What they were named before they are named until the policies that did are in force no more.
+            for (key, paths) in directories {
+                let known = self.known.directories.entry(key).or_default();
+                known.extend(paths.into_iter().filter(|path| !known.contains(path)).collect::<Vec<_>>());
+            }
+        } else {
+            let before = std::mem::replace(&mut self.known.directories, directories);
+            for key in before.keys().filter(|key| !self.known.directories.contains_key(key)) {
+                self.tables.forget(&mut self.in_force, Fact::Directory(*key));
+            }
         }
         if !self.denials.is_empty() {
             let put = self.known.put_directories(&mut self.tables, &mut self.in_force, &self.denials);

@@ -20,10 +20,13 @@ pub fn this_kernel() -> KernelProfile {
     })
 }
 
-/// This kernel, given how each hook fared, or why there are none.
-pub fn with(verdicts: Result<&[HookVerdict], &str>) -> KernelProfile {
+/// This kernel, given how each hook fared, or why there are none, and whether the tables of what is denied are there.
+pub fn with(verdicts: Result<&[HookVerdict], &str>, has_tables: bool) -> KernelProfile {
     let how = |hook: &str| {
         let verdicts = verdicts.map_err(|why| format!("no kernel program runs ({why})"))?;
+        if !has_tables {
+            return Err("the kernel's tables of what is denied cannot be had".to_owned());
+        }
         let verdict = verdicts.iter().find(|verdict| verdict.hook.name == hook);
         let rung = verdict.and_then(HookVerdict::attached).map(|rung| rung.name);
         match DENYING.iter().find(|(name, _)| Some(*name) == rung) {
@@ -35,7 +38,14 @@ pub fn with(verdicts: Result<&[HookVerdict], &str>) -> KernelProfile {
         }
     };
     profile(|need| match need {
-        Need::DenyOpen => how("file_open").or_else(|why| fanotify().map_err(|besides| format!("{why}; {besides}"))),
+        // What fanotify asks about is found by the hook on opens, on whichever rung.
+        Need::DenyOpen => how("file_open").or_else(|why| {
+            let is_attached = |verdict: &&HookVerdict| verdict.hook.name == "file_open" && verdict.attached().is_some();
+            match verdicts.is_ok_and(|verdicts| verdicts.iter().any(|verdict| is_attached(&verdict))) && has_tables {
+                true => fanotify().map_err(|besides| format!("{why}; {besides}")),
+                false => Err(why),
+            }
+        }),
         // Connections need both.
         _ => how("udp_send").and_then(|_| how("udp_connect")),
     })

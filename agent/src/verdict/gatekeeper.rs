@@ -3,13 +3,17 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs,
-    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        fs::MetadataExt as _,
+    },
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use plumbline_policy::Denials;
+use plumbline_policy::{Denials, Subject};
 
 use super::{WatchedPaths, deny::Place};
 use crate::{
@@ -17,7 +21,7 @@ use crate::{
     event::{Event, FileKey, FileOpen, Namespaces, Task, What},
     identity::{
         cgroup::Cgroup,
-        procfs::{Processes as _, Procfs},
+        procfs::{Processes as _, Procfs, without_deleted},
     },
     probes::{gate::Opening, kernel::cgroup2_root},
 };
@@ -46,31 +50,50 @@ impl SharedView {
     }
 }
 
-/// What `/proc/PID/status` and its neighbours say of a process that waits, which cannot end meanwhile.
+/// What `/proc/PID/status` and its neighbours say of a process that waits. What they do not say is not known, and excuses
+/// nobody.
+#[derive(Default)]
 struct Opener {
-    uid: u32,
-    gid: u32,
-    exe: Vec<u8>,
-    cgroup: Cgroup,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    exe: Option<Vec<u8>>,
+    cgroup: Option<Cgroup>,
     cgroup_id: u64,
 }
 
 impl Opener {
-    /// `None` for a thread of the kernel, which runs no file.
+    /// `None` for a thread of the kernel, which is never denied anything.
     fn look(pid: u32) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
-        let exe = fs::read_link(directory.join("exe")).ok()?.into_os_string().into_vec();
-        let status = fs::read_to_string(directory.join("status")).ok()?;
-        let number = |name: &str| -> Option<u32> {
-            status.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next()?.parse().ok()
+        // Names of tasks may be any bytes.
+        let status = fs::read(directory.join("status")).unwrap_or_default();
+        let field = |name: &[u8]| {
+            let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+            std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse::<u32>().ok()
         };
-        let cgroup = fs::read(directory.join("cgroup")).ok()?;
+        let is_of_kernel = match field(b"Kthread:") {
+            Some(answer) => answer == 1,
+            // Kernels before 6.10 do not say: a thread of theirs has no memory, and a process that ends has a state that says so.
+            None => {
+                !status.is_empty()
+                    && !status.windows(7).any(|bytes| bytes == b"\nVmSize")
+                    && !status.windows(9).any(|bytes| bytes == b"\nState:\tZ")
+            }
+        };
+        if is_of_kernel {
+            return None;
+        }
+        let cgroup = fs::read(directory.join("cgroup")).unwrap_or_default();
         // Rules of what is denied know the v2 hierarchy only, here as in the kernel.
-        let line = cgroup.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"0::"))?;
-        let cgroup = Cgroup::parse(line)?;
-        let below = String::from_utf8_lossy(cgroup.path.strip_prefix(b"/").unwrap_or(&cgroup.path)).into_owned();
-        let cgroup_id = fs::metadata(cgroup2_root().ok()?.join(below)).map_or(0, |meta| meta.ino());
-        Some(Self { uid: number("Uid:")?, gid: number("Gid:")?, exe, cgroup, cgroup_id })
+        let cgroup = cgroup.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"0::")).and_then(Cgroup::parse);
+        let directory_of = |cgroup: &Cgroup| {
+            let below = OsStr::from_bytes(cgroup.path.strip_prefix(b"/").unwrap_or(&cgroup.path));
+            Some(fs::metadata(cgroup2_root().ok()?.join(below)).ok()?.ino())
+        };
+        let exe =
+            fs::read_link(directory.join("exe")).ok().map(|path| without_deleted(path.into_os_string().into_vec()));
+        let cgroup_id = cgroup.as_ref().and_then(directory_of).unwrap_or(0);
+        Some(Self { uid: field(b"Uid:"), gid: field(b"Gid:"), exe, cgroup, cgroup_id })
     }
 }
 
@@ -83,11 +106,17 @@ pub fn decide(view: &View, opening: &Opening) -> Option<Event> {
         return None;
     }
     let opener = Opener::look(opening.pid)?;
-    let known = view.places.get(&opener.cgroup_id).filter(|place| place.cgroup.path == opener.cgroup.path);
-    let here = Place { cgroup: opener.cgroup.clone(), pod: None };
-    let place = known.unwrap_or(&here).lend(|subject| denials.by_place(subject));
-    let program = denials.by_program(&[&opener.exe]);
-    let user = denials.by_user(Some(opener.uid), view.names_of_users.get(&opener.uid).map(|name| &**name));
+    let place = match &opener.cgroup {
+        Some(cgroup) => {
+            let known = view.places.get(&opener.cgroup_id).filter(|place| place.cgroup.path == cgroup.path);
+            let here = Place { cgroup: cgroup.clone(), pod: None };
+            known.unwrap_or(&here).lend(|subject| denials.by_place(subject))
+        }
+        None => denials.by_place(&Subject::default()),
+    };
+    let program = denials.by_program(&opener.exe.as_deref().into_iter().collect::<Vec<_>>());
+    let name = opener.uid.and_then(|uid| view.names_of_users.get(&uid));
+    let user = denials.by_user(opener.uid, name.map(|name| &**name));
     let lane = denials.denied(&[&directory, &place, &program, &user])?;
     Some(event(view, opening, &opener, u32::try_from(lane).unwrap_or(u32::MAX)))
 }
@@ -102,8 +131,8 @@ fn event(view: &View, opening: &Opening, opener: &Opener, lane: u32) -> Event {
         pid: opening.pid,
         tid: opening.pid,
         ppid: seen.ppid,
-        uid: opener.uid,
-        gid: opener.gid,
+        uid: opener.uid.unwrap_or(u32::MAX),
+        gid: opener.gid.unwrap_or(u32::MAX),
         start_boot_ns: seen.start_boot_ns,
         cgroup_id: opener.cgroup_id,
         namespaces: Namespaces { mnt: namespace("mnt"), net: namespace("net"), pid: namespace("pid") },

@@ -13,13 +13,15 @@ pub struct Rules {
     pub watched: WatchedPaths,
     /// Those of the policies that the kernel decides.
     denials: Arc<Denials>,
+    /// Opens are told before it is known whether they are denied.
+    pub opens_are_told_before: bool,
 }
 
 impl Rules {
     pub fn new(policies: Arc<PolicySet>, watched: WatchedPaths) -> Self {
         // Too many are in force nowhere: the daemon has refused them.
         let denials = policies.denials().unwrap_or_default();
-        Self { policies, watched, denials }
+        Self { policies, watched, denials, opens_are_told_before: false }
     }
 
     pub fn denials(&self) -> &Denials {

@@ -146,7 +146,7 @@ impl Kernel {
         }
         self.tables.put_in_force(&generation);
         let old = std::mem::replace(&mut self.in_force, generation);
-        self.tables.remove(&old).map_err(|error| error.to_string())?;
+        self.tables.remove(&old);
         for (event, arguments) in questions {
             let lane = self.bench.probes().ask_kernel(arguments)?;
             let denied = lane.and_then(|lane| denials.rule(lane as usize)).map(|(_, rule)| rule.to_owned());
