@@ -52,6 +52,9 @@ static DENY_ADDRESSES: LpmTrie<AddressKey, Class> = LpmTrie::with_max_entries(13
 #[map]
 static DENY_PORTS: LpmTrie<PortKey, Class> = LpmTrie::with_max_entries(131_072, 0);
 
+/// What a security hook answers to deny (include/uapi/asm-generic/errno-base.h).
+pub const EPERM: i32 = -1;
+
 /// `IPPROTO_MPTCP` (include/uapi/linux/in.h): to rules it is TCP.
 const IPPROTO_MPTCP: u32 = 262;
 

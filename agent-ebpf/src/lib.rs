@@ -1,5 +1,5 @@
-//! What the kernel programs and the agent share: record layouts, program numbers, and the kernel fields whose
-//! offsets the agent resolves from BTF before it loads anything.
+//! What the kernel programs and the agent share: record layouts, the tables of what is denied, program numbers, and the
+//! kernel fields whose offsets the agent resolves from BTF before it loads anything.
 //!
 //! Everything here is plain data. Records derive `zerocopy` traits: `IntoBytes` refuses padding at compile time and
 //! `FromBytes` lets the agent decode without `unsafe`. The programs themselves are in `main.rs` and build only for

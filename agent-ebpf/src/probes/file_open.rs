@@ -16,9 +16,8 @@ use plumbline_ebpf::{
     record::{FileOpen, KIND_ENROL, KIND_FILE_OPEN, VIA_OPEN, VIA_RECEIVED, WatchedFile},
 };
 
-use super::udp::EPERM;
 use crate::{
-    decide,
+    decide::{self, EPERM},
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
     kernel::{self, off, read, trace},

@@ -18,7 +18,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    decide,
+    decide::{self, EPERM},
     kernel::{self, off, read},
     peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
@@ -86,9 +86,6 @@ pub fn udp_send_fentry(ctx: FEntryContext) -> i32 {
     sent(ctx.arg(0), ctx.arg(1), false);
     0
 }
-
-/// What it returns to deny (include/uapi/asm-generic/errno-base.h).
-pub const EPERM: i32 = -1;
 
 /// Whether `connect` of this `struct socket *` to this `struct sockaddr *` is denied; tells of it.
 #[inline(always)]

@@ -39,7 +39,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 
     say("\nHOOKS");
     let mut useful = false;
-    match Probes::load(&config.probes) {
+    let probes = Probes::load(&config.probes);
+    match &probes {
         Ok(probes) => {
             useful |= !probes.is_useless();
             probes.verdicts.iter().for_each(hook);
@@ -48,11 +49,12 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
                 say(&format!("  {}: {}", way.name, way.otherwise));
             }
         }
-        Err(error) => say(&format!("  absent: {}", chain(&error))),
+        Err(error) => say(&format!("  absent: {}", chain(error))),
     }
 
     say("\nENFORCE  (what policies may need of this kernel)");
-    let kernel = enforce::this_kernel();
+    let verdicts = probes.as_ref().map(|probes| &probes.verdicts[..]).map_err(|error| chain(error));
+    let kernel = enforce::with(verdicts.as_ref().map(|verdicts| *verdicts).map_err(String::as_str), probes.is_ok());
     for need in Need::ALL {
         match kernel.answer(need) {
             Ok(how) => say(&format!("  {:<14}{how}", need.as_str())),

@@ -142,7 +142,7 @@ fn guard(gate: &Gate, directories: &[PathBuf]) {
     }
 }
 
-/// Denied opens that wait to be told; when there are more, whoever opens waits too.
+/// Denied opens that wait to be told; while there are more, nobody decides, and opens fail open.
 const UNTOLD: usize = 4096;
 
 fn start_gate(denier: &mut Denier, messages: &mpsc::Sender<Message>) -> Result<Gate, String> {

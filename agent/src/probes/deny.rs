@@ -93,11 +93,6 @@ impl Generation {
     pub fn new(number: u32) -> Self {
         Self { number, ..Self::default() }
     }
-
-    /// Entries in the tables, of all kinds.
-    pub fn entries(&self) -> usize {
-        self.facts.len() + self.classes.values().map(|class| class.blocks.count_ones() as usize).sum::<usize>()
-    }
 }
 
 impl DenyTables {

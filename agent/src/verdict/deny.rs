@@ -117,11 +117,6 @@ impl Denier {
         Self { tables, in_force: Generation::default(), denials: Arc::default(), known, view: None }
     }
 
-    /// Entries of the kernel's tables for the rules that are in force.
-    pub fn entries(&self) -> usize {
-        self.in_force.entries()
-    }
-
     /// Fills the tables for these policies, beside those that are in force.
     pub fn prepare(&mut self, policies: &PolicySet, proc: &dyn Processes) -> Result<Prepared, String> {
         let denials = policies.denials().map_err(|error| error.to_string())?;
