@@ -68,11 +68,32 @@ pub fn generation() -> u32 {
     }
 }
 
-/// The number behind the rule that denies the current task to open this file below this directory; 0 for none. A file that
-/// lies below several has an entry of its own.
+/// What was decided, and by which policies: those in force may be others by the time that it is told.
+#[derive(Clone, Copy)]
+pub struct Decision {
+    pub generation: u32,
+    /// The number behind the rule that denies; 0 for none.
+    pub denied: u32,
+}
+
+impl Decision {
+    /// Where nothing can be denied.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self { generation: generation(), denied: 0 }
+    }
+}
+
+/// Whether the current task may open this file below this directory.
 #[inline(always)]
-pub fn open(id: &FileId, watch: &WatchedFile) -> u32 {
+pub fn open(id: &FileId, watch: &WatchedFile) -> Decision {
     let generation = generation();
+    Decision { generation, denied: open_in(generation, id, watch) }
+}
+
+/// A file that lies below several has an entry of its own.
+#[inline(always)]
+fn open_in(generation: u32, id: &FileId, watch: &WatchedFile) -> u32 {
     let own = of_directory(generation, id.dev, id.ino);
     let Some(directory) = own.or_else(|| of_directory(generation, watch.watched_dev, watch.watched_ino)) else {
         return 0;
@@ -84,10 +105,15 @@ pub fn open(id: &FileId, watch: &WatchedFile) -> u32 {
     first(generation, &[directory, place, program, user])
 }
 
-/// The same for a connection, or a datagram, to this address.
+/// Whether the current task may connect, or send a datagram, to this address.
 #[inline(always)]
-pub fn connection(protocol: u32, peer: &Peer) -> u32 {
+pub fn connection(protocol: u32, peer: &Peer) -> Decision {
     let generation = generation();
+    Decision { generation, denied: connection_in(generation, protocol, peer) }
+}
+
+#[inline(always)]
+fn connection_in(generation: u32, protocol: u32, peer: &Peer) -> u32 {
     let protocol = if protocol == IPPROTO_MPTCP { IPPROTO_TCP } else { protocol };
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (peer.family != AF_INET && peer.family != AF_INET6) {
         return 0;

@@ -4,6 +4,7 @@
 use plumbline_ebpf::record::{Connect, KIND_CONNECT};
 
 use crate::{
+    decide::Decision,
     emit::{self, Lane},
     kernel::{self, off, read, read_into},
     limit, task,
@@ -92,10 +93,9 @@ pub fn protocol(sock: u64) -> u32 {
     u32::from(read::<u16>(sock, off!(sock_protocol)))
 }
 
-/// Writes a record of the current task; `net` is a `struct net *`, `source` the node's own address, `denied` the rule that
-/// denied it, or 0.
+/// Writes a record of the current task; `net` is a `struct net *`, `source` the node's own address.
 #[inline(always)]
-pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4], net: u64, denied: u32) {
+pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4], net: u64, decision: Decision) {
     if !limit::admits(program) {
         return;
     }
@@ -105,11 +105,12 @@ pub fn tell(program: u32, how: u32, protocol: u32, peer: &Peer, source: &[u32; 4
     // SAFETY: a ring reservation of this size; the address fields are 4-byte aligned.
     unsafe {
         emit::stamp(&raw mut (*record).header, KIND_CONNECT, program, task::current());
+        (*record).header.generation = decision.generation;
         (*record).family = peer.family;
         (*record).protocol = protocol;
         (*record).port = u16::from_be(peer.port);
         (*record).how = how;
-        (*record).denied = denied;
+        (*record).denied = decision.denied;
         (*record).net = task::net_ns(net);
         (&raw mut (*record).address).cast::<[u32; 4]>().write(peer.address);
         (&raw mut (*record).source).cast::<[u32; 4]>().write(*source);

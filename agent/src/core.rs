@@ -98,7 +98,7 @@ impl<P: Processes> Core<P> {
 
     /// The policies that were in force when the kernel saw the event.
     fn rules_of(&self, event: &Event) -> &Rules {
-        let seen_under = event.origin.map(|origin| origin.generation);
+        let seen_under = event.generation();
         let before = self.rules_before.as_ref().filter(|before| seen_under == Some(before.generation()));
         before.unwrap_or(&self.rules)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use plumbline::{
-    event::{Event, FileKey, Loss, What},
+    event::{DeniedBy, Event, FileKey, Loss, What},
     identity::procfs::Procfs,
     message::Message,
     probes::{
@@ -157,6 +157,12 @@ impl Bench {
         denier.put_in_force(prepared);
         self.policies = Some(policies);
         Ok(filled)
+    }
+
+    /// This lane of the policies in force.
+    pub fn denied_by(&self, lane: u32) -> Option<DeniedBy> {
+        let generation = u32::try_from(self.policies.as_ref()?.generation()).ok()?;
+        Some(DeniedBy { generation, lane })
     }
 
     /// A directory that policies watch, as the programs know it.

@@ -17,7 +17,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    decide::{self, EPERM},
+    decide::{self, Decision, EPERM},
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
     kernel::{self, off, read, trace},
@@ -89,7 +89,7 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
     let mnt: u64 = read(file, off!(file_path_mnt));
     let mut watch = WatchedFile { watched_ino: kernel::zero(), watched_dev: 0, generation: 0 };
     let mut kind = KIND_ENROL;
-    let mut denied = 0;
+    let mut decision = Decision::none();
     if !enrolling {
         kind = KIND_FILE_OPEN;
         let special = files::special(inode, mode, dentry);
@@ -102,10 +102,10 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
         {
             return Observed::NOTHING;
         } else if may_deny {
-            denied = kernel::any(&decide::open(&id, &kernel::any(&watch)));
+            decision = kernel::any(&decide::open(&id, &kernel::any(&watch)));
         }
     }
-    let observed = Observed { is_told: true, is_denied: denied != 0 };
+    let observed = Observed { is_told: true, is_denied: decision.denied != 0 };
     if !enrolling && !limit::admits(program::FILE_OPEN) {
         return observed;
     }
@@ -117,6 +117,7 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
     unsafe {
         let record = &raw mut (*scratch).record;
         emit::stamp(&raw mut (*record).header, kind, program::FILE_OPEN, task::current());
+        (*record).header.generation = decision.generation;
         (*record).ino = id.ino;
         (*record).dev = id.dev;
         (*record).watched_ino = watch.watched_ino;
@@ -127,7 +128,7 @@ pub fn observe(slot: Slot, file: u64, via: u32, may_deny: bool) -> Observed {
         (*record).mode = u32::from(mode);
         (*record).flags = flags;
         (*record).via = via;
-        (*record).denied = denied;
+        (*record).denied = decision.denied;
         let spelled = path::spell(&raw mut (*scratch).path, mnt, dentry);
         (*record).path_bytes = spelled.bytes;
         (*record).path_state = spelled.state;

@@ -16,6 +16,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
+    decide::Decision,
     emit::{self, Lane},
     kernel::{off, read},
     peer::{self, IPPROTO_TCP},
@@ -81,7 +82,8 @@ fn observe_state(sock: u64, new_state: i32) {
 #[inline(always)]
 fn begin(sock: u64) {
     let peer = peer::of_sock(sock);
-    peer::tell(TCP_CONNECT, CONNECT_BEGIN, IPPROTO_TCP, &peer, &peer::source(sock), peer::net(sock), 0);
+    let none = Decision::none();
+    peer::tell(TCP_CONNECT, CONNECT_BEGIN, IPPROTO_TCP, &peer, &peer::source(sock), peer::net(sock), none);
     let Some(nothing) = NO_CONNECTION.get(0) else { return };
     let _ = CONNECTIONS.insert(&sock, nothing, 0);
     let Some(entry) = CONNECTIONS.get_ptr_mut(&sock) else {
@@ -161,5 +163,6 @@ fn observe_send(sock: u64) {
     }
     let _ = SENDERS.insert(&sender, &1, 0);
     let (peer, source) = (peer::of_sock(sock), peer::source(sock));
-    peer::tell(SOCKET_SEND, CONNECT_INHERITED, peer::protocol(sock), &peer, &source, peer::net(sock), 0);
+    let (protocol, net) = (peer::protocol(sock), peer::net(sock));
+    peer::tell(SOCKET_SEND, CONNECT_INHERITED, protocol, &peer, &source, net, Decision::none());
 }

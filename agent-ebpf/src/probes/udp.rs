@@ -18,7 +18,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    decide::{self, EPERM},
+    decide::{self, Decision, EPERM},
     kernel::{self, off, read},
     peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
@@ -39,26 +39,26 @@ struct Datagram {
 
 #[cgroup_sock_addr(connect4)]
 pub fn udp_connect4_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = kernel::any(&decide::connection(protocol(&ctx), &peer4(&ctx)));
-    i32::from(!connects(protocol(&ctx), &peer4(&ctx), task::net(), denied))
+    let decision = kernel::any(&decide::connection(protocol(&ctx), &peer4(&ctx)));
+    i32::from(!connects(protocol(&ctx), &peer4(&ctx), task::net(), decision))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn udp_connect6_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = kernel::any(&decide::connection(protocol(&ctx), &peer6(&ctx)));
-    i32::from(!connects(protocol(&ctx), &peer6(&ctx), task::net(), denied))
+    let decision = kernel::any(&decide::connection(protocol(&ctx), &peer6(&ctx)));
+    i32::from(!connects(protocol(&ctx), &peer6(&ctx), task::net(), decision))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn udp_send4_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = kernel::any(&decide::connection(IPPROTO_UDP, &peer4(&ctx)));
-    i32::from(!sends_to(IPPROTO_UDP, peer4(&ctx), task::net(), denied))
+    let decision = kernel::any(&decide::connection(IPPROTO_UDP, &peer4(&ctx)));
+    i32::from(!sends_to(IPPROTO_UDP, peer4(&ctx), task::net(), decision))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn udp_send6_cgroup(ctx: SockAddrContext) -> i32 {
-    let denied = kernel::any(&decide::connection(IPPROTO_UDP, &peer6(&ctx)));
-    i32::from(!sends_to(IPPROTO_UDP, peer6(&ctx), task::net(), denied))
+    let decision = kernel::any(&decide::connection(IPPROTO_UDP, &peer6(&ctx)));
+    i32::from(!sends_to(IPPROTO_UDP, peer6(&ctx), task::net(), decision))
 }
 
 /// `security_socket_connect`, where its answer counts.
@@ -91,10 +91,13 @@ pub fn udp_send_fentry(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn connected(socket: u64, address: u64, may_deny: bool) -> bool {
     let sock: u64 = read(socket, off!(socket_sk));
-    let denied =
-        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_sockaddr(address))) } else { 0 };
+    let decision = if may_deny {
+        kernel::any(&decide::connection(peer::protocol(sock), &peer::of_sockaddr(address)))
+    } else {
+        Decision::none()
+    };
     let peer = peer::of_sockaddr(address);
-    peer.family != 0 && connects(peer::protocol(sock), &peer, peer::net(sock), denied)
+    peer.family != 0 && connects(peer::protocol(sock), &peer, peer::net(sock), decision)
 }
 
 /// The same of `sendmsg` of this `struct msghdr *`, where it names a destination.
@@ -105,10 +108,13 @@ fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
     if name == 0 {
         return false;
     }
-    let denied =
-        if may_deny { kernel::any(&decide::connection(peer::protocol(sock), &peer::of_name(sock, name))) } else { 0 };
+    let decision = if may_deny {
+        kernel::any(&decide::connection(peer::protocol(sock), &peer::of_name(sock, name)))
+    } else {
+        Decision::none()
+    };
     let peer = peer::of_name(sock, name);
-    peer.family != 0 && sends_to(peer::protocol(sock), peer, peer::net(sock), denied)
+    peer.family != 0 && sends_to(peer::protocol(sock), peer, peer::net(sock), decision)
 }
 
 // Protocol and destination are read once to decide and once to tell: the verifier follows what comes after a decision once
@@ -116,33 +122,33 @@ fn sent(socket: u64, message: u64, may_deny: bool) -> bool {
 
 /// Tells of UDP sockets, and of whatever is denied; says whether it is. Of a TCP connection that begins, `tcp.rs` tells.
 #[inline(always)]
-fn connects(protocol: u32, peer: &Peer, net: u64, denied: u32) -> bool {
-    if protocol == IPPROTO_UDP || denied != 0 {
-        peer::tell(UDP_CONNECT, CONNECT_BEGIN, told(protocol), peer, &peer::nowhere(), net, denied);
+fn connects(protocol: u32, peer: &Peer, net: u64, decision: Decision) -> bool {
+    if protocol == IPPROTO_UDP || decision.denied != 0 {
+        peer::tell(UDP_CONNECT, CONNECT_BEGIN, told(protocol), peer, &peer::nowhere(), net, decision);
     }
-    denied != 0
+    decision.denied != 0
 }
 
 /// The same for what names its destination with each message: datagrams, and the first one of a TCP connection with Fast
 /// Open, which needs no other connect.
 #[inline(always)]
-fn sends_to(protocol: u32, peer: Peer, net: u64, denied: u32) -> bool {
-    if protocol != IPPROTO_UDP && denied == 0 {
+fn sends_to(protocol: u32, peer: Peer, net: u64, decision: Decision) -> bool {
+    if protocol != IPPROTO_UDP && decision.denied == 0 {
         return false;
     }
     // SAFETY: the helpers have no preconditions.
     let (pid, now_boot_ns) = unsafe { ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_ktime_get_boot_ns()) };
-    let key = Datagram { peer, pid, denied };
+    let key = Datagram { peer, pid, denied: decision.denied };
     if let Some(told) = DATAGRAMS.get_ptr(&key) {
         // SAFETY: a map value.
         if now_boot_ns.wrapping_sub(unsafe { *told }) < TELL_AGAIN_NS {
-            return denied != 0;
+            return decision.denied != 0;
         }
     }
     let _ = DATAGRAMS.insert(&key, &now_boot_ns, 0);
     let how = if protocol == IPPROTO_UDP { CONNECT_DATAGRAM } else { CONNECT_BEGIN };
-    peer::tell(UDP_SEND, how, told(protocol), &peer, &peer::nowhere(), net, denied);
-    denied != 0
+    peer::tell(UDP_SEND, how, told(protocol), &peer, &peer::nowhere(), net, decision);
+    decision.denied != 0
 }
 
 /// What is denied and is not UDP is TCP, or to be.

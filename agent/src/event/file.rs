@@ -1,5 +1,7 @@
 //! What was done to a watched file.
 
+use super::DeniedBy;
+
 /// A watched file was opened, or its descriptor came from another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileOpen {
@@ -19,8 +21,8 @@ pub struct FileOpen {
     pub links: u32,
     /// Not opened but received: over a socket, or by `pidfd_getfd(2)`.
     pub received: bool,
-    /// Not opened after all: denied by this lane of the policies' rules.
-    pub denied_by: Option<u32>,
+    /// Not opened after all.
+    pub denied_by: Option<DeniedBy>,
 }
 
 impl FileOpen {

@@ -29,6 +29,23 @@ pub struct Event {
     pub what: What,
 }
 
+impl Event {
+    /// What denied it, if something did.
+    pub fn denied_by(&self) -> Option<DeniedBy> {
+        match &self.what {
+            What::FileOpen(open) => open.denied_by,
+            What::Connect(connect) => connect.denied_by,
+            _ => None,
+        }
+    }
+
+    /// Of the policies that were in force for whoever saw it.
+    pub fn generation(&self) -> Option<u32> {
+        let by = self.denied_by().map(|by| by.generation);
+        by.or_else(|| self.origin.map(|origin| origin.generation))
+    }
+}
+
 /// The place of a record in the gap-free sequence of one program on one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
@@ -37,6 +54,13 @@ pub struct Origin {
     pub program: u32,
     pub cpu: u32,
     pub sequence: u64,
+}
+
+/// What denied: a lane of the rules that deny, numbered anew with each generation of the policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeniedBy {
+    pub generation: u32,
+    pub lane: u32,
 }
 
 /// The acting task as the kernel knew it at that moment.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::NetNs;
+use super::{DeniedBy, NetNs};
 
 /// A process set out to connect, or to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct Connect {
     /// The node's own address, where it was known already.
     pub source: Option<IpAddr>,
     pub net_ns: NetNs,
-    /// Not done after all: denied by this lane of the policies' rules.
-    pub denied_by: Option<u32>,
+    /// Not done after all.
+    pub denied_by: Option<DeniedBy>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

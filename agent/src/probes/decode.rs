@@ -7,9 +7,9 @@ use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, ConnectEnd, ConnectHow, DeviceKind, DeviceOpen, Direction, DnsMessage, Event, Exec, Exit,
-    FileChange, FileKey, FileOpen, Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin, Outcome,
-    Protocol, SocketOpen, Task, What,
+    Change, Connect, ConnectEnd, ConnectHow, DeniedBy, DeviceKind, DeviceOpen, Direction, DnsMessage, Event, Exec,
+    Exit, FileChange, FileKey, FileOpen, Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin,
+    Outcome, Protocol, SocketOpen, Task, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 size_bytes: open.size_bytes,
                 links: open.links,
                 received: open.via == record::VIA_RECEIVED,
-                denied_by: open.denied.checked_sub(1),
+                denied_by: denied_by(header, open.denied),
             })
         }
         record::KIND_MEMORY => {
@@ -118,7 +118,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         }
         record::KIND_CONNECT => {
             let (begun, _) = record::Connect::ref_from_prefix(bytes).map_err(|_| short())?;
-            What::Connect(connect(begun)?)
+            What::Connect(connect(header, begun)?)
         }
         record::KIND_CONNECT_END => {
             let (end, _) = record::ConnectEnd::ref_from_prefix(bytes).map_err(|_| short())?;
@@ -235,7 +235,11 @@ fn source(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
     address(family, bytes).filter(|address| !address.is_unspecified())
 }
 
-fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
+fn denied_by(header: &Header, denied: u32) -> Option<DeniedBy> {
+    denied.checked_sub(1).map(|lane| DeniedBy { generation: header.generation, lane })
+}
+
+fn connect(header: &Header, connect: &record::Connect) -> Result<Connect, DecodeError> {
     let unknown = || DecodeError::Address(connect.family, connect.protocol);
     Ok(Connect {
         protocol: protocol(connect.protocol).ok_or_else(unknown)?,
@@ -248,7 +252,7 @@ fn connect(connect: &record::Connect) -> Result<Connect, DecodeError> {
             record::CONNECT_INHERITED => ConnectHow::Inherited,
             _ => ConnectHow::Begin,
         },
-        denied_by: connect.denied.checked_sub(1),
+        denied_by: denied_by(header, connect.denied),
     })
 }
 

@@ -26,15 +26,8 @@ pub enum Denial {
 
 impl Denial {
     pub(crate) fn of(event: &Event, verdict: &Verdict, rules: &Rules) -> Option<Self> {
-        let lane = match &event.what {
-            What::FileOpen(open) => open.denied_by,
-            What::Connect(connect) => connect.denied_by,
-            _ => None,
-        };
-        if let Some(lane) = lane {
-            // Lanes are numbered anew with each generation.
-            let is_of_these = event.origin.is_none_or(|origin| origin.generation == rules.generation());
-            let lane = usize::try_from(lane).ok().filter(|_| is_of_these);
+        if let Some(by) = event.denied_by() {
+            let lane = usize::try_from(by.lane).ok().filter(|_| by.generation == rules.generation());
             let rule = lane.and_then(|lane| rules.denials().rule(lane));
             return Some(rule.map_or(Self::DeniedBefore, |(policy, rule)| Self::Denied((policy.into(), rule.into()))));
         }

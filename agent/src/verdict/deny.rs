@@ -149,6 +149,7 @@ impl Denier {
         let watched =
             self.known.directories.iter().flat_map(|(key, paths)| paths.iter().map(|path| (*key, path.clone())));
         view.replace(View {
+            generation: self.in_force.number,
             denials: Arc::clone(&self.denials),
             names_of_users: self.known.names_of_users.clone(),
             places: places.collect(),

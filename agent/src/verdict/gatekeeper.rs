@@ -18,7 +18,7 @@ use plumbline_policy::{Denials, Subject};
 use super::{WatchedPaths, deny::Place};
 use crate::{
     clock,
-    event::{Event, FileKey, FileOpen, Namespaces, Task, What},
+    event::{DeniedBy, Event, FileKey, FileOpen, Namespaces, Task, What},
     identity::{
         cgroup::Cgroup,
         procfs::{Processes as _, Procfs, without_deleted},
@@ -29,6 +29,7 @@ use crate::{
 /// What an opener is judged by. A value of its own, so that nobody who waits waits for a reload.
 #[derive(Debug, Default)]
 pub struct View {
+    pub generation: u32,
     pub denials: Arc<Denials>,
     pub names_of_users: HashMap<u32, Arc<str>>,
     /// What is known of cgroups, by v2 id.
@@ -118,10 +119,11 @@ pub fn decide(view: &View, opening: &Opening) -> Option<Event> {
     let name = opener.uid.and_then(|uid| view.names_of_users.get(&uid));
     let user = denials.by_user(opener.uid, name.map(|name| &**name));
     let lane = denials.denied(&[&directory, &place, &program, &user])?;
-    Some(event(view, opening, &opener, u32::try_from(lane).unwrap_or(u32::MAX)))
+    let lane = u32::try_from(lane).unwrap_or(u32::MAX);
+    Some(event(view, opening, &opener, DeniedBy { generation: view.generation, lane }))
 }
 
-fn event(view: &View, opening: &Opening, opener: &Opener, lane: u32) -> Event {
+fn event(view: &View, opening: &Opening, opener: &Opener, by: DeniedBy) -> Event {
     let seen = Procfs::default().look(opening.pid, 0).unwrap_or_default();
     let namespace = |name: &str| {
         let ino = fs::metadata(format!("/proc/{}/ns/{name}", opening.pid)).map_or(0, |meta| meta.ino());
@@ -152,7 +154,7 @@ fn event(view: &View, opening: &Opening, opener: &Opener, lane: u32) -> Event {
         size_bytes: u64::try_from(meta.st_size).unwrap_or(0),
         links: u32::try_from(meta.st_nlink).unwrap_or(u32::MAX),
         received: false,
-        denied_by: Some(lane),
+        denied_by: Some(by),
     };
     Event { boot_ns: clock::boot_ns(), origin: None, task: Some(task), what: What::FileOpen(open) }
 }

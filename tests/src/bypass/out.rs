@@ -72,6 +72,19 @@ pub fn sockaddr(to: SocketAddrV4) -> libc::sockaddr_in {
     }
 }
 
+/// On an IPv4 socket Linux takes a name whose family is left out for an IPv4 one (net/ipv4/udp.c, `udp_sendmsg`).
+pub fn datagram_without_family(to: SocketAddr) -> io::Result<()> {
+    let SocketAddr::V4(to) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut name = sockaddr(to);
+    name.sin_family = 0;
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: one readable byte, and a name of the length that is given.
+    let sent =
+        unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) };
+    if sent == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 pub const SOCKADDR_BYTES: u32 = 16;
 
 fn make(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {

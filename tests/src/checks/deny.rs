@@ -24,7 +24,10 @@ use plumbline::{
 use rustix::net::{AddressFamily, SocketType, sendto};
 
 use super::{Ended, same};
-use crate::bench::{Bench, Outcome};
+use crate::{
+    bench::{Bench, Outcome},
+    bypass,
+};
 
 /// Exit codes of an attempt.
 const WENT: u8 = 0;
@@ -74,6 +77,7 @@ fn try_it(kind: &str, target: &str) -> io::Result<()> {
         "tcp" => TcpStream::connect(address()?).map(drop),
         "udp" => address().and_then(|to| UdpSocket::bind(any(&to))?.connect(to)),
         "datagram" => address().and_then(|to| UdpSocket::bind(any(&to))?.send_to(b"x", to).map(drop)),
+        "datagram without a family" => address().and_then(bypass::datagram_without_family),
         // Connects and sends in one call (tcp(7), `MSG_FASTOPEN`).
         "fast open" => {
             let to = address()?;
@@ -257,7 +261,7 @@ fn opens_on(bench: &mut Bench, scratch: &Path) -> Outcome {
         _ => None,
     })?;
     same("told path", &open.path, &path(&weights).into_bytes())?;
-    same("told rule", &open.denied_by, &Some(0))?;
+    same("told rule", &open.denied_by, &bench.denied_by(0))?;
     same("told cgroup", &task.cgroup_id, &std::os::unix::fs::MetadataExt::ino(&fs::metadata(&cell.0).map_err(text)?))?;
     expect("below", inside, "open", &inner, false)?;
     expect("a hard link elsewhere", inside, "link", &weights, false)?;
@@ -294,7 +298,7 @@ fn connections(rung: &Rung) -> Result<(), Ended> {
 
 fn connections_on(bench: &mut Bench) -> Outcome {
     let text = |error: io::Error| error.to_string();
-    crate::bypass::loopback_up().map_err(text)?;
+    bypass::loopback_up().map_err(text)?;
     let cell = Cell::make("connections")?;
     let inside = Some(cell.0.as_path());
     // What listens on every address hears of each.
@@ -317,6 +321,7 @@ fn connections_on(bench: &mut Bench) -> Outcome {
     let all: Vec<(&str, String)> = ["tcp", "udp", "datagram", "fast open"]
         .into_iter()
         .flat_map(|kind| [v4, v6, mapped, none4, none6].map(|ip| (kind, to(ip, port))))
+        .chain([v4, none4].map(|ip| ("datagram without a family", to(ip, port))))
         .collect();
 
     bench.enforce(&policy("monitor", &subject, &rule))?;
@@ -328,12 +333,13 @@ fn connections_on(bench: &mut Bench) -> Outcome {
     bench.drain();
     for (kind, target) in &all {
         expect("enforced", inside, kind, target, false)?;
+        let rule = bench.denied_by(0);
         let told = bench.expect("the denied connection", |event| match &event.what {
-            What::Connect(connect) if connect.denied_by == Some(0) => Some(*connect),
+            What::Connect(connect) if connect.denied_by == rule => Some(*connect),
             _ => None,
         })?;
         same("told port", &told.port, &port)?;
-        let how = if *kind == "datagram" { ConnectHow::Datagram } else { ConnectHow::Begin };
+        let how = if kind.starts_with("datagram") { ConnectHow::Datagram } else { ConnectHow::Begin };
         same("told how", &told.how, &how)?;
         expect("a neighbour", None, kind, target, true)?;
     }

@@ -31,7 +31,7 @@ use crate::workspace;
 /// Boot Debian kernels in QEMU and run the kernel programs' tests in them.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask vm --kernel 5.10\n  cargo xtask vm --kernel 6.1,newest --verbose\n  cargo xtask vm --all"
+    after_help = "Examples:\n  cargo xtask vm --kernel 5.10\n  cargo xtask vm --kernel 6.1,newest --verbose\n  cargo xtask vm --kernel newest --denying\n  cargo xtask vm --all"
 )]
 pub(crate) struct Vm {
     /// Which kernels: 5.10, 6.1, 6.12, newest.
@@ -43,6 +43,9 @@ pub(crate) struct Vm {
     /// Show the whole console, not only the results.
     #[arg(long, short)]
     verbose: bool,
+    /// Only the checks of what policies deny.
+    #[arg(long)]
+    denying: bool,
     /// Another first process than the test program; it ends with the line `vm: done`.
     #[arg(long, value_name = "PROGRAM")]
     init: Option<PathBuf>,
@@ -55,9 +58,10 @@ impl Vm {
             build(cache)?;
         }
         let init = self.init.clone().unwrap_or_else(default_init);
+        let errand = if self.denying { Errand::Denying } else { Errand::Checks };
         let mut report = Report::default();
         for kernel in if self.all { ALL.to_vec() } else { self.kernel.clone() } {
-            report.step(&format!("kernel {kernel}"), || test_on(cache, kernel, &init, Errand::Checks, self.verbose));
+            report.step(&format!("kernel {kernel}"), || test_on(cache, kernel, &init, errand, self.verbose));
         }
         println!("\n{report}");
         Ok(report.total().failed == 0)

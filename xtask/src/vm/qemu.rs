@@ -33,6 +33,8 @@ pub(crate) enum Errand {
     Checks,
     /// The same, but the ways to files only on the file system at hand.
     ChecksOnOneFileSystem,
+    /// Those of what policies deny.
+    Denying,
     /// It measures what the programs cost, on one processor whose clock goes on by a nanosecond with each instruction.
     Cost,
 }
@@ -87,6 +89,7 @@ impl Qemu {
         let (processors, extra) = match errand {
             Errand::Checks => ("2", ""),
             Errand::ChecksOnOneFileSystem => ("2", " PLUMBLINE_FILESYSTEMS=one"),
+            Errand::Denying => ("2", " PLUMBLINE_PART=denying"),
             Errand::Cost => {
                 command.args(["-icount", "shift=0,sleep=off"]);
                 ("1", " PLUMBLINE_COST=1")
