@@ -136,12 +136,11 @@ impl Bench {
         }
         if self.denier.is_none() {
             let tables = DenyTables::take(&mut self.probes).map_err(|error| error.to_string())?;
-            let running = self.probes.running()?;
-            let path = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-            let running = running
-                .into_iter()
-                .filter_map(|(key, pid)| Some((key, path(pid)?.into_os_string().into_encoded_bytes())));
-            self.denier = Some(Denier::new(tables, running.collect()));
+            let mut denier = Denier::new(tables);
+            for (key, pid) in self.probes.running()? {
+                denier.is_running(key, pid, &Procfs::default());
+            }
+            self.denier = Some(denier);
         }
         let Some(denier) = &mut self.denier else { return Err("no denier".to_owned()) };
         let directories = plumbline::verdict::directories(&policies);

@@ -63,6 +63,11 @@ impl Destinations {
         has_all(true) && has_all(false)
     }
 
+    /// Whether every address of a family is in it, written as one network or as several.
+    pub(crate) fn have_a_family(&self) -> bool {
+        IpNet::aggregate(&self.networks).iter().any(|network| network.prefix_len() == 0)
+    }
+
     /// Whether the address, v4-mapped v6 read as v4, lies in one of the networks, or was resolved as one of the names.
     pub(crate) fn include(&self, address: IpAddr, names: &[&str]) -> bool {
         let address = address.to_canonical();

@@ -134,8 +134,7 @@ impl Guarded<'_> {
                         "write networks, or `alert`",
                     );
                 }
-                let is_open = rule.to.as_ref().is_some_and(crate::destination::Destinations::is_everything);
-                if is_open && self.subjects.iter().all(|subjects| subjects.is_empty()) {
+                if rule.is_everything() && self.subjects.iter().all(|subjects| subjects.is_empty()) {
                     refuse(
                         "denying every connection of everybody would cut the node off",
                         "write `notTo` with the node's own networks, or name a `subject`",

@@ -1,31 +1,30 @@
 //! What policies deny, from the daemon's side: the kernel's tables, and the gate where the kernel asks this process.
 
 use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc as std_mpsc},
 };
 
-use plumbline_policy::PolicySet;
+use plumbline_policy::{Denials, PolicySet};
 use tokio::sync::mpsc;
 
 use crate::{
     core::chain,
     event::FileKey,
-    identity::procfs::{Procfs, without_deleted},
+    identity::procfs::Procfs,
     message::Message,
     probes::{
         HookVerdict, Probes,
         deny::DenyTables,
         gate::{Gate, Opening},
+        programs::LookedFor,
         watch::{Enrolled, Enrolment, Watched},
     },
     verdict::{
         WatchedPaths,
         deny::{self, Denier, Prepared, SharedDenier},
         gatekeeper::{self, SharedView},
+        programs::Whose,
     },
 };
 
@@ -37,8 +36,8 @@ pub(super) struct Enforcement {
     is_in_kernel: bool,
     gate: Option<Gate>,
     messages: mpsc::Sender<Message>,
-    /// Programs that policies name by path and that were looked for, and which file each was.
-    looked_for: HashMap<PathBuf, (u64, u64, i64, i64)>,
+    /// Programs that policies name by their whole paths.
+    looked_for: LookedFor,
 }
 
 impl Enforcement {
@@ -46,26 +45,19 @@ impl Enforcement {
     pub(super) fn new(probes: &mut Probes, messages: &mpsc::Sender<Message>) -> Option<Self> {
         let tables = DenyTables::take(probes);
         let tables = tables.map_err(|error| tracing::error!(error = %chain(&error), "nothing can be denied")).ok()?;
-        let running = probes.running().unwrap_or_else(|reason| {
+        let mut denier = Denier::new(tables);
+        if let Err(reason) = learn_running(probes, &mut denier) {
             tracing::warn!(
                 reason,
                 "to policies that deny, programs that run already are unknown until they start anew"
             );
-            Vec::new()
-        });
-        let path = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let running = running
-            .into_iter()
-            .filter_map(|(key, pid)| Some((key, without_deleted(path(pid)?.into_os_string().into_encoded_bytes()))));
-        let by_lsm = |verdict: &HookVerdict| {
-            verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
-        };
+        }
         Some(Self {
-            denier: Arc::new(Mutex::new(Denier::new(tables, running.collect()))),
-            is_in_kernel: probes.verdicts.iter().any(by_lsm),
+            denier: Arc::new(Mutex::new(denier)),
+            is_in_kernel: is_in_kernel(&probes.verdicts),
             gate: None,
             messages: messages.clone(),
-            looked_for: HashMap::new(),
+            looked_for: LookedFor::default(),
         })
     }
 
@@ -85,6 +77,46 @@ impl Enforcement {
         }
     }
 
+    /// Looks whether accounts and programs are still what they were when the policies were put in force.
+    pub(super) fn look_again(&mut self, probes: &mut Probes, answers: &std_mpsc::Receiver<Enrolled>) {
+        let denials = {
+            let mut denier = deny::lock(&self.denier);
+            denier.read_users(&Procfs::default());
+            denier.in_force()
+        };
+        self.look_for(probes, answers, &denials);
+    }
+
+    /// Which files the programs are that rules name by their whole paths, before they are run.
+    fn look_for(&mut self, probes: &mut Probes, answers: &std_mpsc::Receiver<Enrolled>, denials: &Denials) {
+        let paths = denials.programs().into_iter().map(Path::new);
+        let found = probes.programs_of_host(paths, &mut self.looked_for, answers);
+        let mut denier = deny::lock(&self.denier);
+        for (key, path) in found {
+            denier.is_called(key, path.into_os_string().into_encoded_bytes(), Whose::Host);
+        }
+    }
+
+    /// Hooks fared otherwise than before. Where the kernel decides about opens no more, it asks from now on.
+    pub(super) fn hooks_changed(&mut self, verdicts: &[HookVerdict]) {
+        if !std::mem::replace(&mut self.is_in_kernel, is_in_kernel(verdicts)) || self.is_in_kernel {
+            return;
+        }
+        let mut denier = deny::lock(&self.denier);
+        if !denier.in_force().of_opens() {
+            return;
+        }
+        let directories = denier.denying_directories(None);
+        match start_gate(&mut denier, &self.messages) {
+            Ok(gate) => {
+                drop(denier);
+                guard(&gate, &directories);
+                self.gate = Some(gate);
+            }
+            Err(error) => tracing::error!(error, "opens are not denied any more"),
+        }
+    }
+
     /// Fills the kernel's tables for these policies, beside those that are in force.
     pub(super) fn prepare(
         &mut self,
@@ -93,18 +125,10 @@ impl Enforcement {
         policies: &PolicySet,
     ) -> Result<Prepared, String> {
         let denials = policies.denials().map_err(|error| error.to_string())?;
-        let mut looked_at = HashMap::new();
-        for path in denials.programs() {
-            if let Ok(meta) = fs::metadata(path) {
-                looked_at.insert(PathBuf::from(path), (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()));
-            }
-        }
-        let new = looked_at.iter().filter(|(path, stat)| self.looked_for.get(*path) != Some(stat));
-        let found = probes.keys_of(new.map(|(path, _)| path.as_path()), answers);
-        self.looked_for = looked_at;
+        self.look_for(probes, answers, &denials);
         let mut denier = deny::lock(&self.denier);
-        for (key, path) in found {
-            denier.runs(key, path.into_os_string().into_encoded_bytes());
+        if denier.has_forgotten_programs() {
+            learn_running(probes, &mut denier)?;
         }
         let prepared = denier.prepare(policies, &Procfs::default())?;
         if self.gate.is_none() && prepared.denies_opens() && !self.is_in_kernel {
@@ -133,6 +157,22 @@ impl Enforcement {
     pub(super) fn failed_open(&self) -> Option<u64> {
         self.gate.as_ref().map(Gate::failed_open)
     }
+}
+
+fn is_in_kernel(verdicts: &[HookVerdict]) -> bool {
+    // A hook that fell silent may be detached, and is none.
+    let by_lsm = |verdict: &HookVerdict| {
+        verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
+    };
+    verdicts.iter().any(by_lsm)
+}
+
+/// The files that processes run now.
+fn learn_running(probes: &mut Probes, denier: &mut Denier) -> Result<(), String> {
+    for (key, pid) in probes.running()? {
+        denier.is_running(key, pid, &Procfs::default());
+    }
+    Ok(())
 }
 
 /// Asks about opens in these directories, in which a rule denies. It walks them: nobody must wait for it.

@@ -260,28 +260,31 @@ async fn watch_over(
         };
         let same_policies = renewed.digest() == rules.policies.digest();
         let lost_before = sensor.lost_sight_of.len();
-        let watched = sensor.watch(&renewed);
-        let same_sight = sensor.lost_sight_of.len() == lost_before;
-        if same_policies && same_sight && watched == rules.watched {
-            continue;
-        }
-        let mut prepared = None;
         if !same_policies {
-            match sensor.prepare(&renewed) {
-                Ok(filled) => prepared = filled,
+            // What either names, until one of them is in force alone.
+            let watched = sensor.watch_both(&renewed, &rules.policies);
+            let prepared = match sensor.prepare(&renewed) {
+                Ok(prepared) => prepared,
                 Err(error) => {
                     tracing::error!(error, "the policies cannot be in force; the last good ones stay");
                     sensor.watch(&rules.policies);
                     continue;
                 }
-            }
-        }
-        // The core hears of them before the first event of theirs.
-        *rules = sensor.rules(Arc::clone(&renewed), watched);
-        let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
-        sensor.put_in_force(prepared);
-        if !same_policies {
+            };
+            // The core hears of them before the first event of theirs.
+            *rules = sensor.rules(Arc::clone(&renewed), watched);
+            let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
+            sensor.put_in_force(prepared);
             tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
+        }
+        let watched = sensor.watch(&renewed);
+        let same_sight = sensor.lost_sight_of.len() == lost_before;
+        if same_policies && same_sight && watched == rules.watched {
+            continue;
+        }
+        if watched != rules.watched {
+            *rules = sensor.rules(Arc::clone(&renewed), watched);
+            let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
         }
         say(messages, What::Coverage(sensor.statement("the watched directories".to_owned()))).await;
         let shown = paths(&rules.watched);

@@ -2,7 +2,7 @@
 //! what is seen.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc as std_mpsc},
 };
 
@@ -27,7 +27,7 @@ use crate::{
         loss::{Holes, LossAccount},
         memory,
         sensor::{self, Taps},
-        watch::{Enrolled, Watched},
+        watch::{Enrolled, MAX_WATCHED, Watched},
         ways,
     },
     series::{Point, kernel},
@@ -218,6 +218,9 @@ impl Sensor {
             let name = plumbline_ebpf::program::NAMES.get(*number as usize).copied().unwrap_or("unknown");
             changes.push(format!("{name} was taken out: {why}"));
         }
+        if let Some(enforcement) = &mut self.enforcement {
+            enforcement.hooks_changed(&probes.verdicts);
+        }
         if sings_again {
             changes.push("the canary sings again".to_owned());
         }
@@ -288,19 +291,37 @@ impl Sensor {
 
     /// Enrols what the policies name and exists now, by the inodes that the paths lead to now.
     pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
-        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
         let keep = self.policies.as_deref() == Some(policies.digest());
         self.policies = Some(policies.digest().to_owned());
+        self.watch_directories(&verdict::directories(policies), keep)
+    }
+
+    /// The same for policies that are to be in force in the place of others, until they are: whatever either names, as far as
+    /// there is room.
+    pub(super) fn watch_both(&mut self, coming: &PolicySet, in_force: &PolicySet) -> WatchedPaths {
+        self.policies = None;
+        let mut directories = verdict::directories(coming);
+        let leaving = verdict::directories(in_force).into_iter().filter(|one| !directories.contains(one));
+        let leaving: Vec<PathBuf> = leaving.take(MAX_WATCHED.saturating_sub(directories.len())).collect();
+        directories.extend(leaving);
+        self.watch_directories(&directories, false)
+    }
+
+    fn watch_directories(&mut self, directories: &[PathBuf], keep: bool) -> WatchedPaths {
+        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
         let enforcement = self.enforcement.as_mut();
         let mut about_to = |watched: &[Watched]| {
             if let Some(enforcement) = &enforcement {
                 enforcement.about_to_watch(watched);
             }
         };
-        match probes.watch(&verdict::directories(policies), &self.answers, keep, &mut about_to) {
+        match probes.watch(directories, &self.answers, keep, &mut about_to) {
             Ok(enrolment) => {
                 if let Some(enforcement) = enforcement {
                     enforcement.watches(&enrolment, keep);
+                    if keep {
+                        enforcement.look_again(probes, &self.answers);
+                    }
                 }
                 self.lost_sight_of =
                     enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();

@@ -93,6 +93,11 @@ impl Generation {
     pub fn new(number: u32) -> Self {
         Self { number, ..Self::default() }
     }
+
+    /// Whether it has an entry of its own for this.
+    pub fn knows(&self, fact: Fact) -> bool {
+        self.facts.contains_key(&fact)
+    }
 }
 
 impl DenyTables {

@@ -29,7 +29,7 @@ use nix::{
         EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
     },
 };
-use rustix::fs::{Stat, fstat};
+use rustix::fs::{AtFlags, Stat, StatxAttributes, StatxFlags, fstat, statx};
 
 /// How long an open waits for an answer.
 pub const PATIENCE: Duration = Duration::from_millis(50);
@@ -77,10 +77,26 @@ struct Shared {
     failed_open: AtomicU64,
 }
 
-/// By device and inode, as stat(2) has them: the watched directories above.
-#[derive(Debug, Default)]
-struct Marked {
-    inodes: HashMap<(u64, u64), Vec<PathBuf>>,
+/// Files and directories that are asked about, by device and inode, as stat(2) has them.
+type Marked = HashMap<(u64, u64), Mark>;
+
+#[derive(Debug, Clone, Default)]
+struct Mark {
+    /// By which it was found last.
+    path: PathBuf,
+    /// The watched directories that it lies below.
+    watched: Vec<PathBuf>,
+}
+
+impl Mark {
+    fn is_below(&mut self, watched: &[PathBuf]) {
+        self.watched.extend(watched.iter().filter(|one| !self.watched.contains(one)).cloned().collect::<Vec<_>>());
+    }
+
+    fn mask(is_directory: bool) -> MaskFlags {
+        let children = if is_directory { MaskFlags::FAN_EVENT_ON_CHILD } else { MaskFlags::empty() };
+        MaskFlags::FAN_OPEN_PERM | children
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -131,22 +147,29 @@ impl Gate {
     /// Asks about what lies at or below these directories; what was asked about before and does not is not any more. What
     /// could not be marked is returned.
     pub fn guard(&self, directories: &[PathBuf]) -> Vec<(PathBuf, Errno)> {
-        let mut found: HashMap<(u64, u64), Vec<PathBuf>> = HashMap::new();
+        let mut found = Marked::new();
         let mut failed = Vec::new();
         for directory in directories {
             self.guard_one(directory, &mut found, &mut failed);
         }
-        // Marks of what is no more go with their inode; what is only no longer asked about is allowed at once.
-        lock(&self.shared.marked).inodes = found;
+        let mut before = std::mem::replace(&mut *lock(&self.shared.marked), found.clone());
+        before.retain(|inode, _| !found.contains_key(inode));
+        self.unmark(&before);
         failed
     }
 
-    fn guard_one(
-        &self,
-        watched: &Path,
-        found: &mut HashMap<(u64, u64), Vec<PathBuf>>,
-        failed: &mut Vec<(PathBuf, Errno)>,
-    ) {
+    /// Asks no more. Marks of what is no more go with their inode; what its path does not lead to any more is asked about, and allowed.
+    fn unmark(&self, marks: &Marked) {
+        for (inode, mark) in marks {
+            let Ok(meta) = fs::symlink_metadata(&mark.path) else { continue };
+            if (meta.dev(), meta.ino()) == *inode {
+                let mask = Mark::mask(meta.is_dir());
+                let _ = self.shared.group.mark(MarkFlags::FAN_MARK_REMOVE, mask, rustix::fs::CWD, Some(&mark.path));
+            }
+        }
+    }
+
+    fn guard_one(&self, watched: &Path, found: &mut Marked, failed: &mut Vec<(PathBuf, Errno)>) {
         let mut left = vec![(watched.to_owned(), 0)];
         while let Some((path, depth)) = left.pop() {
             // Named itself it may be a link; what lies below is not followed.
@@ -155,18 +178,16 @@ impl Gate {
             if (!meta.is_dir() && !meta.is_file()) || depth > MAX_DEPTH || found.len() >= MAX_MARKS {
                 continue;
             }
-            let above = found.entry((meta.dev(), meta.ino())).or_default();
-            if !above.iter().any(|one| one == watched) {
-                above.push(watched.to_owned());
-            }
+            let mark = found.entry((meta.dev(), meta.ino())).or_default();
+            mark.path.clone_from(&path);
+            mark.is_below(&[watched.to_owned()]);
             // Known to the decider before the first question, beside what it knows until all have been walked.
             let mut marked = lock(&self.shared.marked);
-            let known = marked.inodes.entry((meta.dev(), meta.ino())).or_default();
-            known.extend(above.iter().filter(|one| !known.contains(one)).cloned().collect::<Vec<_>>());
+            let known = marked.entry((meta.dev(), meta.ino())).or_default();
+            known.path.clone_from(&path);
+            known.is_below(&mark.watched);
             drop(marked);
-            let of_directory = if meta.is_dir() { MaskFlags::FAN_EVENT_ON_CHILD } else { MaskFlags::empty() };
-            let mask = MaskFlags::FAN_OPEN_PERM | of_directory;
-            let at = rustix::fs::CWD;
+            let (mask, at) = (Mark::mask(meta.is_dir()), rustix::fs::CWD);
             if let Err(error) = self.shared.group.mark(MarkFlags::FAN_MARK_ADD, mask, at, Some(&path)) {
                 failed.push((path.clone(), error));
             }
@@ -266,12 +287,46 @@ impl Shared {
     fn opening(&self, pid: i32, file: &OwnedFd) -> Option<Opening> {
         let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let stat = fstat(file).ok()?;
-        let marked = |inode: &(u64, u64)| lock(&self.marked).inodes.get(inode).cloned();
-        // A new file: as the directory that it lies in.
-        let watched = marked(&(stat.st_dev, stat.st_ino)).or_else(|| {
-            let parent = fs::metadata(path.parent()?).ok()?;
-            marked(&(parent.dev(), parent.ino()))
-        });
-        Some(Opening { pid: u32::try_from(pid).ok()?, stat, path, watched: watched? })
+        let pid = u32::try_from(pid).ok()?;
+        let own = self.watched((stat.st_dev, stat.st_ino));
+        let watched = own.or_else(|| self.watched_of_new(pid, file, &path, &stat))?;
+        Some(Opening { pid, stat, path, watched })
     }
+
+    fn watched(&self, inode: (u64, u64)) -> Option<Vec<PathBuf>> {
+        lock(&self.marked).get(&inode).map(|mark| mark.watched.clone())
+    }
+
+    /// A file that is new since the last look is as the directory that it lies in: the one above it on its path, here or where
+    /// whoever opens it is. Mounted itself, or found on neither path, it may lie in any on its file system.
+    fn watched_of_new(&self, pid: u32, file: &OwnedFd, path: &Path, stat: &Stat) -> Option<Vec<PathBuf>> {
+        let directory = |root: &str| {
+            let path = Path::new(root).join(path.strip_prefix("/").ok()?);
+            let found = fs::symlink_metadata(&path).ok()?;
+            let is_it = (found.dev(), found.ino()) == (stat.st_dev, stat.st_ino);
+            let above = fs::metadata(path.parent()?).ok()?;
+            is_it.then(|| (above.dev(), above.ino()))
+        };
+        let directory = (!is_mounted_itself(file))
+            .then(|| directory("/").or_else(|| directory(&format!("/proc/{pid}/root"))))
+            .flatten();
+        if let Some(directory) = directory {
+            return self.watched(directory);
+        }
+        let mut any = Mark::default();
+        for (_, mark) in lock(&self.marked).iter().filter(|((device, _), _)| *device == stat.st_dev) {
+            any.is_below(&mark.watched);
+        }
+        (!any.watched.is_empty()).then_some(any.watched)
+    }
+}
+
+/// What is above it on its path is not then what it lies in.
+fn is_mounted_itself(file: &OwnedFd) -> bool {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    // A kernel that does not say is as one that says so.
+    statx(file, c"", flags, StatxFlags::empty()).map_or(true, |stat| {
+        let asked = StatxAttributes::MOUNT_ROOT;
+        !stat.stx_attributes_mask.contains(asked) || stat.stx_attributes.contains(asked)
+    })
 }

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod ntp;
 mod offsets;
 mod pages;
+pub mod programs;
 pub mod reads;
 pub mod sensor;
 mod tasks;

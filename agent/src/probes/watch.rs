@@ -266,33 +266,23 @@ impl Probes {
         Ok(())
     }
 
-    /// The files behind these paths as the programs know them; what is a symbolic link, or cannot be opened, is left out.
-    pub fn keys_of<'p>(
-        &mut self,
-        paths: impl Iterator<Item = &'p Path>,
-        answers: &mpsc::Receiver<Enrolled>,
-    ) -> Vec<(FileKey, PathBuf)> {
-        while answers.try_recv().is_ok() {}
-        let mut keys = Vec::new();
-        for path in paths.filter(|path| fs::canonicalize(path).is_ok_and(|real| real == **path)) {
-            if let Ok(Ok(found)) = self.enrol_file(path, answers)
-                && let Some(key) = found.first()
-            {
-                keys.push((*key, path.to_owned()));
-            }
-        }
-        keys
-    }
-
-    /// Opens the file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in
-    /// which its pages lie.
     fn enrol_file(
         &mut self,
         path: &Path,
         answers: &mpsc::Receiver<Enrolled>,
     ) -> Result<Result<Vec<FileKey>, EnrolError>, ProbesError> {
         let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-        let open = self.answered(|| OpenOptions::new().read(true).custom_flags(flags).open(path))?;
+        self.enrol_opened(|| OpenOptions::new().read(true).custom_flags(flags).open(path), answers)
+    }
+
+    /// Opens a file and waits for the program's answers: its own key and, on an overlay, that of the layer's file, in
+    /// which its pages lie.
+    pub(super) fn enrol_opened(
+        &mut self,
+        open: impl FnOnce() -> std::io::Result<File>,
+        answers: &mpsc::Receiver<Enrolled>,
+    ) -> Result<Result<Vec<FileKey>, EnrolError>, ProbesError> {
+        let open = self.answered(open)?;
         let open = match open {
             Ok(open) => open,
             Err(error) => return Ok(Err(EnrolError::Open(error))),

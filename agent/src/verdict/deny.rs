@@ -16,10 +16,17 @@ use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, S
 use super::{
     WatchedPaths,
     gatekeeper::{SharedView, View},
+    programs::{self, Programs, Runner, Whose},
 };
 use crate::{
     event::{Event, FileKey, What},
-    identity::{Identity, cgroup::Cgroup, pod::Pod, procfs::Processes, users},
+    identity::{
+        Identity,
+        cgroup::Cgroup,
+        pod::Pod,
+        procfs::{Processes, without_deleted},
+        users,
+    },
     probes::{
         deny::{DenyError, DenyTables, Fact, Generation, prefixes},
         kernel::cgroup2_root,
@@ -28,12 +35,6 @@ use crate::{
 
 /// Cgroups that are known; of others their nearest known parent is asked.
 const MAX_CGROUPS: usize = 16_384;
-
-/// Files that are known as programs; others are to rules as if nobody knew their path.
-const MAX_PROGRAMS: usize = 8192;
-
-/// Paths of one program that are told apart.
-const MAX_PATHS: usize = 16;
 
 /// Shared by the daemon, which puts policies in force, and the core, which learns who is who.
 pub type SharedDenier = Arc<Mutex<Denier>>;
@@ -59,7 +60,8 @@ pub struct Denier {
 pub struct Known {
     /// By v2 id; `None` for one that was looked for and not found.
     cgroups: HashMap<u64, Option<Place>>,
-    programs: HashMap<FileKey, Vec<Vec<u8>>>,
+    programs: Programs,
+    host_mnt_ns: Option<u32>,
     /// Watched directories, and files that lie below several of them: by which paths policies named them.
     directories: HashMap<FileKey, Vec<PathBuf>>,
     names_of_users: HashMap<u32, Arc<str>>,
@@ -105,16 +107,18 @@ impl Prepared {
 }
 
 impl Denier {
-    /// Knows the cgroups that there are now, and the files that processes run now.
-    pub fn new(tables: DenyTables, running: Vec<(FileKey, Vec<u8>)>) -> Self {
-        let mut known = Known::default();
+    /// Knows the cgroups that there are now.
+    pub fn new(tables: DenyTables) -> Self {
+        let mut known = Known { host_mnt_ns: programs::mnt_ns(1), ..Known::default() };
         if let Ok(root) = cgroup2_root() {
             known.cgroups.extend(tree(&root).map(|(id, cgroup)| (id, Some(Place { cgroup, pod: None }))));
         }
-        for (key, path) in running {
-            known.runs(key, path);
-        }
         Self { tables, in_force: Generation::default(), denials: Arc::default(), known, view: None }
+    }
+
+    /// The rules in force.
+    pub fn in_force(&self) -> Arc<Denials> {
+        Arc::clone(&self.denials)
     }
 
     /// Fills the tables for these policies, beside those that are in force.
@@ -137,6 +141,22 @@ impl Denier {
         self.tables.remove(&prepared.generation);
     }
 
+    /// Accounts of the host may have changed.
+    pub fn read_users(&mut self, proc: &dyn Processes) {
+        let names = users::parse(&proc.passwd().unwrap_or_default());
+        if names == self.known.names_of_users {
+            return;
+        }
+        let before = self.known.users_named_by(&self.denials);
+        self.known.names_of_users = names;
+        if !self.denials.is_empty() {
+            let uids = before.into_iter().chain(self.known.users_named_by(&self.denials));
+            let put = self.known.put_users(&mut self.tables, &mut self.in_force, &self.denials, uids);
+            Self::complain(put);
+            self.show();
+        }
+    }
+
     /// What decides outside the kernel has a view of the rules in force, from when they are.
     pub fn show_to(&mut self, view: SharedView) {
         self.view = Some(view);
@@ -154,6 +174,7 @@ impl Denier {
             names_of_users: self.known.names_of_users.clone(),
             places: places.collect(),
             watched: watched.collect(),
+            host_mnt_ns: self.known.host_mnt_ns,
         });
     }
 
@@ -210,21 +231,57 @@ impl Denier {
 
     /// Learns from what happened who is who.
     pub fn saw(&mut self, event: &Event, identity: Option<&Identity>, proc: &dyn Processes) {
-        if let What::Exec(exec) = &event.what {
-            self.runs(exec.key, exec.exe.clone());
+        if let (What::Exec(exec), Some(task)) = (&event.what, &event.task) {
+            let cgroup = identity.and_then(|identity| identity.process.cgroup.as_ref());
+            let is_contained = cgroup.is_some_and(|cgroup| cgroup.container.is_some());
+            let runner = Runner { pid: task.pid, mnt_ns: task.namespaces.mnt, is_contained };
+            self.runs(exec.key, exec.exe.clone(), &runner);
         }
         if let (Some(task), Some(identity)) = (&event.task, identity) {
             self.is_in(task.cgroup_id, identity, proc);
         }
     }
 
-    /// A file is run, or could be, by this path.
-    pub fn runs(&mut self, key: FileKey, path: Vec<u8>) {
-        if self.known.runs(key, path) && !self.denials.is_empty() {
+    /// A file is run by this path.
+    pub fn runs(&mut self, key: FileKey, path: Vec<u8>, runner: &Runner) {
+        let whose = match self.known.programs.is_known_by(key, &path) {
+            // Used once more.
+            true => Some(Whose::Container),
+            false => runner.names(&path, self.known.host_mnt_ns),
+        };
+        if let Some(whose) = whose {
+            self.is_called(key, path, whose);
+        }
+    }
+
+    /// A file is run by this path, or could be.
+    pub fn is_called(&mut self, key: FileKey, path: Vec<u8>, whose: Whose) {
+        if self.known.programs.is_full(key) {
+            let in_force = &self.in_force;
+            for gone in self.known.programs.make_room(|key| in_force.knows(Fact::Program(Some(key)))) {
+                self.tables.forget(&mut self.in_force, Fact::Program(Some(gone)));
+            }
+        }
+        if self.known.programs.runs(key, path, whose) && !self.denials.is_empty() {
             let nobody = self.denials.by_program(&[]);
             let put = self.known.put_program(&mut self.tables, &mut self.in_force, &self.denials, key, &nobody);
             Self::complain(put);
         }
+    }
+
+    /// The file that a process runs, by its number.
+    pub fn is_running(&mut self, key: FileKey, pid: u32, proc: &dyn Processes) {
+        let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) else { return };
+        let Some(mnt_ns) = programs::mnt_ns(pid) else { return };
+        let cgroup = proc.look(pid, 0).and_then(|process| process.cgroup);
+        let is_contained = cgroup.is_some_and(|cgroup| cgroup.container.is_some());
+        let path = without_deleted(path.into_os_string().into_encoded_bytes());
+        self.runs(key, path, &Runner { pid, mnt_ns, is_contained });
+    }
+
+    /// Whether programs were forgotten since this was asked last.
+    pub fn has_forgotten_programs(&mut self) -> bool {
+        self.known.programs.take_forgotten()
     }
 
     fn is_in(&mut self, id: u64, identity: &Identity, proc: &dyn Processes) {
@@ -300,29 +357,12 @@ impl Denier {
 }
 
 impl Known {
-    /// Says whether the path is new.
-    fn runs(&mut self, key: FileKey, path: Vec<u8>) -> bool {
-        if self.programs.len() >= MAX_PROGRAMS && !self.programs.contains_key(&key) {
-            return false;
-        }
-        let paths = self.programs.entry(key).or_default();
-        let is_new = !paths.contains(&path) && paths.len() < MAX_PATHS;
-        if is_new {
-            paths.push(path);
-        }
-        is_new
-    }
-
     fn fill(&self, tables: &mut DenyTables, generation: &mut Generation, denials: &Denials) -> Result<(), DenyError> {
         if denials.is_empty() {
             return Ok(());
         }
-        let (uids, names) = denials.users();
-        let named = self.names_of_users.iter().filter(|(_, name)| names.contains(&&***name)).map(|(uid, _)| *uid);
-        for uid in uids.into_iter().chain(named) {
-            let name = self.names_of_users.get(&uid).map(|name| &**name);
-            tables.put(generation, Fact::User(Some(uid)), &denials.by_user(Some(uid), name))?;
-        }
+        let uids = denials.users().0.into_iter().chain(self.users_named_by(denials));
+        self.put_users(tables, generation, denials, uids)?;
         tables.put(generation, Fact::User(None), &denials.by_user(None, None))?;
         tables.put(generation, Fact::Cgroup(None), &denials.by_place(&Subject::default()))?;
         for id in self.cgroups.keys() {
@@ -331,7 +371,7 @@ impl Known {
         let nobody = denials.by_program(&[]);
         tables.put(generation, Fact::Program(None), &nobody)?;
         for key in self.programs.keys() {
-            self.put_program(tables, generation, denials, *key, &nobody)?;
+            self.put_program(tables, generation, denials, key, &nobody)?;
         }
         self.put_directories(tables, generation, denials)?;
         if denials.of_connections() {
@@ -347,6 +387,26 @@ impl Known {
                     tables.put(generation, Fact::Ports(protocol, first, bits), &clauses)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Users whom rules name, where they do by name.
+    fn users_named_by(&self, denials: &Denials) -> Vec<u32> {
+        let (_, names) = denials.users();
+        self.names_of_users.iter().filter(|(_, name)| names.contains(&&***name)).map(|(uid, _)| *uid).collect()
+    }
+
+    fn put_users(
+        &self,
+        tables: &mut DenyTables,
+        generation: &mut Generation,
+        denials: &Denials,
+        uids: impl Iterator<Item = u32>,
+    ) -> Result<(), DenyError> {
+        for uid in uids {
+            let name = self.names_of_users.get(&uid).map(|name| &**name);
+            tables.put(generation, Fact::User(Some(uid)), &denials.by_user(Some(uid), name))?;
         }
         Ok(())
     }
@@ -371,8 +431,7 @@ impl Known {
         key: FileKey,
         nobody: &Clauses,
     ) -> Result<(), DenyError> {
-        let paths = self.programs.get(&key).map(|paths| &paths[..]).unwrap_or_default();
-        let clauses = denials.by_program(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let clauses = denials.by_program(&self.programs.paths(key));
         if clauses == *nobody {
             tables.forget(generation, Fact::Program(Some(key)));
             return Ok(());

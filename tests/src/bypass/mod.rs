@@ -28,7 +28,11 @@ use plumbline::{
     },
 };
 
-pub use self::{act::main as act, out::datagram_without_family, tools::loopback_up};
+pub use self::{
+    act::main as act,
+    out::datagram_without_family,
+    tools::{loopback_up, private_mounts},
+};
 use self::{
     expect::{Expected, Outside},
     names::NameServer,

@@ -74,6 +74,25 @@ fn try_it(kind: &str, target: &str) -> io::Result<()> {
             fs::remove_file(&elsewhere)?;
             opened
         }
+        // In a mount namespace of its own: the file itself, or the directory that it lies in, mounted elsewhere.
+        "mounted" | "below what is mounted" => {
+            let (target, at) =
+                (Path::new(target), std::env::temp_dir().join(format!("mounted-{}", std::process::id())));
+            bypass::private_mounts()?;
+            let opened = if kind == "mounted" {
+                File::create(&at)?;
+                rustix::mount::mount_bind(target, &at)?;
+                at.clone()
+            } else {
+                fs::create_dir(&at)?;
+                rustix::mount::mount_bind(target.parent().unwrap_or(target), &at)?;
+                at.join(target.file_name().unwrap_or_default())
+            };
+            let went = File::open(opened).map(drop);
+            rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH)?;
+            fs::remove_file(&at).or_else(|_| fs::remove_dir(&at))?;
+            went
+        }
         "tcp" => TcpStream::connect(address()?).map(drop),
         "udp" => address().and_then(|to| UdpSocket::bind(any(&to))?.connect(to)),
         "datagram" => address().and_then(|to| UdpSocket::bind(any(&to))?.send_to(b"x", to).map(drop)),
@@ -199,8 +218,41 @@ fn gate(scratch: &Path, takes: Duration, deny: bool, expect: (bool, u64)) -> Out
         }
     }
     same("failed open", &gate.failed_open(), &expect.1)?;
+    // Beside another that is guarded: a file is as the directory that it lies in, wherever it is mounted.
+    let other = scratch.join("other");
+    fs::create_dir_all(&other).map_err(text)?;
+    same("marks that failed", &gate.guard(&[inner.clone(), other.clone()]).len(), &0)?;
+    // Two directories, and two files in the first.
+    same("marks", &marks().map_err(text)?, &4)?;
+    fs::write(inner.join("c"), "c").and_then(|()| fs::write(other.join("d"), "d")).map_err(text)?;
+    for (kind, expect_below) in
+        [("below what is mounted", vec![inner.clone()]), ("mounted", vec![inner.clone(), other])]
+    {
+        let new = inner.join("c").display().to_string();
+        same(&format!("an open of {new}, {kind}"), &tries(&exe, None, kind, &new)?, &expect.0)?;
+        if !expect.0 {
+            let (_, mut below) = denied.recv().map_err(|error| error.to_string())?;
+            below.sort();
+            same(&format!("told of what is {kind}"), &below, &expect_below)?;
+        }
+    }
+    // What is guarded no more is asked about no more.
+    same("marks that failed", &gate.guard(&[]).len(), &0)?;
+    same("an open of what is guarded no more", &opens(&inner.join("a"))?, &true)?;
+    same("marks that are left", &marks().map_err(text)?, &0)?;
     // This process itself is never kept waiting.
     fs::read(inner.join("a")).map(drop).map_err(text)
+}
+
+/// Marks that this process has on files and directories (proc(5), `/proc/PID/fdinfo`).
+fn marks() -> io::Result<usize> {
+    let mut marks = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        // The directory's own descriptor is closed by then.
+        let info = fs::read_to_string(entry?.path()).unwrap_or_default();
+        marks += info.lines().filter(|line| line.starts_with("fanotify ino:")).count();
+    }
+    Ok(marks)
 }
 
 /// These hooks on this rung, and the ones that tell of the others.

@@ -70,6 +70,13 @@ impl ConnectRule {
         AfterReading::holds(&self.after_reading, facts)
     }
 
+    /// Whether it is of every address of a family, at every port.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.not_to.is_none()
+            && self.to.as_ref().is_none_or(Destinations::have_a_family)
+            && self.ports.as_ref().is_none_or(|ports| (1..=u16::MAX).all(|port| has_port(ports, port)))
+    }
+
     /// Whether it rests on what an address was resolved as.
     pub(crate) fn names_hosts(&self) -> bool {
         [&self.to, &self.not_to].into_iter().flatten().any(Destinations::has_names)

@@ -1,0 +1,205 @@
+//! Files that are run as programs, and by which paths rules know them.
+//!
+//! An inode has as many names as somebody gives it, and a name leads to what somebody mounts there: anybody can, in a mount
+//! namespace of his own, where user namespaces are allowed. So a name counts where it is the host's, or one of a container by
+//! whose processes the file is run; and where the host has a name for a file, no other counts.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::Path,
+};
+
+use crate::{event::FileKey, probes::programs::host_file};
+
+/// Files that are known as programs; others are to rules as if nobody knew their path.
+const MAX_PROGRAMS: usize = 8192;
+
+/// Programs that leave together, where there are as many as may be.
+const LEAVE: usize = MAX_PROGRAMS / 8;
+
+/// Paths of one program that are told apart.
+const MAX_PATHS: usize = 16;
+
+/// In which mount namespace a path is the file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    Container,
+    Host,
+}
+
+/// A process that runs a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Runner {
+    pub pid: u32,
+    /// The number of its mount namespace.
+    pub mnt_ns: u32,
+    /// It is a container's, by its cgroup.
+    pub is_contained: bool,
+}
+
+impl Runner {
+    /// Whose name this path is, by which it runs its file; `None` for one that it may have made itself.
+    pub fn names(&self, path: &[u8], host_mnt_ns: Option<u32>) -> Option<Whose> {
+        if Some(self.mnt_ns) == host_mnt_ns {
+            return Some(Whose::Host);
+        }
+        // Services have mount namespaces of their own, in which the host's names are right for the most part.
+        let run = || fs::metadata(format!("/proc/{}/exe", self.pid)).ok().map(|meta| (meta.dev(), meta.ino()));
+        let is_the_host_s = || host_file(Path::new(OsStr::from_bytes(path))).is_some_and(|file| run() == Some(file));
+        if is_the_host_s() {
+            return Some(Whose::Host);
+        }
+        self.is_contained.then_some(Whose::Container)
+    }
+}
+
+/// The number of a process's mount namespace.
+pub fn mnt_ns(pid: u32) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().and_then(|meta| u32::try_from(meta.ino()).ok())
+}
+
+/// What is known of programs.
+#[derive(Debug, Default)]
+pub struct Programs {
+    known: HashMap<FileKey, Program>,
+    uses: u64,
+    /// Some were forgotten that may still run.
+    has_forgotten: bool,
+}
+
+#[derive(Debug)]
+struct Program {
+    paths: Vec<Vec<u8>>,
+    whose: Whose,
+    last_use: u64,
+}
+
+impl Programs {
+    pub fn keys(&self) -> impl Iterator<Item = FileKey> {
+        self.known.keys().copied()
+    }
+
+    /// By which it is known.
+    pub fn paths(&self, key: FileKey) -> Vec<&[u8]> {
+        self.known.get(&key).map(|program| program.paths.iter().map(Vec::as_slice).collect()).unwrap_or_default()
+    }
+
+    /// Whether it is known by this name.
+    pub fn is_known_by(&self, key: FileKey, path: &[u8]) -> bool {
+        self.known.get(&key).is_some_and(|program| program.paths.iter().any(|known| known == path))
+    }
+
+    /// Takes a name in; says whether rules know the file by others now than before.
+    pub fn runs(&mut self, key: FileKey, path: Vec<u8>, whose: Whose) -> bool {
+        self.uses += 1;
+        match self.known.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Program { paths: vec![path], whose, last_use: self.uses });
+                true
+            }
+            Entry::Occupied(mut entry) => {
+                let program = entry.get_mut();
+                program.last_use = self.uses;
+                if whose > program.whose {
+                    (program.paths, program.whose) = (vec![path], whose);
+                    return true;
+                }
+                let is_new =
+                    whose == program.whose && !program.paths.contains(&path) && program.paths.len() < MAX_PATHS;
+                if is_new {
+                    program.paths.push(path);
+                }
+                is_new
+            }
+        }
+    }
+
+    /// Whether there is room for this one.
+    pub fn is_full(&self, key: FileKey) -> bool {
+        self.known.len() >= MAX_PROGRAMS && !self.known.contains_key(&key)
+    }
+
+    /// Makes room: those leave first of which no rule speaks, of them those that were run longest ago. Returns them.
+    pub fn make_room(&mut self, matters: impl Fn(FileKey) -> bool) -> Vec<FileKey> {
+        let mut order: Vec<(bool, u64, FileKey)> =
+            self.known.iter().map(|(key, program)| (matters(*key), program.last_use, *key)).collect();
+        order.sort_unstable_by_key(|(matters, last_use, _)| (*matters, *last_use));
+        order.truncate(LEAVE);
+        for (_, _, key) in &order {
+            self.known.remove(key);
+        }
+        self.has_forgotten = true;
+        order.into_iter().map(|(_, _, key)| key).collect()
+    }
+
+    /// Whether programs were forgotten since this was asked last: those that still run can be told of anew.
+    pub fn take_forgotten(&mut self) -> bool {
+        std::mem::take(&mut self.has_forgotten)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Whose::{Container, Host},
+        *,
+    };
+
+    /// The names by which a file is known that was run by these paths.
+    fn check(run: &[(Whose, &str)], expect: &[&str]) {
+        let mut programs = Programs::default();
+        let key = FileKey { dev: 1, ino: 1, generation: 0 };
+        for (whose, path) in run {
+            programs.runs(key, path.as_bytes().to_vec(), *whose);
+        }
+        let expect: Vec<&[u8]> = expect.iter().map(|path| path.as_bytes()).collect();
+        assert_eq!(programs.paths(key), expect, "{run:?}");
+    }
+
+    #[test]
+    fn where_the_host_has_a_name_no_other_counts() {
+        check(&[(Host, "/opt/engine"), (Container, "/tmp/mine")], &["/opt/engine"]);
+        check(&[(Container, "/tmp/mine"), (Host, "/opt/engine")], &["/opt/engine"]);
+        check(&[(Host, "/opt/engine"), (Host, "/opt/linked")], &["/opt/engine", "/opt/linked"]);
+        check(&[(Container, "/usr/bin/python3"), (Container, "/b")], &["/usr/bin/python3", "/b"]);
+        check(&[(Container, "/a"), (Container, "/a")], &["/a"]);
+    }
+
+    #[test]
+    fn a_name_in_a_mount_namespace_of_ones_own_is_the_host_s_where_it_leads_to_the_same_file() {
+        let own = std::env::current_exe().unwrap().into_os_string().into_encoded_bytes();
+        let names = |path: &[u8], mnt_ns, is_contained| {
+            Runner { pid: std::process::id(), mnt_ns, is_contained }.names(path, Some(1))
+        };
+        assert_eq!(names(b"/anything", 1, false), Some(Host));
+        assert_eq!(names(&own, 2, false), Some(Host));
+        assert_eq!(names(b"/bin/sh", 2, false), None);
+        assert_eq!(names(b"/bin/sh", 2, true), Some(Container));
+    }
+
+    #[test]
+    fn a_program_has_a_bounded_number_of_names() {
+        let paths: Vec<String> = (0..MAX_PATHS + 3).map(|number| format!("/{number}")).collect();
+        let run: Vec<(Whose, &str)> = paths.iter().map(|path| (Host, path.as_str())).collect();
+        check(&run, &run[..MAX_PATHS].iter().map(|(_, path)| *path).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn of_too_many_those_leave_of_which_no_rule_speaks_and_which_ran_longest_ago() {
+        let mut programs = Programs::default();
+        let key = |ino: usize| FileKey { dev: 1, ino: ino as u64, generation: 0 };
+        for ino in 0..MAX_PROGRAMS {
+            programs.runs(key(ino), b"/a".to_vec(), Host);
+        }
+        // The second has been run again.
+        programs.runs(key(1), b"/a".to_vec(), Host);
+        assert!(!programs.is_full(key(5)) && programs.is_full(key(MAX_PROGRAMS)));
+        let gone = programs.make_room(|one| one == key(0));
+        assert_eq!(gone, (2..2 + LEAVE).map(key).collect::<Vec<_>>());
+        assert!(programs.take_forgotten() && !programs.take_forgotten());
+        assert!(!programs.is_full(key(MAX_PROGRAMS)));
+    }
+}
