@@ -14,8 +14,8 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     deny::{
-        AddressKey, Block, BlockKey, CgroupKey, Class, DirectoryKey, LANES, MAX_CGROUP_DEPTH, NARROW_BLOCKS,
-        OTHER_USER, PortKey, ProgramKey, UserKey, WIDE_BLOCKS, WORDS,
+        ADDRESSES, AddressKey, Block, BlockKey, CgroupKey, Class, DIRECTORIES, DirectoryKey, LANES, MAX_CGROUP_DEPTH,
+        NARROW_BLOCKS, OTHER_USER, PORTS, PortKey, ProgramKey, USERS, UserKey, WIDE_BLOCKS, WORDS,
     },
     record::{FileId, WatchedFile},
 };
@@ -35,7 +35,7 @@ static DENY_GENERATION: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static DENY_BLOCKS: HashMap<BlockKey, Block> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-static DENY_USERS: HashMap<UserKey, Class> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+static DENY_USERS: HashMap<UserKey, Class> = HashMap::with_max_entries(USERS, BPF_F_NO_PREALLOC);
 
 #[map]
 static DENY_CGROUPS: HashMap<CgroupKey, Class> = HashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
@@ -44,13 +44,13 @@ static DENY_CGROUPS: HashMap<CgroupKey, Class> = HashMap::with_max_entries(32_76
 static DENY_PROGRAMS: HashMap<ProgramKey, Class> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-static DENY_DIRECTORIES: HashMap<DirectoryKey, Class> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+static DENY_DIRECTORIES: HashMap<DirectoryKey, Class> = HashMap::with_max_entries(DIRECTORIES, BPF_F_NO_PREALLOC);
 
 #[map]
-static DENY_ADDRESSES: LpmTrie<AddressKey, Class> = LpmTrie::with_max_entries(131_072, 0);
+static DENY_ADDRESSES: LpmTrie<AddressKey, Class> = LpmTrie::with_max_entries(ADDRESSES, 0);
 
 #[map]
-static DENY_PORTS: LpmTrie<PortKey, Class> = LpmTrie::with_max_entries(131_072, 0);
+static DENY_PORTS: LpmTrie<PortKey, Class> = LpmTrie::with_max_entries(PORTS, 0);
 
 /// What a security hook answers to deny (include/uapi/asm-generic/errno-base.h).
 pub const EPERM: i32 = -1;

@@ -15,6 +15,13 @@ pub const WIDE_BLOCKS: usize = 2;
 /// Lanes of a word of narrow ones.
 pub const LANES: usize = 8;
 
+/// Entries of the tables, for two generations at a time. The agent asserts that they hold what it puts in.
+pub const USERS: u32 = 4096;
+/// Watched directories, and files that lie below several.
+pub const DIRECTORIES: u32 = 34_816;
+pub const ADDRESSES: u32 = 131_072;
+pub const PORTS: u32 = 131_072;
+
 /// Cgroups above a task's that are looked for, until one is known.
 pub const MAX_CGROUP_DEPTH: usize = 16;
 

@@ -24,6 +24,7 @@ use crate::object::When;
 use crate::object::connect::ConnectRule;
 use crate::pattern::{Globs, is_plain};
 use crate::policy::{Effect, Exception, Mode, Policy, Rule};
+use crate::ports::prefixes;
 use crate::set::PolicySet;
 use crate::subject::{Part, Selector};
 
@@ -32,6 +33,15 @@ pub const MAX_NARROW: usize = 2048;
 
 /// Lanes of a word.
 pub const MAX_WIDE: usize = 128;
+
+/// Users that rules tell apart: half of the kernel's table, which holds two generations at a time.
+pub const MAX_USERS: usize = 2047;
+
+/// The same of networks.
+pub const MAX_NETWORKS: usize = 65_536;
+
+/// The same of ports, as [`prefixes`] of each protocol.
+pub const MAX_PORTS: usize = 65_536;
 
 /// The exceptions that a rule that denies can have.
 pub const MAX_EXCEPTIONS: usize = 63;
@@ -113,13 +123,14 @@ impl Clauses {
 
 /// More is denied than the kernel has room for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the rules that deny apply in {narrow} ways with up to {NARROW_EXCEPTIONS} exceptions and in {wide} with more, and the kernel \
-     takes {MAX_NARROW} and {MAX_WIDE}: let fewer policies enforce"
-)]
-pub struct TooManyDenials {
-    pub narrow: usize,
-    pub wide: usize,
+pub enum TooManyDenials {
+    #[error(
+        "the rules that deny apply in {narrow} ways with up to {NARROW_EXCEPTIONS} exceptions and in {wide} with more, and the \
+         kernel takes {MAX_NARROW} and {MAX_WIDE}: let fewer policies enforce"
+    )]
+    Ways { narrow: usize, wide: usize },
+    #[error("the rules that deny name {found} {what}, and the kernel takes {most}: let fewer policies enforce")]
+    Named { what: &'static str, found: usize, most: usize },
 }
 
 impl PolicySet {
@@ -164,7 +175,17 @@ impl Denials {
         }
         let (narrow, wide) = (denials.narrow.len(), denials.wide.len());
         if narrow > MAX_NARROW || wide > MAX_WIDE {
-            return Err(TooManyDenials { narrow, wide });
+            return Err(TooManyDenials::Ways { narrow, wide });
+        }
+        let (uids, names) = denials.users();
+        for (what, found, most) in [
+            ("users", uids.len() + names.len(), MAX_USERS),
+            ("networks", denials.networks().len(), MAX_NETWORKS),
+            ("runs of ports", 2 * denials.ports().iter().map(|range| prefixes(range).len()).sum::<usize>(), MAX_PORTS),
+        ] {
+            if found > most {
+                return Err(TooManyDenials::Named { what, found, most });
+            }
         }
         Ok(denials)
     }

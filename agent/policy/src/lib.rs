@@ -41,6 +41,7 @@ mod occurrence;
 mod parse;
 mod pattern;
 mod policy;
+mod ports;
 mod problem;
 mod requires;
 mod schema;
@@ -53,7 +54,10 @@ mod tetragon;
 mod yaml;
 
 pub use check::{CheckReport, TestOutcome, check};
-pub use compile::{Clauses, Denials, MAX_EXCEPTIONS, MAX_NARROW, MAX_WIDE, NARROW_WORDS, TooManyDenials};
+pub use compile::{
+    Clauses, Denials, MAX_EXCEPTIONS, MAX_NARROW, MAX_NETWORKS, MAX_PORTS, MAX_USERS, MAX_WIDE, NARROW_WORDS,
+    TooManyDenials,
+};
 pub use decide::{Matched, Telling, Verdict};
 pub use explain::{Explanation, RuleSays};
 pub use facts::{
@@ -64,6 +68,7 @@ pub use object::finding::FINDINGS;
 pub use occurrence::{Occurrence, OwnedObject, OwnedPod, OwnedSubject, OwnedTaken};
 pub use pattern::WatchPath;
 pub use policy::{Effect, Mode, Otherwise, Policy, Severity};
+pub use ports::prefixes;
 pub use problem::{InvalidPolicy, Problem};
 pub use requires::{KernelProfile, Need, Unmet};
 pub use schema::{json_schema, reference};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use plumbline_policy::{MAX_EXCEPTIONS, MAX_NARROW, PolicySet, check};
+use plumbline_policy::{MAX_EXCEPTIONS, MAX_NARROW, MAX_USERS, PolicySet, check};
 
 /// A policy that denies, in `enforce`: its subjects, and how many exceptions its rule has.
 fn policy(name: &str, subjects: usize, exceptions: usize) -> String {
@@ -49,4 +49,36 @@ fn more_than_the_kernel_takes_is_said_before_it_is_in_force() {
         "{said}"
     );
     assert!(PolicySet::load(directory.path()).unwrap().denials().is_err());
+}
+
+/// A policy of one rule that denies, in `enforce`.
+fn denying(subject: &str, rule: &str) -> String {
+    format!(
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  mode: enforce\n  subject: {{{subject}}}\n  rules:\n    - {{name: r, \
+         severity: low, effect: deny, message: m, match: {{{rule}}}}}\n"
+    )
+}
+
+#[test]
+fn names_that_the_kernel_has_no_room_for_are_counted() {
+    let numbers = |numbers: &mut dyn Iterator<Item = usize>| {
+        numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let said = |text: &str| match PolicySet::from_documents([("p.yaml", text)]).unwrap().denials() {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let users = |count: usize| denying(&format!("uid: [{}]", numbers(&mut (0..count))), "file: {watch: [/models]}");
+    assert_eq!(said(&users(MAX_USERS)), "ok");
+    assert_eq!(
+        said(&users(MAX_USERS + 1)),
+        "the rules that deny name 2048 users, and the kernel takes 2047: let fewer policies enforce"
+    );
+    // Each port alone, and each between two of them, under each protocol.
+    let ports = |count: usize| {
+        let ports = numbers(&mut (0..count).map(|number| 1 + 2 * number));
+        denying("uid: 7", &format!("connect: {{to: [192.0.2.0/24], port: [{ports}]}}"))
+    };
+    assert_eq!(said(&ports(16_000)), "ok");
+    assert!(said(&ports(17_000)).ends_with("runs of ports, and the kernel takes 65536: let fewer policies enforce"));
 }

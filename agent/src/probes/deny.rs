@@ -17,17 +17,20 @@ use aya::{
     programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 use plumbline_ebpf::deny::{
-    AddressKey, Block, BlockKey, CgroupKey, Class, DirectoryKey, LANES, NARROW_BLOCKS, OTHER_USER, PortKey, ProgramKey,
-    UserKey, WIDE_BLOCKS, WORDS,
+    ADDRESSES, AddressKey, Block, BlockKey, CgroupKey, Class, DIRECTORIES, DirectoryKey, LANES, NARROW_BLOCKS,
+    OTHER_USER, PORTS, PortKey, ProgramKey, USERS, UserKey, WIDE_BLOCKS, WORDS,
 };
-use plumbline_policy::{Clauses, MAX_NARROW, MAX_WIDE, NARROW_WORDS, Protocol};
+use plumbline_policy::{Clauses, MAX_NARROW, MAX_NETWORKS, MAX_PORTS, MAX_USERS, MAX_WIDE, NARROW_WORDS, Protocol};
 use rustix::{
     mm::{MapFlags, ProtFlags, mmap, munmap},
     thread::{MembarrierCommand, membarrier},
 };
 use thiserror::Error;
 
-use super::{Probes, ProbesError};
+use super::{
+    Probes, ProbesError,
+    watch::{MAX_FILES, MAX_WATCHED},
+};
 use crate::event::FileKey;
 
 const WORDS_OF_A_BLOCK: u32 = 64;
@@ -35,6 +38,10 @@ const WORDS_OF_A_BLOCK: u32 = 64;
 const _: () = {
     assert!(WORDS_OF_A_BLOCK as usize == WORDS && NARROW_WORDS == WORDS * NARROW_BLOCKS);
     assert!(MAX_NARROW == NARROW_WORDS * LANES && MAX_WIDE == WORDS * WIDE_BLOCKS);
+    // Two generations at a time, and in each an entry for all others.
+    assert!(USERS as usize == 2 * (MAX_USERS + 1));
+    assert!(ADDRESSES as usize == 2 * MAX_NETWORKS && PORTS as usize == 2 * MAX_PORTS);
+    assert!(DIRECTORIES as usize == 2 * (MAX_WATCHED + MAX_FILES));
 };
 
 const IPPROTO_TCP: u16 = 6;
@@ -288,21 +295,6 @@ fn port_key(generation: u32, protocol: Protocol, first: u16, bits: u8) -> lpm_tr
     lpm_trie::Key::new(48 + u32::from(bits), zerocopy::transmute!(data))
 }
 
-/// A range of ports as prefixes: each begins with some bits, and has all ports that do.
-pub fn prefixes(range: &std::ops::RangeInclusive<u16>) -> Vec<(u16, u8)> {
-    let (mut first, last) = (u32::from(*range.start()), u32::from(*range.end()));
-    let mut found = Vec::new();
-    while first <= last {
-        // The largest aligned block that begins here and does not go too far.
-        let aligned = if first == 0 { 16 } else { first.trailing_zeros().min(16) };
-        let fitting = (last - first + 1).ilog2();
-        let free = aligned.min(fitting);
-        found.push((u16::try_from(first).unwrap_or(u16::MAX), u8::try_from(16 - free).unwrap_or(16)));
-        first += 1 << free;
-    }
-    found
-}
-
 /// Waits until every program that runs now has ended: they run within read-side sections of RCU (membarrier(2) with
 /// `MEMBARRIER_CMD_GLOBAL` is `synchronize_rcu`, kernel/sched/membarrier.c).
 fn wait_for_programs() {
@@ -347,26 +339,5 @@ impl Drop for Word {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `map` and nobody else knows it.
         let _ = unsafe { munmap(self.at.as_ptr().cast(), rustix::param::page_size()) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn prefixes_are_the_range_and_nothing_twice(a: u16, b: u16) {
-            let range = a.min(b)..=a.max(b);
-            let mut ports: Vec<u16> = Vec::new();
-            for (first, bits) in prefixes(&range) {
-                let last = u32::from(first) + (1 << (16 - u32::from(bits))) - 1;
-                prop_assert_eq!(u32::from(first) % (1 << (16 - u32::from(bits))), 0);
-                ports.extend(first..=u16::try_from(last).unwrap());
-            }
-            prop_assert_eq!(ports, range.collect::<Vec<_>>());
-        }
     }
 }

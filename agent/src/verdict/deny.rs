@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, Subject};
+use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, Subject, prefixes};
 
 use super::{
     WatchedPaths,
@@ -28,7 +28,7 @@ use crate::{
         users,
     },
     probes::{
-        deny::{DenyError, DenyTables, Fact, Generation, prefixes},
+        deny::{DenyError, DenyTables, Fact, Generation},
         kernel::cgroup2_root,
     },
 };

@@ -4,9 +4,9 @@ use std::{cell::RefCell, collections::HashMap};
 
 use plumbline::{
     event::FileKey,
-    probes::deny::{DenyTables, Fact, Generation, prefixes},
+    probes::deny::{DenyTables, Fact, Generation},
 };
-use plumbline_policy::{Access, Object, PolicySet, Protocol, Subject};
+use plumbline_policy::{Access, Object, PolicySet, Protocol, Subject, prefixes};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},

@@ -1,6 +1,7 @@
 //! What could stop the node, what can never be, and what is right although it looks alike.
 
 use expect_test::expect;
+use plumbline_policy::PolicySet;
 
 use crate::check;
 
@@ -72,6 +73,22 @@ fn the_node_is_not_cut_off() {
         &rule("deny", "      subject: {namespace: batch}\n      match: {connect: {to: [0.0.0.0/0, '::/0']}}\n"),
         &expect!["ok: p"],
     );
+    // Every address of one family, or in halves; every port, or in parts.
+    for refused in [
+        "to: ['::/0']",
+        "to: [0.0.0.0/1, 128.0.0.0/1]",
+        "to: [0.0.0.0/0], port: 1-65535",
+        "port: [1-1000, 1001-65535]",
+        "port: 1-65535, protocol: tcp",
+    ] {
+        let text = rule("deny", &format!("      match: {{connect: {{{refused}}}}}\n"));
+        let mistake = &PolicySet::from_documents([("p.yaml", text.as_str())]).expect_err(refused)[0];
+        assert!(mistake.to_string().contains("would cut the node off"), "{refused}: {mistake}");
+    }
+    for meant in ["to: [0.0.0.0/1]", "port: 23", "notTo: [10.0.0.0/8]", "to: [0.0.0.0/0], port: [25, 6667]"] {
+        let text = rule("deny", &format!("      match: {{connect: {{{meant}}}}}\n"));
+        assert!(PolicySet::from_documents([("p.yaml", text.as_str())]).is_ok(), "{meant}");
+    }
 }
 
 #[test]
