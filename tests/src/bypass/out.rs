@@ -78,7 +78,7 @@ pub fn datagram_without_family(to: SocketAddr) -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut name = sockaddr(to);
     name.sin_family = 0;
-    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).map_err(io::Error::other)?;
     // SAFETY: one readable byte, and a name of the length that is given.
     let sent =
         unsafe { libc::sendto(socket.as_raw_fd(), b"x".as_ptr().cast(), 1, 0, (&raw const name).cast(), length) };

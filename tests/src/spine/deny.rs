@@ -228,3 +228,45 @@ pub(super) fn a_denied_open_fails(tools: &Tools, scratch: &Path) -> Result<(), E
     site.change(&policy("monitor", &cell, &rule("")))?;
     ensure(tries(inside, "open", &weights)?, || "what is monitored again was denied".to_owned())
 }
+
+/// A mount namespace of one's own is no way to an exception, nor to take another's.
+pub(super) fn a_name_of_ones_own_excuses_nobody(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let cell = cell("names")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(not_ok)?;
+    let to = listener.local_addr().map_err(not_ok)?;
+    let [engine, other, unknown] = ["engine", "other", "unknown"].map(|name| scratch.join(name));
+    let rule = format!(
+        "match: {{connect: {{to: [127.0.0.0/8], port: {}}}}}, except: [{{exe: {}}}]",
+        to.port(),
+        engine.display()
+    );
+    let site = Site::start(tools, scratch, &policy("enforce", &cell, &rule))?;
+    for program in [&engine, &other, &unknown] {
+        fs::copy(&site.attempt, program).map_err(not_ok)?;
+    }
+    let directly = |program: &Path| tries(program, Some(&cell.0), "tcp", &to.to_string()).map_err(not_ok);
+    // `program`, seen at `at` by itself alone.
+    let mounted = |program: &Path, at: &Path| {
+        let script = "mount --bind \"$1\" \"$2\" && exec \"$2\" attempt \"$3\" tcp \"$4\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).args([program, at, &cell.0]).arg(to.to_string());
+        match command.status().map_err(not_ok)?.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            other => Err(not_ok(format!("neither went nor denied: {other:?}"))),
+        }
+    };
+    // The first start teaches the daemon what it is, and is denied for what is not known yet.
+    let settled = |went: &dyn Fn() -> Result<bool, Ended>| {
+        went()?;
+        std::thread::sleep(Duration::from_millis(500));
+        went()
+    };
+    ensure(settled(&|| directly(&engine))?, || "what is excepted was denied".to_owned())?;
+    ensure(!settled(&|| directly(&other))?, || "another program went".to_owned())?;
+    for program in [&other, &unknown] {
+        ensure(!settled(&|| mounted(program, &engine))?, || "it went by the excepted one's name".to_owned())?;
+    }
+    settled(&|| mounted(&engine, &other))?;
+    ensure(directly(&engine)?, || "a name that somebody gave it took its exception".to_owned())
+}

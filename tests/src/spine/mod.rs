@@ -86,6 +86,7 @@ const CHECKS: &[Check] = &[
     ),
     ("a denied connection fails with eperm and is recorded, a neighbour's does not", deny::a_denied_connection_fails),
     ("a denied open fails with eperm and is recorded, a neighbour's does not", deny::a_denied_open_fails),
+    ("a name in a mount namespace of one's own excuses nobody", deny::a_name_of_ones_own_excuses_nobody),
     ("switching between monitor and enforce under load loses no event and leaves no gap", deny::switching_under_load),
     ("whoever touches the daemon's own log is told, the daemon itself is not", policies::tampering_is_told),
     ("alerts of the same are told once in a while and recorded each", policies::the_same_is_told_once),
