@@ -7,6 +7,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod deny;
 pub mod offsets;
 pub mod program;

@@ -29,6 +29,8 @@ pub enum Group {
     Fault,
     /// Programs that start from a page cache.
     Mapping,
+    /// Programs that know a kernel object of `bpf(2)`.
+    Bpf,
     /// The io_uring program.
     IoUring,
     /// The exec program.
@@ -104,6 +106,13 @@ offsets! {
     fdtable_fd: Syscall [("fdtable", "fd")];
     file_private_data: Syscall [("file", "private_data")];
     regs_syscall: Syscall [("pt_regs", "orig_ax"), ("pt_regs", "syscallno")];
+
+    bpf_map_id: Bpf [("bpf_map", "id")];
+    bpf_map_name: Bpf [("bpf_map", "name")];
+    bpf_prog_aux: Bpf [("bpf_prog", "aux")];
+    bpf_prog_aux_id: Bpf [("bpf_prog_aux", "id")];
+    bpf_prog_aux_name: Bpf [("bpf_prog_aux", "name")];
+    bpf_link_prog: Bpf [("bpf_link", "prog")];
 
     // arm64 keeps arguments 1 to 7 in an array, of which `regs` is the start.
     regs_arg0: Syscall [("pt_regs", "di"), ("pt_regs", "orig_x0")];

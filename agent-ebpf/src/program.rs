@@ -20,9 +20,10 @@ pub const SOCKET_SEND: u32 = 14;
 pub const SOCKET_OPEN: u32 = 15;
 pub const DNS: u32 = 16;
 pub const LOCAL_CONNECT: u32 = 17;
+pub const BPF: u32 = 18;
 
 /// How many there are.
-pub const COUNT: u32 = 18;
+pub const COUNT: u32 = 19;
 
 /// Names as they appear in series labels and records, by number.
 pub const NAMES: [&str; COUNT as usize] = [
@@ -44,4 +45,5 @@ pub const NAMES: [&str; COUNT as usize] = [
     "socket_open",
     "dns",
     "local_connect",
+    "bpf",
 ];

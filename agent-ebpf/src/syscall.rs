@@ -58,6 +58,7 @@ pub mod number {
         PIDFD_GETFD = 438;
         PTRACE = 101;
         PROCESS_VM_READV = 310;
+        BPF = 321;
     }
 }
 
@@ -107,6 +108,7 @@ pub mod number {
         PIDFD_GETFD = 438;
         PTRACE = 117;
         PROCESS_VM_READV = 270;
+        BPF = 280;
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod bench_deny;
+pub mod bpf;
 pub mod bypass;
 pub mod checks;
 pub mod cost;

@@ -1,7 +1,7 @@
-//! A process reached into the memory of another, which may hold weights.
+//! A process reached into the memory of another, which may hold weights, or of the daemon.
 //!
 //! `fentry/security_ptrace_access_check` is asked before every such reach: ptrace, `process_vm_readv(2)`, `/proc/PID/mem`,
-//! `pidfd_getfd(2)`. It tells of those that want to read and write a process that has read watched files. At the return of
+//! `pidfd_getfd(2)`. It tells of those that want to read and write a process that has read watched files, or the daemon. At the return of
 //! system calls the other process is known by its number only, and the agent looks for what it has read.
 #![expect(unsafe_code, reason = "kernel edge")]
 
@@ -30,7 +30,9 @@ pub fn memory_fentry(ctx: FEntryContext) -> i32 {
     }
     let leader: u64 = read(other, off!(task_group_leader));
     let (start_boot_ns, pid) = (read(leader, off!(task_start_boottime)), read(other, off!(task_tgid)));
-    if reads::has_read(start_boot_ns, pid) && pid != read::<u32>(task::current(), off!(task_tgid)) {
+    let is_asked =
+        reads::has_read(start_boot_ns, pid) || files::control().is_some_and(|control| control.own_pid == pid);
+    if is_asked && pid != read::<u32>(task::current(), off!(task_tgid)) {
         tell(start_boot_ns, pid, MEMORY_ATTACH);
     }
     0

@@ -1,6 +1,7 @@
 //! The kernel programs, one file per subject. Each file has one function that does the work and, per rung, one entry
 //! of a few lines that finds its arguments.
 
+mod bpf;
 mod decide_test;
 mod dns;
 mod dns_stream;

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use plumbline_ebpf::{
-    program::{DNS, FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, LOCAL_CONNECT, SOCKET_OPEN},
+    program::{BPF, DNS, FILE_CHANGE, FILE_CLOSE, FILE_OPEN, FILE_READ, LOCAL_CONNECT, SOCKET_OPEN},
     record::{
         CHANGE_ALLOCATE, CHANGE_CLONED, CHANGE_MAP_WRITABLE, CHANGE_OVERWRITTEN, CHANGE_TRUNCATE, CHANGE_WRITE,
         MEMORY_PTRACE, MEMORY_VM_READ, VIA_OPEN, VIA_RECEIVED, WatchedFile,
@@ -20,7 +20,7 @@ use plumbline_ebpf::{
 };
 
 use super::{
-    dns,
+    bpf, dns,
     file_change::{self, MAP_SHARED, PROT_WRITE},
     file_close, file_open, file_read, local, memory, socket,
 };
@@ -183,6 +183,11 @@ fn gather(done: &mut Done, call: Call, returned: u64) {
         number::PTRACE => {
             if matches!(call.arg0(), PTRACE_ATTACH | PTRACE_SEIZE) {
                 memory::tell_of_number(call.arg1(), MEMORY_PTRACE);
+            }
+        }
+        number::BPF => {
+            if files::at_return(BPF) {
+                bpf::at_return(call, returned);
             }
         }
         number::RENAME

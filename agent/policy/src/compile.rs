@@ -94,6 +94,17 @@ impl Clauses {
         &self.0
     }
 
+    /// The lanes of which anything is left.
+    pub fn lanes(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().flat_map(|(number, word)| match usize::from(*number).checked_sub(NARROW_WORDS) {
+            None => {
+                let lanes = word.to_le_bytes().into_iter().enumerate().filter(|(_, bits)| *bits != 0);
+                lanes.map(|(lane, _)| usize::from(*number) * LANES + lane).collect::<Vec<_>>()
+            }
+            Some(wide) => vec![MAX_NARROW + wide],
+        })
+    }
+
     /// Nothing is left: whatever the other facts, no rule denies.
     pub fn is_nothing(&self) -> bool {
         self.0.is_empty()

@@ -97,6 +97,13 @@ pub enum Object<'a> {
     Memory {
         how: MemoryHow,
     },
+    /// A map, program or link of the daemon's own was reached for by `bpf(2)`.
+    Bpf {
+        kind: BpfKind,
+        /// As the kernel has it.
+        name: &'a [u8],
+        how: BpfHow,
+    },
     /// A reader of watched files connected to a local socket; an abstract name begins with `@`.
     Local {
         name: &'a [u8],
@@ -123,6 +130,7 @@ impl Object<'_> {
             Self::Exec { .. } => "exec",
             Self::Device { .. } => "device",
             Self::Memory { .. } => "memory",
+            Self::Bpf { .. } => "bpf",
             Self::Local { .. } => "local",
             Self::Socket { .. } => "socket",
             Self::Finding { .. } => "finding",
@@ -273,4 +281,30 @@ impl Words for MemoryHow {
         ("ptrace", Self::Ptrace),
         ("proc_mem", Self::ProcMem),
     ];
+}
+
+/// Objects of `bpf(2)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BpfKind {
+    Map,
+    Program,
+    Link,
+}
+
+impl Words for BpfKind {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("map", Self::Map), ("program", Self::Program), ("link", Self::Link)];
+}
+
+/// How one was reached for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BpfHow {
+    /// A descriptor of it was got by its number.
+    Open,
+    /// What it holds was changed, or it was taken away.
+    Change,
+}
+
+impl Words for BpfHow {
+    const WORDS: &'static [(&'static str, Self)] = &[("open", Self::Open), ("change", Self::Change)];
 }

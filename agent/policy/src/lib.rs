@@ -61,7 +61,8 @@ pub use compile::{
 pub use decide::{Matched, Telling, Verdict};
 pub use explain::{Explanation, RuleSays};
 pub use facts::{
-    Access, Accesses, Ancestor, DeviceKind, Facts, File, MemoryHow, Object, Pod, Protocol, Subject, Taken,
+    Access, Accesses, Ancestor, BpfHow, BpfKind, DeviceKind, Facts, File, MemoryHow, Object, Pod, Protocol, Subject,
+    Taken,
 };
 pub use learn::Learner;
 pub use object::finding::FINDINGS;

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::facts::{Accesses, Ancestor, DeviceKind, Facts, File, MemoryHow, Object, Pod, Protocol, Subject, Taken};
+use crate::facts::{
+    Accesses, Ancestor, BpfHow, BpfKind, DeviceKind, Facts, File, MemoryHow, Object, Pod, Protocol, Subject, Taken,
+};
 use crate::fields::{Fields, Problems, each, integer, list, optional_text, text};
 use crate::object::{EVENT_FIELDS, Kind};
 use crate::policy::Severity;
@@ -82,6 +84,11 @@ pub enum OwnedObject {
     },
     Memory {
         how: MemoryHow,
+    },
+    Bpf {
+        kind: BpfKind,
+        name: Vec<u8>,
+        how: BpfHow,
     },
     Local {
         name: Vec<u8>,
@@ -175,6 +182,7 @@ impl OwnedObject {
             Self::Exec { path, is_nameless } => Object::Exec { path, is_nameless: *is_nameless },
             Self::Device { kind, path } => Object::Device { kind: *kind, path },
             Self::Memory { how } => Object::Memory { how: *how },
+            Self::Bpf { kind, name, how } => Object::Bpf { kind: *kind, name, how: *how },
             Self::Local { name } => Object::Local { name },
             Self::Socket { family } => Object::Socket { family },
             Self::Finding { kind, severity, entity, text } => {
@@ -187,17 +195,20 @@ impl OwnedObject {
 pub(crate) static EVENT: Shape = Shape {
     what: "an event",
     about: "What happened: one kind of object, and the process that did it. What is left out is not known.",
-    fields: &[
-        &[optional("process", Holds::One(&PROCESS), "who did it")],
-        EVENT_FIELDS[0],
-        EVENT_FIELDS[1],
-        EVENT_FIELDS[2],
-        EVENT_FIELDS[3],
-        EVENT_FIELDS[4],
-        EVENT_FIELDS[5],
-        EVENT_FIELDS[6],
-        EVENT_FIELDS[7],
-    ],
+    fields: &FIELDS,
+};
+
+const WHO: &[Field] = &[optional("process", Holds::One(&PROCESS), "who did it")];
+
+/// The process, and every kind of object.
+const FIELDS: [&[Field]; EVENT_FIELDS.len() + 1] = {
+    let mut fields = [WHO; EVENT_FIELDS.len() + 1];
+    let mut kind = 0;
+    while kind < EVENT_FIELDS.len() {
+        fields[kind + 1] = EVENT_FIELDS[kind];
+        kind += 1;
+    }
+    fields
 };
 
 const PROCESS_FIELDS: &[Field] = &[

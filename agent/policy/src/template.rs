@@ -32,6 +32,7 @@ pub(crate) enum Placeholder {
     Access,
     Percent,
     How,
+    Object,
     Family,
     FindingKind,
     Severity,
@@ -59,6 +60,7 @@ impl Words for Placeholder {
         ("access", Self::Access),
         ("percent", Self::Percent),
         ("how", Self::How),
+        ("object", Self::Object),
         ("family", Self::Family),
         ("kind", Self::FindingKind),
         ("severity", Self::Severity),
@@ -183,6 +185,12 @@ pub(crate) fn fill(out: &mut String, placeholder: Placeholder, facts: &Facts<'_>
             None => bytes(out, None),
         },
         (Placeholder::How, Object::Memory { how }) => out.push_str(how.word()),
+        (Placeholder::How, Object::Bpf { how, .. }) => out.push_str(how.word()),
+        (Placeholder::Object, Object::Bpf { kind, name, .. }) => {
+            out.push_str(kind.word());
+            out.push(' ');
+            bytes(out, Some(name).filter(|name| !name.is_empty()).copied());
+        }
         (Placeholder::Family, Object::Socket { family }) => bytes(out, Some(family.as_bytes())),
         (Placeholder::FindingKind, Object::Finding { kind, .. }) => bytes(out, Some(kind.as_bytes())),
         (Placeholder::Severity, Object::Finding { severity, .. }) => out.push_str(severity.word()),

@@ -93,7 +93,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
     let store = SharedStore::default();
     let mut sensor = Sensor::start(&config, &messages, &stop)?;
-    let Loaded { policies: fitting, in_force } = policies::load(&config, Some(&policies), &sensor.profile())?;
+    let Loaded { policies: fitting, mut in_force } = policies::load(&config, Some(&policies), &sensor.profile())?;
     let policies = Arc::new(fitting);
 
     let keeping = opening::keeping(&config, &opened, memory);
@@ -135,6 +135,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let prepared = sensor.prepare(&rules.policies).map_err(|why| DaemonError::Policies(format!("{why}\n")))?;
     let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
     sensor.put_in_force(prepared);
+    sensor.weigh(&mut in_force);
     say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
     let coverage = sensor.coverage();
 
@@ -275,6 +276,7 @@ async fn watch_over(
             *rules = sensor.rules(Arc::clone(&renewed), watched);
             let _ = messages.send(Message::Rules(Box::new(rules.clone()))).await;
             sensor.put_in_force(prepared);
+            sensor.weigh(in_force.as_deref_mut().unwrap_or_default());
             tracing::info!(digest = renewed.digest(), generation = renewed.generation(), "policies are in force");
         }
         let watched = sensor.watch(&renewed);

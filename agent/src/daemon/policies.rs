@@ -37,6 +37,7 @@ pub(super) fn load(
             name: policy.name().to_owned(),
             mode: policy.mode().as_str().to_owned(),
             rules: policy.rules().len(),
+            kernel_table_bytes: None,
             note: why.map(|why| format!("written as {}: {why}", written.as_str())),
         }
     });

@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     core::{SharedStore, chain, lock},
     event::{CoverageStatement, Event, Hook, Sight, What},
+    http::policies::InForce,
     message::Message,
     probes::{
         HookVerdict, Probes, ProbesError, State,
@@ -31,7 +32,11 @@ use crate::{
         ways,
     },
     series::{Point, kernel},
-    verdict::{self, Rules, WatchedPaths, deny::Prepared, enforce},
+    verdict::{
+        self, Rules, WatchedPaths,
+        deny::{self, Prepared},
+        enforce,
+    },
 };
 
 /// Programs that tell which processes there are.
@@ -353,6 +358,15 @@ impl Sensor {
     pub(super) fn put_in_force(&self, prepared: Option<Prepared>) {
         if let (Some(enforcement), Some(prepared)) = (&self.enforcement, prepared) {
             enforcement.put_in_force(prepared);
+        }
+    }
+
+    /// Fills in how much of the kernel's tables is each policy's.
+    pub(super) fn weigh(&self, policies: &mut [InForce]) {
+        let Some(enforcement) = &self.enforcement else { return };
+        let bytes = deny::lock(&enforcement.denier).bytes_by_policy();
+        for policy in policies {
+            policy.kernel_table_bytes = Some(bytes.get(&policy.name).copied().unwrap_or(0));
         }
     }
 

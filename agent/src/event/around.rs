@@ -1,4 +1,5 @@
-//! Device nodes, and ways to the weights, or out of the node, that pass no watched file and no socket. They are told when
+//! Device nodes, and ways to the weights, or out of the node, that pass no watched file and no socket; and ways to the daemon
+//! itself. They are told when
 //! they are opened; what goes through them is not seen.
 
 /// A device node was opened that leads to a GPU, or around the watched files and sockets.
@@ -58,6 +59,51 @@ impl MemoryHow {
             Self::VmRead => "process_vm_readv",
             Self::Ptrace => "ptrace",
             Self::ProcMem => "proc_mem",
+        }
+    }
+}
+
+/// A process reached for a map, a program or a link of the daemon's own by `bpf(2)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BpfAccess {
+    pub kind: BpfKind,
+    /// The kernel's number of the map or the program; of a link, of its program.
+    pub id: u32,
+    /// As the kernel has it: of what is long, the first 15 bytes.
+    pub name: Vec<u8>,
+    pub how: BpfHow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BpfKind {
+    Map,
+    Program,
+    Link,
+}
+
+impl BpfKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Map => "map",
+            Self::Program => "program",
+            Self::Link => "link",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BpfHow {
+    /// A descriptor of it was got by its number.
+    Open,
+    /// What it holds was changed, or it was taken away.
+    Change,
+}
+
+impl BpfHow {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Change => "change",
         }
     }
 }

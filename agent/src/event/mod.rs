@@ -10,7 +10,7 @@ mod network;
 
 use plumbline_audit::Statement;
 
-pub use self::around::{DeviceKind, DeviceOpen, MemoryAccess, MemoryHow};
+pub use self::around::{BpfAccess, BpfHow, BpfKind, DeviceKind, DeviceOpen, MemoryAccess, MemoryHow};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
 pub use self::finding::Finding;
 pub use self::network::{
@@ -103,6 +103,7 @@ pub enum What {
     FileChange(FileChange),
     DeviceOpen(DeviceOpen),
     MemoryAccess(MemoryAccess),
+    BpfAccess(BpfAccess),
     Connect(Connect),
     ConnectEnd(ConnectEnd),
     SocketOpen(SocketOpen),
@@ -133,6 +134,7 @@ impl What {
             What::FileChange(_) => "file_change",
             What::DeviceOpen(_) => "device_open",
             What::MemoryAccess(_) => "memory_access",
+            What::BpfAccess(_) => "bpf_access",
             What::Connect(_) => "connect",
             What::ConnectEnd(_) => "connect_end",
             What::SocketOpen(_) => "socket_open",

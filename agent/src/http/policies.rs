@@ -25,6 +25,9 @@ pub struct PolicyStatus {
     /// Events that its rules matched since the daemon started.
     pub matches: u64,
     pub last_match_unix_seconds: Option<f64>,
+    /// Keys and values of the kernel's tables that are its own, and its share of those that several have, when it was put in
+    /// force; `None` where no kernel program runs.
+    pub kernel_table_bytes: Option<u64>,
     /// Why it does less than is written.
     pub note: Option<String>,
 }
@@ -35,6 +38,7 @@ pub struct InForce {
     pub name: String,
     pub mode: String,
     pub rules: usize,
+    pub kernel_table_bytes: Option<u64>,
     pub note: Option<String>,
 }
 
@@ -57,6 +61,7 @@ pub(super) fn statuses(node: &Node, points: &[Point]) -> PolicyStatuses {
             rules: policy.rules,
             matches,
             last_match_unix_seconds: of(&agent::POLICY_LAST_MATCH, &policy.name).into_iter().reduce(f64::max),
+            kernel_table_bytes: policy.kernel_table_bytes,
             note: policy.note.clone(),
         }
     };

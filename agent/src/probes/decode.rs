@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use plumbline_ebpf::record::{self, Header};
+use plumbline_ebpf::{
+    bpf,
+    record::{self, Header},
+};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
 use crate::event::{
-    Change, Connect, ConnectEnd, ConnectHow, DeniedBy, DeviceKind, DeviceOpen, Direction, DnsMessage, Event, Exec,
-    Exit, FileChange, FileKey, FileOpen, Fork, LocalConnect, MemoryAccess, MemoryHow, Namespaces, NetNs, Origin,
-    Outcome, Protocol, SocketOpen, Task, What,
+    BpfAccess, BpfHow, BpfKind, Change, Connect, ConnectEnd, ConnectHow, DeniedBy, DeviceKind, DeviceOpen, Direction,
+    DnsMessage, Event, Exec, Exit, FileChange, FileKey, FileOpen, Fork, LocalConnect, MemoryAccess, MemoryHow,
+    Namespaces, NetNs, Origin, Outcome, Protocol, SocketOpen, Task, What,
 };
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -84,6 +87,20 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
                 links: open.links,
                 received: open.via == record::VIA_RECEIVED,
                 denied_by: denied_by(header, open.denied),
+            })
+        }
+        bpf::KIND_BPF => {
+            let (access, _) = bpf::BpfAccess::ref_from_prefix(bytes).map_err(|_| short())?;
+            let name = access.name.split(|byte| *byte == 0).next().unwrap_or_default();
+            What::BpfAccess(BpfAccess {
+                kind: match access.kind {
+                    bpf::OBJECT_MAP => BpfKind::Map,
+                    bpf::OBJECT_PROGRAM => BpfKind::Program,
+                    _ => BpfKind::Link,
+                },
+                id: access.object.id,
+                name: name.to_vec(),
+                how: if access.how == bpf::OBJECT_OPEN { BpfHow::Open } else { BpfHow::Change },
             })
         }
         record::KIND_MEMORY => {

@@ -107,6 +107,35 @@ impl Generation {
     }
 }
 
+impl Generation {
+    /// Bytes of keys and values in the kernel's tables, by the clauses that they stand for.
+    pub fn bytes(&self) -> impl Iterator<Item = (&Clauses, usize)> {
+        const BLOCK: usize = size_of::<BlockKey>() + size_of::<Block>();
+        let mut of_facts: HashMap<Class, usize> = HashMap::new();
+        for (fact, class) in &self.facts {
+            *of_facts.entry(*class).or_default() += fact.key_bytes() + size_of::<Class>();
+        }
+        self.classes.iter().map(move |(clauses, class)| {
+            let of_facts = of_facts.get(class).copied().unwrap_or_default();
+            (clauses, class.blocks.count_ones() as usize * BLOCK + of_facts)
+        })
+    }
+}
+
+impl Fact {
+    /// Of the key in its table; tries have the length of a prefix before it.
+    fn key_bytes(self) -> usize {
+        match self {
+            Self::User(_) => size_of::<UserKey>(),
+            Self::Cgroup(_) => size_of::<CgroupKey>(),
+            Self::Program(_) => size_of::<ProgramKey>(),
+            Self::Directory(_) => size_of::<DirectoryKey>(),
+            Self::Network(_) => size_of::<u32>() + size_of::<AddressKey>(),
+            Self::Ports(..) => size_of::<u32>() + size_of::<PortKey>(),
+        }
+    }
+}
+
 impl DenyTables {
     /// Takes the tables out; they can be taken once.
     pub fn take(probes: &mut Probes) -> Result<Self, DenyError> {

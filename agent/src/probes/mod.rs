@@ -16,6 +16,7 @@ pub mod loss;
 pub mod memory;
 pub mod ntp;
 mod offsets;
+mod own;
 mod pages;
 pub mod programs;
 pub mod reads;
@@ -165,6 +166,7 @@ impl Probes {
             }
             control.maps_folios = u32::from(kernel::version() >= kernel::MAPS_FOLIOS);
         })?;
+        probes.know_own_objects()?;
         Ok(probes)
     }
 

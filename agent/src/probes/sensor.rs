@@ -203,7 +203,7 @@ impl Taken {
         }
     }
 
-    /// A reach into memory of a process that has read nothing. A number of another pid namespace could be anyone's.
+    /// A reach into memory of a process that has read nothing, and is not this one. A number of another pid namespace could be anyone's.
     fn concerns_nobody(&mut self, event: &Event) -> bool {
         match (&event.what, &event.task) {
             (What::MemoryAccess(access), Some(task)) => {
@@ -212,6 +212,7 @@ impl Taken {
                 (own && named_here)
                     || (named_here
                         && access.target_start_boot_ns.is_none()
+                        && access.target_pid != std::process::id()
                         && !self.reads.has_read(access.target_pid, event.boot_ns))
             }
             _ => false,

@@ -384,7 +384,7 @@ impl Probes {
         Ok(())
     }
 
-    fn map_of<K: aya::Pod, V: aya::Pod>(
+    pub(super) fn map_of<K: aya::Pod, V: aya::Pod>(
         &mut self,
         name: &'static str,
     ) -> Result<KernelMap<&mut MapData, K, V>, ProbesError> {

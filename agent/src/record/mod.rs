@@ -7,6 +7,7 @@ mod actor;
 mod device_config;
 mod file_activity;
 mod finding;
+mod kernel_activity;
 mod lifecycle;
 mod log_activity;
 mod module_activity;
@@ -127,6 +128,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::FileChange(change) => file_activity::change(change, who, identity, exact),
         What::DeviceOpen(open) => file_activity::device_open(open, who, exact),
         What::MemoryAccess(access) => process_activity::memory(access, who),
+        What::BpfAccess(access) => kernel_activity::bpf(access, who),
         What::Connect(connect) => network_activity::connect(connect, who, identity),
         What::ConnectEnd(end) => network_activity::end(end, who, identity),
         What::SocketOpen(socket) => network_activity::socket(*socket, who),

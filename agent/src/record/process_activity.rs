@@ -41,8 +41,11 @@ pub fn memory(access: &MemoryAccess, who: &str) -> Body {
         process.insert("uid".into(), actor::process_uid(access.target_pid, start_boot_ns).into());
     }
     let how = access.how.as_str();
-    let message =
-        format!("{who} reached into the memory of pid {}, which has read watched files ({how})", access.target_pid);
+    let whose = match access.target_pid {
+        own if own == std::process::id() => "plumbline itself".to_owned(),
+        other => format!("pid {other}, which has read watched files"),
+    };
+    let message = format!("{who} reached into the memory of {whose} ({how})");
     let mut body = body(ACTIVITY_OPEN, "Open", message, process, Map::new());
     body.own.insert("how".into(), how.into());
     Body { severity_id: MEDIUM, keep: Keep::Always, ..body }

@@ -5,8 +5,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use plumbline_policy::{
-    Access, Accesses, DeviceKind, MemoryHow, Occurrence, OwnedObject, OwnedPod, OwnedSubject, OwnedTaken, Protocol,
-    Severity,
+    Access, Accesses, BpfHow, BpfKind, DeviceKind, MemoryHow, Occurrence, OwnedObject, OwnedPod, OwnedSubject,
+    OwnedTaken, Protocol, Severity,
 };
 use serde_json::Value;
 
@@ -103,6 +103,15 @@ fn object(kind: &str, record: &Value, own: &Value) -> Option<OwnedObject> {
                 "proc_mem" => MemoryHow::ProcMem,
                 _ => MemoryHow::Attach,
             },
+        },
+        "bpf_access" => OwnedObject::Bpf {
+            kind: match own["object"]["kind"].as_str()? {
+                "map" => BpfKind::Map,
+                "program" => BpfKind::Program,
+                _ => BpfKind::Link,
+            },
+            name: text(&own["object"]["name"])?.into_bytes(),
+            how: if own["how"] == "open" { BpfHow::Open } else { BpfHow::Change },
         },
         "local_connect" => OwnedObject::Local { name: text(&record["dst_endpoint"]["svc_name"])?.into_bytes() },
         "socket_open" => OwnedObject::Socket { family: text(&own["family"])? },

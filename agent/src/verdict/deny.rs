@@ -116,6 +116,21 @@ impl Denier {
         Self { tables, in_force: Generation::default(), denials: Arc::default(), known, view: None }
     }
 
+    /// How much of the kernel's tables is each policy's, by name: what several share is divided among their rules.
+    pub fn bytes_by_policy(&self) -> HashMap<String, u64> {
+        let mut shares: HashMap<&str, f64> = HashMap::new();
+        for (clauses, bytes) in self.in_force.bytes() {
+            let policies: Vec<&str> =
+                clauses.lanes().filter_map(|lane| self.denials.rule(lane)).map(|(policy, _)| policy).collect();
+            #[expect(clippy::cast_precision_loss, reason = "bytes of tables, and rules that deny")]
+            let share = bytes as f64 / policies.len().max(1) as f64;
+            policies.into_iter().for_each(|policy| *shares.entry(policy).or_default() += share);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of bytes")]
+        let whole = |share: f64| share.ceil() as u64;
+        shares.into_iter().map(|(policy, share)| (policy.to_owned(), whole(share))).collect()
+    }
+
     /// The rules in force.
     pub fn in_force(&self) -> Arc<Denials> {
         Arc::clone(&self.denials)

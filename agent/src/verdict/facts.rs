@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use plumbline_policy::{
-    Access, Accesses, Ancestor, DeviceKind, File, MemoryHow, Object, Pod, Protocol, Severity, Subject,
+    Access, Accesses, Ancestor, BpfHow, BpfKind, DeviceKind, File, MemoryHow, Object, Pod, Protocol, Severity, Subject,
 };
 
 use crate::{
@@ -48,6 +48,18 @@ pub(super) fn object<'a>(
         What::ConnectEnd(end) => connection(end.protocol, (end.address, end.port), end.source, names),
         What::Exec(exec) => Object::Exec { path: &exec.exe, is_nameless: exec.deleted },
         What::DeviceOpen(open) => Object::Device { kind: device(open.kind), path: &open.path },
+        What::BpfAccess(access) => Object::Bpf {
+            kind: match access.kind {
+                event::BpfKind::Map => BpfKind::Map,
+                event::BpfKind::Program => BpfKind::Program,
+                event::BpfKind::Link => BpfKind::Link,
+            },
+            name: &access.name,
+            how: match access.how {
+                event::BpfHow::Open => BpfHow::Open,
+                event::BpfHow::Change => BpfHow::Change,
+            },
+        },
         What::MemoryAccess(access) => Object::Memory { how: how(access.how) },
         // Evidence only of whoever has read watched files.
         What::LocalConnect(_) if identity.is_some_and(|identity| !identity.has_read.files.is_empty()) => {

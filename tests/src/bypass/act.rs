@@ -19,7 +19,7 @@ use super::{
     FILE_BYTES, Site, io_uring as ring, names, out,
     tools::{
         Holder, Low, aio, block_device, by_handle, call_32, copy, every_read, hold, map, named_by_path_only, positive,
-        private_mounts, read_whole, received, send, splice, standard_input, touch,
+        private_mounts, read_memory, read_whole, received, send, splice, standard_input, touch,
     },
 };
 
@@ -180,13 +180,7 @@ fn go(way: &str, site: &Site) -> io::Result<()> {
         }
         "read the memory of a process by process_vm_readv" => {
             let holder = Holder::of(file)?;
-            let mut byte = 0u8;
-            let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-            let stack = std::ptr::with_exposed_provenance_mut(holder.stack()?);
-            let remote = libc::iovec { iov_base: stack, iov_len: 1 };
-            let (local, remote) = (&raw const local, &raw const remote);
-            // SAFETY: one byte of ours is written.
-            positive(unsafe { libc::process_vm_readv(holder.pid(), local, 1, remote, 1, 0) }).map(drop)
+            read_memory(holder.pid())
         }
         "read the memory of a process through /proc/PID/mem" => {
             let holder = Holder::of(file)?;

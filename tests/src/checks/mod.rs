@@ -7,6 +7,7 @@ pub mod container;
 mod decide;
 pub mod deny;
 mod network;
+pub mod own;
 mod process;
 
 use std::{
@@ -64,6 +65,7 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
         ["tcp_connect", "fork", "exec", "exit"].into_iter().map(|hook| (hook, "raw_tp")).collect();
     connections_and_processes("raw_tp", &raw, scratch, told);
     denying(scratch, told);
+    own::run(told);
     bypass::run(&scratch.join("ways"), told);
     for rung in Hook::find("udp_connect").map_or(&[][..], |hook| hook.rungs) {
         udp_sockets(rung, told);

@@ -13,10 +13,10 @@ use std::{
 use plumbline::{
     custody::keeper::{DaemonKeeper, InForce},
     event::{
-        Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement, DeviceKind, DeviceOpen, Disk,
-        DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding, Fork, Gap, Hook, LocalConnect,
-        Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol, Sight, SocketOpen, Start, Stop,
-        Task, Told, What,
+        BpfAccess, BpfHow, BpfKind, Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement,
+        DeviceKind, DeviceOpen, Disk, DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding,
+        Fork, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol,
+        Sight, SocketOpen, Start, Stop, Task, Told, What,
     },
     identity::{
         Identity, Process, Who,
@@ -44,6 +44,7 @@ fn is_recorded(what: &What) -> bool {
         | What::FileChange(_)
         | What::DeviceOpen(_)
         | What::MemoryAccess(_)
+        | What::BpfAccess(_)
         | What::Connect(_)
         | What::ConnectEnd(_)
         | What::SocketOpen(_)
@@ -72,6 +73,7 @@ fn is_of_a_task(what: &What) -> bool {
             | What::FileChange(_)
             | What::DeviceOpen(_)
             | What::MemoryAccess(_)
+            | What::BpfAccess(_)
             | What::Connect(_)
             | What::ConnectEnd(_)
             | What::SocketOpen(_)
@@ -119,6 +121,7 @@ fn examples() -> Vec<What> {
     let memory = |target_start_boot_ns| {
         What::MemoryAccess(MemoryAccess { target_pid: 9, target_start_boot_ns, how: MemoryHow::Attach })
     };
+    let reach = |kind, how| What::BpfAccess(BpfAccess { kind, id: 7, name: b"DENY_USERS\xff".to_vec(), how });
     let gap = Gap { from_unix_ns: Some(1), reboot: true, orderly: false };
     let words = vec![("a".to_owned(), "b".to_owned())];
     let start = Start { coverage: words.clone(), previous: "new".to_owned(), keeping: words.clone() };
@@ -161,6 +164,9 @@ fn examples() -> Vec<What> {
         way(DeviceKind::GpuDevice),
         memory(None),
         memory(Some(7)),
+        reach(BpfKind::Map, BpfHow::Open),
+        reach(BpfKind::Program, BpfHow::Change),
+        reach(BpfKind::Link, BpfHow::Change),
         What::FileOpen(open),
         local(b"/run/\xff\x1b[.sock\0"),
         local(b"\0abstract"),

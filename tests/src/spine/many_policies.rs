@@ -2,10 +2,19 @@
 
 use std::{fs, path::Path, time::Instant};
 
+use serde_json::Value;
+
 use super::{Spine, ensure, not_ok, policies::plumbline};
 use crate::{checks::Ended, daemon::Tools};
 
 const MANY: usize = 200;
+
+const MODES: [&str; 3] = ["learn", "monitor", "enforce"];
+
+/// Every second one of connections.
+fn is_denying(index: usize) -> bool {
+    index % 16 == 1
+}
 
 /// A policy of every kind of object in turn, with an effect, a mode, lists, exceptions and tests of its own.
 fn generated(index: usize) -> String {
@@ -28,13 +37,19 @@ fn generated(index: usize) -> String {
             "finding: {kind: gpu.lost, severity: critical}".to_owned(),
         ),
     };
-    let effect = ["audit", "alert"][index / 8 % 2];
-    let mode = ["learn", "monitor", "enforce"][index % 3];
+    let effect = if is_denying(index) { "deny" } else { ["audit", "alert"][index / 8 % 2] };
+    let mode = MODES[index % MODES.len()];
+    // What denies does so in a cgroup that nobody has.
+    let cgroup = format!("/nobody/team-{index}");
+    let (subject, process) = match effect {
+        "deny" => (format!("  subject: {{cgroup: {cgroup}}}\n"), format!(", process: {{cgroup: {cgroup}}}")),
+        _ => (String::new(), String::new()),
+    };
     let except = if index % 8 == 7 { "" } else { "      except: [{exe: $trusted, unit: 'team@*.service'}]\n" };
     format!(
-        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: team-{index}}}\nspec:\n  mode: {mode}\n  lists: {{trusted: \
+        "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: team-{index}}}\nspec:\n  mode: {mode}\n{subject}  lists: {{trusted: \
          [/opt/trusted/a, '/opt/trusted/**/b']}}\n  rules:\n    - name: r\n      severity: low\n      effect: {effect}\n      message: team \
-         {index}\n      match: {{{object}}}\n{except}tests:\n  - {{name: t, event: {{{event}}}, expect: {effect}, rule: r}}\n"
+         {index}\n      match: {{{object}}}\n{except}tests:\n  - {{name: t, event: {{{event}{process}}}, expect: {effect}, rule: r}}\n"
     )
 }
 
@@ -73,6 +88,19 @@ pub(super) fn the_commands_work(tools: &Tools, scratch: &Path) -> Result<(), End
     ensure(code == Some(0) && listed == MANY, || said.clone())?;
     let enforced = said.lines().filter(|line| line.starts_with("team-") && line.contains(" enforce ")).count();
     ensure(enforced == MANY / 3, || said.clone())?;
+    // What each takes of the kernel: nothing, where nothing is denied.
+    let (_, said) = plumbline(tools, &["policy", "list", "--listen", &listen, "--json"])?;
+    let said: Value = serde_json::from_str(&said).map_err(not_ok)?;
+    let listed = said["policies"].as_array().into_iter().flatten();
+    let number = |one: &Value| one["name"].as_str()?.strip_prefix("team-")?.parse::<usize>().ok();
+    let of_teams = listed.filter_map(|one| Some((number(one)?, one["kernel_table_bytes"].as_u64()?)));
+    let (denying, others): (Vec<_>, Vec<_>) =
+        of_teams.partition(|(index, _)| is_denying(*index) && MODES[index % MODES.len()] == "enforce");
+    let bytes = |of: &[(usize, u64)]| of.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    println!("# {} policies that deny take {} bytes of tables", denying.len(), bytes(&denying));
+    let is_small = |bytes: &u64| (1..=64 << 10).contains(bytes);
+    ensure(denying.len() > 3 && denying.iter().all(|(_, bytes)| is_small(bytes)), || format!("{denying:?}"))?;
+    ensure(denying.len() + others.len() == MANY && bytes(&others) == 0, || format!("{others:?}"))?;
     // One file changes.
     fs::write(policies.join("team-0.yaml"), generated(0).replace("team 0", "team nil")).map_err(not_ok)?;
     let began = Instant::now();

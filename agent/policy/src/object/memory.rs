@@ -1,4 +1,4 @@
-//! `memory`: the memory of a process that has read watched files was reached into.
+//! `memory`: the memory of a process that has read watched files, or of plumbline itself, was reached into.
 
 use super::{Kind, When, holds};
 use crate::facts::{Facts, MemoryHow, Object};
@@ -8,12 +8,15 @@ use crate::shape::{Field, Holds, Shape, required, words};
 use crate::template::Placeholder;
 use crate::yaml::Node;
 
-pub(crate) const MATCH: &[Field] =
-    &[crate::shape::optional("memory", Holds::One(&SHAPE), "the memory of a reader of watched files was reached into")];
+pub(crate) const MATCH: &[Field] = &[crate::shape::optional(
+    "memory",
+    Holds::One(&SHAPE),
+    "the memory of a reader of watched files, or of plumbline, was reached into",
+)];
 pub(crate) const EVENT: &[Field] = &[crate::shape::optional(
     "memory",
     Holds::One(&EVENT_SHAPE),
-    "the memory of a reader of watched files was reached into",
+    "the memory of a reader of watched files, or of plumbline, was reached into",
 )];
 
 pub(crate) static KIND: Kind = Kind { name: "memory", placeholders: &[Placeholder::How], read, read_event };
@@ -23,13 +26,13 @@ const HOW_ABOUT: &str = "`attach` (it asked for the rights of a debugger), `proc
 
 static SHAPE: Shape = Shape {
     what: "`memory`",
-    about: "The memory of a process that has read watched files was reached into by another.",
+    about: "The memory of a process that has read watched files, or of plumbline itself, was reached into by another.",
     fields: &[&[required("how", Holds::Words(words::<MemoryHow>), HOW_ABOUT)]],
 };
 
 static EVENT_SHAPE: Shape = Shape {
     what: "`memory`",
-    about: "How the memory of a reader was reached into.",
+    about: "How it was reached into.",
     fields: &[&[required("how", Holds::Word(words::<MemoryHow>), HOW_ABOUT)]],
 };
 

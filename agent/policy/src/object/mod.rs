@@ -3,6 +3,7 @@
 //! A kind has a mapping under `match`, another under a test's `event`, and placeholders of its own. Adding one is its
 //! file, its variant in [`When`] and [`crate::Object`], and its line in [`MATCH`], [`EVENT_FIELDS`] and [`KINDS`].
 
+mod bpf;
 pub(crate) mod connect;
 mod device;
 mod exec;
@@ -33,6 +34,7 @@ pub(crate) static MATCH: Shape = Shape {
         exec::MATCH,
         device::MATCH,
         memory::MATCH,
+        bpf::MATCH,
         local::MATCH,
         socket::MATCH,
         finding::MATCH,
@@ -45,6 +47,7 @@ pub(crate) const EVENT_FIELDS: &[&[Field]] = &[
     exec::EVENT,
     device::EVENT,
     memory::EVENT,
+    bpf::EVENT,
     local::EVENT,
     socket::EVENT,
     finding::EVENT,
@@ -60,12 +63,13 @@ pub(crate) struct Kind {
     pub(crate) read_event: fn(&Node, &mut Problems) -> Option<OwnedObject>,
 }
 
-pub(crate) static KINDS: [&Kind; 8] = [
+pub(crate) static KINDS: [&Kind; 9] = [
     &file::KIND,
     &connect::KIND,
     &exec::KIND,
     &device::KIND,
     &memory::KIND,
+    &bpf::KIND,
     &local::KIND,
     &socket::KIND,
     &finding::KIND,
@@ -85,6 +89,7 @@ pub(crate) enum When {
     Exec(exec::ExecRule),
     Device(device::DeviceRule),
     Memory(memory::MemoryRule),
+    Bpf(bpf::BpfRule),
     Local(local::LocalRule),
     Socket(socket::SocketRule),
     Finding(finding::FindingRule),
@@ -106,6 +111,7 @@ impl When {
             Self::Exec(_) => &exec::KIND,
             Self::Device(_) => &device::KIND,
             Self::Memory(_) => &memory::KIND,
+            Self::Bpf(_) => &bpf::KIND,
             Self::Local(_) => &local::KIND,
             Self::Socket(_) => &socket::KIND,
             Self::Finding(_) => &finding::KIND,
@@ -120,6 +126,7 @@ impl When {
             Self::Exec(rule) => rule.covers(facts),
             Self::Device(rule) => rule.covers(facts),
             Self::Memory(rule) => rule.covers(facts),
+            Self::Bpf(rule) => rule.covers(facts),
             Self::Local(rule) => rule.covers(facts),
             Self::Socket(rule) => rule.covers(facts),
             Self::Finding(rule) => rule.covers(facts),

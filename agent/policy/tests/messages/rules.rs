@@ -337,7 +337,7 @@ fn a_match_without_an_object_and_one_with_two_are_refused() {
                 ·              ┬
                 ·              ╰── here
                 ╰────
-              help: write `file`, `connect`, `exec`, `device`, `memory`, `local`, `socket` or `finding`
+              help: write `file`, `connect`, `exec`, `device`, `memory`, `bpf`, `local`, `socket` or `finding`
 
         "#]],
     );

@@ -38,17 +38,23 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 
 fn show(status: &PolicyStatuses) {
     let width = status.policies.iter().map(|policy| policy.name.len()).max().unwrap_or(0).max(6);
-    say(&format!("{:<width$}  {:<8} {:>5} {:>9}  {:<24}  NOTE", "POLICY", "MODE", "RULES", "MATCHES", "LAST MATCH"));
-    for PolicyStatus { name, mode, rules, matches, last_match_unix_seconds, note } in &status.policies {
+    say(&format!(
+        "{:<width$}  {:<8} {:>5} {:>9}  {:<24}  {:>12}  NOTE",
+        "POLICY", "MODE", "RULES", "MATCHES", "LAST MATCH", "KERNEL BYTES"
+    ));
+    for PolicyStatus { name, mode, rules, matches, last_match_unix_seconds, kernel_table_bytes, note } in
+        &status.policies
+    {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time after 1970")]
         let last =
             last_match_unix_seconds.map_or_else(|| "never".to_owned(), |seconds| rfc3339_ms((seconds * 1e3) as u64));
         let note = note.as_deref().unwrap_or_default();
-        say(format!("{name:<width$}  {mode:<8} {rules:>5} {matches:>9}  {last:<24}  {note}").trim_end());
+        let bytes = kernel_table_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+        say(format!("{name:<width$}  {mode:<8} {rules:>5} {matches:>9}  {last:<24}  {bytes:>12}  {note}").trim_end());
     }
     say(&format!("generation {}, digest sha256:{}", status.generation, status.digest));
     match status.kernel_memory_bytes {
-        Some(bytes) => say(&format!("kernel memory: {} KiB, shared by all policies", bytes / 1024)),
+        Some(bytes) => say(&format!("kernel memory: {} KiB of maps, which all policies share", bytes / 1024)),
         None => say("kernel memory: absent (no kernel program runs)"),
     }
 }

@@ -235,7 +235,7 @@ pub const HOOKS: &[Hook] = &[
         name: "memory",
         program: program::MEMORY,
         needs: &[Group::Task],
-        sees: "processes that reach into the memory of a process that has read watched files",
+        sees: "processes that reach into the memory of a process that has read watched files, or of the daemon",
         only_for: None,
         rungs: &[
             rung(
@@ -246,6 +246,27 @@ pub const HOOKS: &[Hook] = &[
             ),
             at_return_tp_btf("the memory of a process that the caller names in another pid namespace"),
             at_return_raw_tp("the memory of a process that the caller names in another pid namespace"),
+        ],
+    },
+    Hook {
+        name: "bpf",
+        program: program::BPF,
+        needs: &[Group::Task, Group::Syscall, Group::Bpf],
+        sees: "processes that reach for the daemon's own maps, programs and links by bpf(2)",
+        only_for: None,
+        rungs: &[
+            rung(
+                "fentry",
+                &[
+                    program("bpf_change_fentry", Attach::FEntry("security_bpf", 3)),
+                    program("bpf_map_fentry", Attach::FEntry("security_bpf_map", 2)),
+                    program("bpf_program_fentry", Attach::FEntry("security_bpf_prog", 1)),
+                ],
+                "a short program per bpf(2)",
+                "whether the command succeeded; that a link was opened, before it is changed; descriptors that are passed on",
+            ),
+            at_return_tp_btf("commands of 32-bit programs; descriptors that are passed on"),
+            at_return_raw_tp("commands of 32-bit programs; descriptors that are passed on"),
         ],
     },
     Hook {
