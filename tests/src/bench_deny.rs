@@ -1,6 +1,10 @@
 //! What a thousand policies that deny cost in the kernel beside one: memory, the time of a reload, the time of a decision.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use plumbline::{
     event::FileKey,
@@ -14,33 +18,25 @@ const QUESTIONS: usize = 20_000;
 
 /// Prints what it finds; `Err` where this machine takes no programs.
 pub fn run(scratch: &Path, many: usize) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
     let keep = ["file_open", "udp_connect", "udp_send"];
     let off: Vec<(&str, &str)> =
         HOOKS.iter().filter(|hook| !keep.contains(&hook.name)).map(|hook| (hook.name, "off")).collect();
     let mut bench = Bench::start(&off, 1 << 20, None)?;
-    let directory = |team: usize| scratch.join(format!("team-{team}"));
-    for team in 0..many {
-        fs::create_dir_all(directory(team)).map_err(text)?;
-    }
-    let policies = |count: usize, round: usize| -> Vec<(String, String)> {
-        let policy = |team: usize| {
-            (format!("p{team:04}.yaml"), policy(team, &directory(team), if team == 0 { round } else { 0 }))
-        };
-        (0..count).map(policy).collect()
-    };
-    bench.enforce_all(&policies(1, 0))?;
+    let directory = |team: usize| directory(scratch, team);
+    let policies = |count: usize, round: usize| policies(scratch, count, round);
+    policies(many, 0)?;
+    bench.enforce_all(&policies(1, 0)?)?;
     let with_one = map_bytes();
     let (mut ones, mut manys, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
     let mut with_many = 0;
     for round in 1..=ROUNDS {
-        bench.enforce_all(&policies(1, round))?;
+        bench.enforce_all(&policies(1, round)?)?;
         ones.push(decision_ns(&mut bench, &directory(0))?);
-        bench.enforce_all(&policies(many, round))?;
+        bench.enforce_all(&policies(many, round)?)?;
         with_many = map_bytes();
         manys.push(decision_ns(&mut bench, &directory(0))?);
         // One of them changes.
-        reloads.push(bench.enforce_all(&policies(many, round + ROUNDS))?);
+        reloads.push(bench.enforce_all(&policies(many, round + ROUNDS)?)?);
     }
     let per_policy = with_many.saturating_sub(with_one) / many as u64;
     println!(
@@ -88,12 +84,30 @@ fn decision_ns(bench: &mut Bench, directory: &Path) -> Result<f64, String> {
     Ok((time - time_before).as_nanos() as f64 / (runs - runs_before) as f64)
 }
 
+/// Whom none of the policies denies anything.
+pub const EXCUSED_UID: u32 = 4242;
+
+/// The directory of a team.
+pub fn directory(scratch: &Path, team: usize) -> PathBuf {
+    scratch.join(format!("team-{team}"))
+}
+
+/// Policies of so many teams, whose directories are there. The first is another in each round.
+pub fn policies(scratch: &Path, count: usize, round: usize) -> Result<Vec<(String, String)>, String> {
+    let one = |team: usize| {
+        let directory = directory(scratch, team);
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        Ok((format!("p{team:04}.yaml"), policy(team, &directory, if team == 0 { round } else { 0 })))
+    };
+    (0..count).map(one).collect()
+}
+
 /// As a team would write it: its weights are its server's.
 fn policy(team: usize, directory: &Path, round: usize) -> String {
     format!(
         "apiVersion: plumbline/v1\nkind: Policy\nmetadata: {{name: p{team:04}, description: round {round}}}\nspec:\n  mode: enforce\n  rules:\n    - \
          {{name: files, severity: high, effect: deny, message: '{{path}}', match: {{file: {{watch: [{}]}}}}, except: [{{exe: \
-         /opt/team-{team}/bin/server, unit: team-{team}.service}}, {{exe: '/opt/team-{team}/**/python3*', cgroup: /kubepods.slice/**}}]}}\n",
+         /opt/team-{team}/bin/server, unit: team-{team}.service}}, {{exe: '/opt/team-{team}/**/python3*', cgroup: /kubepods.slice/**}}, {{uid: {EXCUSED_UID}}}]}}\n",
         directory.display()
     )
 }

@@ -118,7 +118,7 @@ impl Occurrence {
         };
         match event {
             Some(event) if problems.is_empty() => Ok(event),
-            _ => Err(InvalidPolicy::new(name, text, problems)),
+            _ => Err(InvalidPolicy::of_event(name, text, problems)),
         }
     }
 

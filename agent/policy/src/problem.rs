@@ -66,9 +66,10 @@ impl Diagnostic for Problem {
     }
 }
 
-/// A policy file that cannot be used, with everything that is wrong with it.
+/// A policy file, or one that tells of an event, that cannot be used, with everything that is wrong with it.
 #[derive(Debug)]
 pub struct InvalidPolicy {
+    what: &'static str,
     source: NamedSource<String>,
     problems: Vec<Problem>,
 }
@@ -90,7 +91,12 @@ impl InvalidPolicy {
                 other.0 = excerpt.place(&other.0);
             }
         }
-        Self { source: NamedSource::new(name, excerpt.text), problems }
+        Self { what: "policy file", source: NamedSource::new(name, excerpt.text), problems }
+    }
+
+    /// The same of a file that tells of an event.
+    pub(crate) fn of_event(name: &str, text: &str, problems: Vec<Problem>) -> Self {
+        Self { what: "event file", ..Self::new(name, text, problems) }
     }
 
     /// The file's name.
@@ -123,7 +129,7 @@ impl InvalidPolicy {
 impl fmt::Display for InvalidPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mistakes = if self.problems.len() == 1 { "mistake" } else { "mistakes" };
-        write!(f, "policy file `{}` has {} {mistakes}", self.name(), self.problems.len())?;
+        write!(f, "{} `{}` has {} {mistakes}", self.what, self.name(), self.problems.len())?;
         if let Some(first) = self.problems.first() {
             let (line, column) = self.place(first);
             write!(f, "; line {line}, column {column}: {first}")?;

@@ -123,8 +123,9 @@ fn syntax_problem(text: &str, error: &Error) -> Problem {
             .help("indent with spaces");
     }
     match error {
-        Error::MultipleDocuments { .. } => Problem::new(&at, "a second document begins here; a policy file holds one")
-            .help("move it to a file of its own"),
+        Error::MultipleDocuments { .. } => {
+            Problem::new(&at, "a second document begins here; a file holds one").help("move it to a file of its own")
+        }
         Error::MergeKeyNotAllowed { .. } => {
             Problem::new(&at, "merge keys (`<<`) are not part of the policy language").help("write the fields out")
         }

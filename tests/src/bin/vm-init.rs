@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Some("canary") => return ExitCode::SUCCESS,
         Some("attempt") => return checks::deny::attempt(&arguments[1..]),
         Some("reach") => return checks::own::reach(arguments.get(1).map_or("", String::as_str)),
+        Some("opens") => return cost::opens(Path::new(arguments.get(1).map_or("", String::as_str))),
         Some("act") => return bypass::act(&arguments[1..]),
         Some("in-a-container") => return checks::container::inside(&arguments[1..]),
         _ => {}

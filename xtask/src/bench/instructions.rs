@@ -1,5 +1,5 @@
-//! What the kernel programs add to calls that concern nobody, in instructions, on every rung: in an emulated machine whose
-//! clock goes on by one nanosecond with each instruction. What an instruction costs on hardware is not measured so.
+//! What the kernel programs add to calls that concern nobody, in instructions, on every rung, and what opens cost where policies
+//! deny: in an emulated machine whose clock goes on by one nanosecond with each instruction. What an instruction costs on hardware is not measured so.
 
 use std::collections::HashMap;
 
@@ -22,8 +22,11 @@ pub(super) fn run(_: &Build) -> Result<()> {
             match words[..] {
                 ["cost", rung, call, count] => {
                     let count: f64 = count.parse().unwrap_or(f64::NAN);
-                    let first = *bare.entry(call.to_owned()).or_insert(count);
-                    println!("{name:6} {call:10} {rung:6} {count:8.0} instructions, {:+.0}", count - first);
+                    // Of opens that are decided, the one with the fewest policies is what the others are compared with.
+                    let same = call.split('/').next().unwrap_or(call);
+                    let first = *bare.entry(same.to_owned()).or_insert(count);
+                    let (more, ratio) = (count - first, count / first);
+                    println!("{name:6} {call:18} {rung:6} {count:8.0} instructions, {more:+.0}, ratio {ratio:.2}");
                 }
                 _ if line.starts_with("not ok") => println!("{line}"),
                 _ => {}

@@ -142,8 +142,8 @@ fn a_second_document_is_refused() {
     check(
         "kind: Policy\n---\nkind: Policy\n",
         &expect![[r#"
-            policy file `policy.yaml` has 1 mistake; line 3, column 1: a second document begins here; a policy file holds one
-              × a second document begins here; a policy file holds one
+            policy file `policy.yaml` has 1 mistake; line 3, column 1: a second document begins here; a file holds one
+              × a second document begins here; a file holds one
                ╭─[policy.yaml:3:1]
              2 │ ---
              3 │ kind: Policy
