@@ -67,7 +67,8 @@ fn denied(scratch: &Path) -> Result<(), String> {
             if !child.status.success() {
                 return Err(format!("{}: {said}{}", child.status, String::from_utf8_lossy(&child.stderr)));
             }
-            println!("cost {rung} {said}/{count}");
+            let (call, cost) = said.split_once(' ').unwrap_or((&said, "nothing"));
+            println!("cost {rung} {call}/{count} {cost}");
             bench.drain();
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::{
     core::chain,
     event::FileKey,
-    identity::procfs::Procfs,
+    identity::{exe_name::Whose, procfs::Procfs},
     message::Message,
     probes::{
         HookVerdict, Probes,
@@ -24,7 +24,6 @@ use crate::{
         WatchedPaths,
         deny::{self, Denier, Prepared, SharedDenier},
         gatekeeper::{self, SharedView},
-        programs::Whose,
     },
 };
 

@@ -8,6 +8,7 @@ mod below;
 pub mod cgroup;
 pub mod digest;
 pub mod dns;
+pub mod exe_name;
 pub mod pod;
 pub mod procfs;
 pub mod tree;
@@ -23,6 +24,7 @@ use self::{
     cgroup::Cgroup,
     digest::Digests,
     dns::{Dns, Resolved, resolvers::Resolvers},
+    exe_name::Whose,
     pod::{Pod, Pods},
     procfs::{Processes, Seen},
     tree::{HasRead, Readings, Taken, Tree},
@@ -53,6 +55,8 @@ pub struct Process {
     /// Arguments, each ended by a NUL; `None` where nobody told them.
     pub arguments: Option<Vec<u8>>,
     pub loginuid: Option<u32>,
+    /// Whose name `exe` is; `None` where it may be of the process's own making, or nobody looked.
+    pub exe_whose: Option<Whose>,
     /// What it runs has no name: removed since, as by an upgrade, or never had one.
     pub exe_deleted: bool,
     pub cgroup: Option<Cgroup>,
@@ -60,6 +64,20 @@ pub struct Process {
     pub cgroup_id: u64,
     /// The tree that it belongs to; `None` for a parent that did nothing itself yet.
     pub tree: Option<Tree>,
+}
+
+impl Process {
+    /// What it runs by a name that policies can rest on.
+    pub fn exe_by_name(&self) -> Option<&[u8]> {
+        self.exe_whose.and(self.exe.as_deref())
+    }
+
+    /// Looks whose name it runs its executable by; in which mount namespace, if it is not known, is looked for as well.
+    fn look_whose(&mut self, mnt_ns: Option<u32>, proc: &dyn Processes) {
+        let is_contained = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
+        let exe = self.exe.as_deref();
+        self.exe_whose = exe.and_then(|exe| proc.whose_name(self.pid, mnt_ns, is_contained, exe));
+    }
 }
 
 /// A process in short, as another's evidence.
@@ -135,6 +153,7 @@ impl World {
                 process.arguments = seen.arguments;
                 process.exe_deleted = seen.exe_deleted;
                 process.comm.clone_from(&task.comm);
+                process.look_whose(Some(task.namespaces.mnt), proc);
             }
         }
         let ended = self.processes.values().filter(|process| {
@@ -192,7 +211,10 @@ impl World {
                     // A runtime moves a process into its cgroup before it executes the container's program.
                     if let Some(cgroup) = proc.look(task.pid, task.start_boot_ns).and_then(|seen| seen.cgroup) {
                         let before = process.cgroup.replace(cgroup);
+                        process.look_whose(Some(task.namespaces.mnt), proc);
                         self.moved(task, before.as_ref());
+                    } else {
+                        process.look_whose(Some(task.namespaces.mnt), proc);
                     }
                 }
             }
@@ -284,19 +306,25 @@ impl World {
         let is_new = before.as_ref().is_none_or(|before| before.tree.is_none());
         let cgroup_before = before.as_ref().map(|before| before.cgroup.clone());
         let before = before.unwrap_or_default();
-        self.insert(Process {
+        let is_exe_known = before.exe.is_some();
+        let mut process = Process {
             pid: task.pid,
             start_boot_ns: task.start_boot_ns,
             ppid: task.ppid,
             comm: task.comm.clone(),
             exe: before.exe.or(seen.exe),
+            exe_whose: before.exe_whose,
             arguments: before.arguments.or(seen.arguments),
             loginuid: before.loginuid.or(seen.loginuid),
             exe_deleted: before.exe_deleted || seen.exe_deleted,
             cgroup,
             cgroup_id: task.cgroup_id,
             tree: before.tree,
-        });
+        };
+        if !is_exe_known {
+            process.look_whose(Some(task.namespaces.mnt), proc);
+        }
+        self.insert(process);
         self.know_parents(task.ppid, proc);
         if let Some(cgroup_before) = cgroup_before {
             self.moved(task, cgroup_before.as_ref());
@@ -342,19 +370,22 @@ impl World {
             }
             let Some(seen) = proc.look(pid, 0) else { return };
             let Seen { ppid, start_boot_ns, comm, exe, arguments, loginuid, exe_deleted, cgroup } = seen;
-            self.insert(Process {
+            let mut process = Process {
                 pid,
                 start_boot_ns,
                 ppid,
                 comm,
                 exe,
+                exe_whose: None,
                 arguments,
                 loginuid,
                 exe_deleted,
                 cgroup,
                 cgroup_id: 0,
                 tree: None,
-            });
+            };
+            process.look_whose(None, proc);
+            self.insert(process);
             pid = ppid;
         }
     }

@@ -14,7 +14,14 @@ use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{below, cgroup::Cgroup, digest::FileVersion, dns::resolvers::View, pod::Pod};
+use super::{
+    below,
+    cgroup::Cgroup,
+    digest::FileVersion,
+    dns::resolvers::View,
+    exe_name::{self, Runner, Whose},
+    pod::Pod,
+};
 
 /// The questions that identity asks of the sensor.
 pub trait Processes {
@@ -36,6 +43,11 @@ pub trait Processes {
     /// The host's `/etc/passwd`.
     fn passwd(&self) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whose name this path is, by which the process runs its file; in this mount namespace, or in whichever it is now.
+    fn whose_name(&self, _pid: u32, _mnt_ns: Option<u32>, _is_contained: bool, _exe: &[u8]) -> Option<Whose> {
+        Some(Whose::Host)
     }
 
     /// Which file the process runs, in which state.
@@ -110,6 +122,11 @@ impl Processes for Procfs {
     fn passwd(&self) -> Option<Vec<u8>> {
         // The host's, wherever the daemon itself runs.
         read_head(&self.root.join("1/root/etc/passwd"), MAX_PASSWD_BYTES)
+    }
+
+    fn whose_name(&self, pid: u32, mnt_ns: Option<u32>, is_contained: bool, exe: &[u8]) -> Option<Whose> {
+        let mnt_ns = mnt_ns.or_else(|| exe_name::mnt_ns(pid))?;
+        Runner { pid, mnt_ns, is_contained }.names(exe, exe_name::host_mnt_ns()?)
     }
 
     fn exe_version(&self, pid: u32, start_boot_ns: u64) -> Option<FileVersion> {

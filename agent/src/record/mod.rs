@@ -226,6 +226,10 @@ impl Recorder {
             if let Some(loginuid) = process.loginuid {
                 own.insert("loginuid".into(), loginuid.into());
             }
+            if process.exe.is_some() && process.exe_whose.is_none() {
+                // No policy rests on it.
+                own.insert("exe_name".into(), "unproven".into());
+            }
             if process.exe_deleted {
                 let memfd = process.exe.as_ref().is_some_and(|exe| exe.starts_with(b"/memfd:"));
                 own.insert("exe_state".into(), if memfd { "memfd" } else { "deleted" }.into());

@@ -128,7 +128,7 @@ fn subject(process: &Value, own: &Value) -> OwnedSubject {
         uid: process["user"]["uid"].as_str().and_then(|uid| uid.parse().ok()),
         user: text(&own["user"]),
         comm: bytes(&process["name"], &own["comm_b64"]).unwrap_or_default(),
-        exe: bytes(&process["file"]["path"], &own["exe_b64"]),
+        exe: bytes(&process["file"]["path"], &own["exe_b64"]).filter(|_| own["exe_name"] != "unproven"),
         exe_sha256: text(&own["exe_sha256"]),
         ancestors: items(&process["ancestry"]).iter().map(|one| bytes(&one["path"], &Value::Null)).collect(),
         cgroup: bytes(&own["cgroup"], &Value::Null),

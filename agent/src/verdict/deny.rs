@@ -16,17 +16,11 @@ use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, S
 use super::{
     WatchedPaths,
     gatekeeper::{SharedView, View},
-    programs::{self, Programs, Runner, Whose},
+    programs::Programs,
 };
 use crate::{
     event::{Event, FileKey, What},
-    identity::{
-        Identity,
-        cgroup::Cgroup,
-        pod::Pod,
-        procfs::{Processes, without_deleted},
-        users,
-    },
+    identity::{Identity, cgroup::Cgroup, exe_name::Whose, pod::Pod, procfs::Processes, users},
     probes::{
         deny::{DenyError, DenyTables, Fact, Generation},
         kernel::cgroup2_root,
@@ -61,7 +55,6 @@ pub struct Known {
     /// By v2 id; `None` for one that was looked for and not found.
     cgroups: HashMap<u64, Option<Place>>,
     programs: Programs,
-    host_mnt_ns: Option<u32>,
     /// Watched directories, and files that lie below several of them: by which paths policies named them.
     directories: HashMap<FileKey, Vec<PathBuf>>,
     names_of_users: HashMap<u32, Arc<str>>,
@@ -109,7 +102,7 @@ impl Prepared {
 impl Denier {
     /// Knows the cgroups that there are now.
     pub fn new(tables: DenyTables) -> Self {
-        let mut known = Known { host_mnt_ns: programs::mnt_ns(1), ..Known::default() };
+        let mut known = Known::default();
         if let Ok(root) = cgroup2_root() {
             known.cgroups.extend(tree(&root).map(|(id, cgroup)| (id, Some(Place { cgroup, pod: None }))));
         }
@@ -189,7 +182,6 @@ impl Denier {
             names_of_users: self.known.names_of_users.clone(),
             places: places.collect(),
             watched: watched.collect(),
-            host_mnt_ns: self.known.host_mnt_ns,
         });
     }
 
@@ -246,26 +238,13 @@ impl Denier {
 
     /// Learns from what happened who is who.
     pub fn saw(&mut self, event: &Event, identity: Option<&Identity>, proc: &dyn Processes) {
-        if let (What::Exec(exec), Some(task)) = (&event.what, &event.task) {
-            let cgroup = identity.and_then(|identity| identity.process.cgroup.as_ref());
-            let is_contained = cgroup.is_some_and(|cgroup| cgroup.container.is_some());
-            let runner = Runner { pid: task.pid, mnt_ns: task.namespaces.mnt, is_contained };
-            self.runs(exec.key, exec.exe.clone(), &runner);
+        if let (What::Exec(exec), Some(identity)) = (&event.what, identity)
+            && let Some(whose) = identity.process.exe_whose
+        {
+            self.is_called(exec.key, exec.exe.clone(), whose);
         }
         if let (Some(task), Some(identity)) = (&event.task, identity) {
             self.is_in(task.cgroup_id, identity, proc);
-        }
-    }
-
-    /// A file is run by this path.
-    pub fn runs(&mut self, key: FileKey, path: Vec<u8>, runner: &Runner) {
-        let whose = match self.known.programs.is_known_by(key, &path) {
-            // Used once more.
-            true => Some(Whose::Container),
-            false => runner.names(&path, self.known.host_mnt_ns),
-        };
-        if let Some(whose) = whose {
-            self.is_called(key, path, whose);
         }
     }
 
@@ -286,12 +265,13 @@ impl Denier {
 
     /// The file that a process runs, by its number.
     pub fn is_running(&mut self, key: FileKey, pid: u32, proc: &dyn Processes) {
-        let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) else { return };
-        let Some(mnt_ns) = programs::mnt_ns(pid) else { return };
-        let cgroup = proc.look(pid, 0).and_then(|process| process.cgroup);
-        let is_contained = cgroup.is_some_and(|cgroup| cgroup.container.is_some());
-        let path = without_deleted(path.into_os_string().into_encoded_bytes());
-        self.runs(key, path, &Runner { pid, mnt_ns, is_contained });
+        let Some(seen) = proc.look(pid, 0) else { return };
+        let is_contained = seen.cgroup.is_some_and(|cgroup| cgroup.container.is_some());
+        if let Some(exe) = seen.exe
+            && let Some(whose) = proc.whose_name(pid, None, is_contained, &exe)
+        {
+            self.is_called(key, exe, whose);
+        }
     }
 
     /// Whether programs were forgotten since this was asked last.

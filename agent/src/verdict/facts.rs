@@ -8,7 +8,7 @@ use plumbline_policy::{
 
 use crate::{
     event::{self, Change, DiskState, Event, FileKey, FileRead, Finding, Sight, Task, What},
-    identity::Identity,
+    identity::{Identity, Process},
 };
 
 /// What the event's process did, to what, without the names of the watched directory; `None` for events that policies do not speak about. `local` is
@@ -168,7 +168,7 @@ fn how(how: event::MemoryHow) -> MemoryHow {
 
 pub(super) fn ancestors(identity: Option<&Identity>) -> Vec<Ancestor<'_>> {
     let ancestors = identity.map(|identity| &identity.ancestors[..]).unwrap_or_default();
-    ancestors.iter().map(|ancestor| Ancestor { exe: ancestor.exe.as_deref(), comm: &ancestor.comm }).collect()
+    ancestors.iter().map(|ancestor| Ancestor { exe: ancestor.exe_by_name(), comm: &ancestor.comm }).collect()
 }
 
 /// Who acted; what its tree has read is added where it matters.
@@ -185,7 +185,7 @@ pub(super) fn subject<'a>(
         uid: Some(task.uid),
         user: identity.and_then(|identity| identity.user.as_deref()),
         comm: &task.comm,
-        exe: process.and_then(|process| process.exe.as_deref()),
+        exe: process.and_then(Process::exe_by_name),
         exe_sha256: identity.and_then(|identity| identity.exe_sha256.as_deref()),
         ancestors,
         cgroup: cgroup.map(|cgroup| &cgroup.path[..]),

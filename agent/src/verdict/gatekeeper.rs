@@ -15,11 +15,7 @@ use std::{
 
 use plumbline_policy::{Denials, Subject};
 
-use super::{
-    WatchedPaths,
-    deny::Place,
-    programs::{self, Runner},
-};
+use super::{WatchedPaths, deny::Place};
 use crate::{
     clock,
     event::{DeniedBy, Event, FileKey, FileOpen, Namespaces, Task, What},
@@ -39,7 +35,6 @@ pub struct View {
     /// What is known of cgroups, by v2 id.
     pub places: HashMap<u64, Place>,
     pub watched: WatchedPaths,
-    pub host_mnt_ns: Option<u32>,
 }
 
 /// The view of the policies in force.
@@ -70,7 +65,7 @@ struct Opener {
 
 impl Opener {
     /// `None` for a thread of the kernel, which is never denied anything.
-    fn look(pid: u32, host_mnt_ns: Option<u32>) -> Option<Self> {
+    fn look(pid: u32) -> Option<Self> {
         let directory = Path::new("/proc").join(pid.to_string());
         // Names of tasks may be any bytes.
         let status = fs::read(directory.join("status")).unwrap_or_default();
@@ -98,10 +93,9 @@ impl Opener {
             Some(fs::metadata(cgroup2_root().ok()?.join(below)).ok()?.ino())
         };
         let is_contained = cgroup.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
-        let runner = programs::mnt_ns(pid).map(|mnt_ns| Runner { pid, mnt_ns, is_contained });
         let exe =
             fs::read_link(directory.join("exe")).ok().map(|path| without_deleted(path.into_os_string().into_vec()));
-        let exe = exe.filter(|path| runner.is_some_and(|runner| runner.names(path, host_mnt_ns).is_some()));
+        let exe = exe.filter(|path| Procfs::default().whose_name(pid, None, is_contained, path).is_some());
         let cgroup_id = cgroup.as_ref().and_then(directory_of).unwrap_or(0);
         Some(Self { uid: field(b"Uid:"), gid: field(b"Gid:"), exe, cgroup, cgroup_id })
     }
@@ -115,7 +109,7 @@ pub fn decide(view: &View, opening: &Opening) -> Option<Event> {
     if directory.is_nothing() {
         return None;
     }
-    let opener = Opener::look(opening.pid, view.host_mnt_ns)?;
+    let opener = Opener::look(opening.pid)?;
     let place = match &opener.cgroup {
         Some(cgroup) => {
             let known = view.places.get(&opener.cgroup_id).filter(|place| place.cgroup.path == cgroup.path);

@@ -1,18 +1,10 @@
 //! Files that are run as programs, and by which paths rules know them.
 //!
-//! An inode has as many names as somebody gives it, and a name leads to what somebody mounts there: anybody can, in a mount
-//! namespace of his own, where user namespaces are allowed. So a name counts where it is the host's, or one of a container by
-//! whose processes the file is run; and where the host has a name for a file, no other counts.
+//! Where the host has a name for a file, no other counts.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    ffi::OsStr,
-    fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::Path,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
-use crate::{event::FileKey, probes::programs::host_file};
+use crate::{event::FileKey, identity::exe_name::Whose};
 
 /// Files that are known as programs; others are to rules as if nobody knew their path.
 const MAX_PROGRAMS: usize = 8192;
@@ -22,44 +14,6 @@ const LEAVE: usize = MAX_PROGRAMS / 8;
 
 /// Paths of one program that are told apart.
 const MAX_PATHS: usize = 16;
-
-/// In which mount namespace a path is the file's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whose {
-    Container,
-    Host,
-}
-
-/// A process that runs a file.
-#[derive(Debug, Clone, Copy)]
-pub struct Runner {
-    pub pid: u32,
-    /// The number of its mount namespace.
-    pub mnt_ns: u32,
-    /// It is a container's, by its cgroup.
-    pub is_contained: bool,
-}
-
-impl Runner {
-    /// Whose name this path is, by which it runs its file; `None` for one that it may have made itself.
-    pub fn names(&self, path: &[u8], host_mnt_ns: Option<u32>) -> Option<Whose> {
-        if Some(self.mnt_ns) == host_mnt_ns {
-            return Some(Whose::Host);
-        }
-        // Services have mount namespaces of their own, in which the host's names are right for the most part.
-        let run = || fs::metadata(format!("/proc/{}/exe", self.pid)).ok().map(|meta| (meta.dev(), meta.ino()));
-        let is_the_host_s = || host_file(Path::new(OsStr::from_bytes(path))).is_some_and(|file| run() == Some(file));
-        if is_the_host_s() {
-            return Some(Whose::Host);
-        }
-        self.is_contained.then_some(Whose::Container)
-    }
-}
-
-/// The number of a process's mount namespace.
-pub fn mnt_ns(pid: u32) -> Option<u32> {
-    fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().and_then(|meta| u32::try_from(meta.ino()).ok())
-}
 
 /// What is known of programs.
 #[derive(Debug, Default)]
@@ -143,10 +97,8 @@ impl Programs {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Whose::{Container, Host},
-        *,
-    };
+    use super::*;
+    use crate::identity::exe_name::Whose::{Container, Host};
 
     /// The names by which a file is known that was run by these paths.
     fn check(run: &[(Whose, &str)], expect: &[&str]) {
@@ -166,18 +118,6 @@ mod tests {
         check(&[(Host, "/opt/engine"), (Host, "/opt/linked")], &["/opt/engine", "/opt/linked"]);
         check(&[(Container, "/usr/bin/python3"), (Container, "/b")], &["/usr/bin/python3", "/b"]);
         check(&[(Container, "/a"), (Container, "/a")], &["/a"]);
-    }
-
-    #[test]
-    fn a_name_in_a_mount_namespace_of_ones_own_is_the_host_s_where_it_leads_to_the_same_file() {
-        let own = std::env::current_exe().unwrap().into_os_string().into_encoded_bytes();
-        let names = |path: &[u8], mnt_ns, is_contained| {
-            Runner { pid: std::process::id(), mnt_ns, is_contained }.names(path, Some(1))
-        };
-        assert_eq!(names(b"/anything", 1, false), Some(Host));
-        assert_eq!(names(&own, 2, false), Some(Host));
-        assert_eq!(names(b"/bin/sh", 2, false), None);
-        assert_eq!(names(b"/bin/sh", 2, true), Some(Container));
     }
 
     #[test]

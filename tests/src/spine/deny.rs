@@ -267,6 +267,11 @@ pub(super) fn a_name_of_ones_own_excuses_nobody(tools: &Tools, scratch: &Path) -
     for program in [&other, &unknown] {
         ensure(!settled(&|| mounted(program, &engine))?, || "it went by the excepted one's name".to_owned())?;
     }
+    // And it is said that the name is nobody's word.
+    let is_unproven =
+        |record: &Value| record["disposition_id"] == 2 && record["unmapped"]["plumbline"]["exe_name"] == "unproven";
+    let told = site.spine.daemon.wait_for_record("the spoofed name", is_unproven).map_err(not_ok)?;
+    equal("exe", &told["actor"]["process"]["file"]["path"], engine.display().to_string())?;
     settled(&|| mounted(&engine, &other))?;
     ensure(directly(&engine)?, || "a name that somebody gave it took its exception".to_owned())
 }
