@@ -16,7 +16,6 @@ pub const NAME_BYTES: usize = 16;
 /// [`Object::kind`]
 pub const OBJECT_MAP: u32 = 1;
 pub const OBJECT_PROGRAM: u32 = 2;
-/// Told by its program, and known by its program's number.
 pub const OBJECT_LINK: u32 = 3;
 
 /// [`BpfAccess::how`]: a descriptor of it was got by its number.
@@ -24,7 +23,7 @@ pub const OBJECT_OPEN: u32 = 1;
 /// What it holds was changed, or it was taken away.
 pub const OBJECT_CHANGE: u32 = 2;
 
-/// A map or a program, by the number that the kernel gave it.
+/// A map, a program or a link, by the number that the kernel gave it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Object {
@@ -38,9 +37,8 @@ pub struct Object {
 pub struct BpfAccess {
     pub header: Header,
     pub object: Object,
-    /// `OBJECT_*`: which kind it was reached for as.
-    pub kind: u32,
     pub how: u32,
+    pub reserved: u32,
     /// As the kernel has it, cut, ended by a zero if there is room.
     pub name: [u8; NAME_BYTES],
 }

@@ -22,7 +22,7 @@ use crate::{
 
 /// Watched directories, enrolled by the agent with the keys that the file-open program read.
 #[map]
-static WATCHED: HashMap<FileId, u32> = HashMap::with_max_entries(1024, 0);
+static WATCHED: HashMap<FileId, u32> = HashMap::with_max_entries(2048, 0);
 
 /// Watched files: those that the agent found below the directories, and those that were opened there since.
 #[map]

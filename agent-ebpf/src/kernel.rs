@@ -68,6 +68,15 @@ pub fn any<T: Copy>(value: &T) -> T {
     unsafe { copy.assume_init() }
 }
 
+/// Four bytes of the current task's own memory, as [`user_word`].
+#[inline(always)]
+pub fn user_u32(address: u64) -> u32 {
+    let mut word = 0u32;
+    // SAFETY: the helper checks the address and writes four bytes.
+    unsafe { bpf_probe_read_user((&raw mut word).cast(), 4, address as *const c_void) };
+    word
+}
+
 /// Eight bytes of the current task's own memory, zeros when they are not there; the task may change them at any time.
 #[inline(always)]
 pub fn user_word(address: u64) -> u64 {

@@ -12,3 +12,4 @@ pub mod deny;
 pub mod offsets;
 pub mod program;
 pub mod record;
+pub mod running;

@@ -113,6 +113,7 @@ offsets! {
     bpf_prog_aux_id: Bpf [("bpf_prog_aux", "id")];
     bpf_prog_aux_name: Bpf [("bpf_prog_aux", "name")];
     bpf_link_prog: Bpf [("bpf_link", "prog")];
+    bpf_link_id: Bpf [("bpf_link", "id")];
 
     // arm64 keeps arguments 1 to 7 in an array, of which `regs` is the start.
     regs_arg0: Syscall [("pt_regs", "di"), ("pt_regs", "orig_x0")];
@@ -138,6 +139,7 @@ offsets! {
     vfsmount_root: File [("vfsmount", "mnt_root")];
     mount_vfsmount: File [("mount", "mnt")];
     mount_parent: File [("mount", "mnt_parent")];
+    mount_mnt_ns: File [("mount", "mnt_ns")];
     mount_mountpoint: File [("mount", "mnt_mountpoint")];
     inode_ino: File [("inode", "i_ino")];
     inode_sb: File [("inode", "i_sb")];

@@ -72,6 +72,13 @@ pub fn spell(area: *mut Area, mnt: u64, dentry: u64) -> Spelled {
     Spelled { bytes: used as u32, state }
 }
 
+/// The number of the mount namespace that a `struct vfsmount *` is in, up to whose root its paths are spelled; 0 for none.
+#[inline(always)]
+pub fn mnt_ns(mnt: u64) -> u32 {
+    let mount = mnt.wrapping_sub(u64::from(off!(mount_vfsmount)));
+    read(read(mount, off!(mount_mnt_ns)), off!(mnt_ns_inum))
+}
+
 #[inline(always)]
 fn name_alone(area: *mut Area, dentry: u64) -> Spelled {
     let name: u64 = read(dentry, off!(dentry_name));

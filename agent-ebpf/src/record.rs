@@ -237,7 +237,7 @@ pub const ARGUMENTS_MAX_BYTES: usize = 1024;
 /// `Exec::loginuid` of a task that nobody logged in for, and of kernels without audit (include/linux/uidgid.h, `INVALID_UID`).
 pub const NO_LOGIN: u32 = u32::MAX;
 
-/// A new program runs. 144 bytes, then the path of the file that runs, as in [`FileOpen`], then `argument_bytes` bytes of
+/// A new program runs. 152 bytes, then the path of the file that runs, as in [`FileOpen`], then `argument_bytes` bytes of
 /// its arguments, each ended by a NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -258,16 +258,8 @@ pub struct Exec {
     pub dev: u32,
     /// `inode.i_generation` of it.
     pub inode_generation: u32,
-}
-
-/// Which file a process runs; a record of an iterator, not of a ring. 24 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Running {
-    pub ino: u64,
-    pub dev: u32,
-    pub inode_generation: u32,
-    pub pid: u32,
+    /// The mount namespace of its mount, in which the path is; 0 for none.
+    pub mnt_ns: u32,
     pub reserved: u32,
 }
 
@@ -486,7 +478,7 @@ const _: () = {
     assert!(size_of::<Header>() == 96);
     assert!(size_of::<FileOpen>() == 160);
     assert!(size_of::<Connect>() == 152);
-    assert!(size_of::<Exec>() == 144);
+    assert!(size_of::<Exec>() == 152);
     assert!(size_of::<Fork>() == 112);
     assert!(size_of::<Exit>() == 104);
     assert!(size_of::<FileClose>() == 112);

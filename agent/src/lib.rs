@@ -16,6 +16,7 @@ pub mod identity;
 pub mod kubelet;
 pub mod message;
 pub mod own;
+pub mod patience;
 pub mod probes;
 pub mod record;
 pub mod review;

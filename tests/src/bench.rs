@@ -137,8 +137,8 @@ impl Bench {
         if self.denier.is_none() {
             let tables = DenyTables::take(&mut self.probes).map_err(|error| error.to_string())?;
             let mut denier = Denier::new(tables);
-            for (key, pid) in self.probes.running()? {
-                denier.is_running(key, pid, &Procfs::default());
+            for (key, path, whose) in self.probes.running_by_name()? {
+                denier.is_called(key, path, whose);
             }
             self.denier = Some(denier);
         }

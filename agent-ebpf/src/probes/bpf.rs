@@ -2,7 +2,7 @@
 //! denied.
 //!
 //! `fentry/security_bpf` is asked before every command and tells of those that change; `fentry/security_bpf_map` and
-//! `security_bpf_prog` before a descriptor is made. At the return of system calls both are told, once they have succeeded.
+//! `security_bpf_prog` before a descriptor is made, `security_mmap_file` before a map's memory is mapped. At the return of system calls both are told, once they have succeeded.
 #![expect(unsafe_code, reason = "kernel edge")]
 
 use aya_ebpf::{
@@ -16,10 +16,11 @@ use plumbline_ebpf::{
     program::BPF,
 };
 
+use super::file_change::{MAP_SHARED, PROT_WRITE};
 use crate::{
     emit::{self, Lane},
     files,
-    kernel::{off, read, read_into, user_word},
+    kernel::{off, read, read_into, user_u32},
     limit,
     syscall::Call,
     task,
@@ -72,7 +73,17 @@ pub fn bpf_map_fentry(ctx: FEntryContext) -> i32 {
 #[fentry(function = "security_bpf_prog")]
 pub fn bpf_program_fentry(ctx: FEntryContext) -> i32 {
     if !is_own_doing() {
-        tell_of_program(ctx.arg(0), OBJECT_PROGRAM, OBJECT_OPEN);
+        tell_of_program(ctx.arg(0), OBJECT_OPEN);
+    }
+    0
+}
+
+/// `security_mmap_file(struct file *file, unsigned long prot, unsigned long flags)`
+#[fentry(function = "security_mmap_file")]
+pub fn bpf_mapped_fentry(ctx: FEntryContext) -> i32 {
+    let (file, protection, flags): (u64, u64, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    if file != 0 && protection & PROT_WRITE != 0 && flags & MAP_SHARED != 0 {
+        mapped_writable(file);
     }
     0
 }
@@ -86,11 +97,10 @@ pub fn at_return(call: Call, returned: u64) {
     let (command, attributes) = (call.arg0() as u32, call.arg1());
     match command {
         command::MAP_GET_FD_BY_ID => tell_of_map(behind(returned as u32), OBJECT_OPEN),
-        command::PROG_GET_FD_BY_ID => tell_of_program(behind(returned as u32), OBJECT_PROGRAM, OBJECT_OPEN),
+        command::PROG_GET_FD_BY_ID => tell_of_program(behind(returned as u32), OBJECT_OPEN),
         command::LINK_GET_FD_BY_ID => tell_of_link(behind(returned as u32), OBJECT_OPEN),
         _ => {
-            let batch_map = user_word(attributes.wrapping_add(u64::from(BATCH_MAP_FD)));
-            change(command, user_word(attributes) as u32, batch_map as u32);
+            change(command, user_u32(attributes), user_u32(attributes.wrapping_add(u64::from(BATCH_MAP_FD))));
         }
     }
 }
@@ -126,24 +136,37 @@ fn behind(descriptor: u32) -> u64 {
 #[inline(always)]
 fn tell_of_map(map: u64, how: u32) {
     let object = Object { kind: OBJECT_MAP, id: read(map, off!(bpf_map_id)) };
-    tell(object, OBJECT_MAP, how, map.wrapping_add(u64::from(off!(bpf_map_name))));
+    tell(object, how, map.wrapping_add(u64::from(off!(bpf_map_name))));
 }
 
 #[inline(always)]
 fn tell_of_link(link: u64, how: u32) {
-    tell_of_program(read(link, off!(bpf_link_prog)), OBJECT_LINK, how);
+    // By the name of its program, which an update has changed by the time that it returns.
+    let program: u64 = read(link, off!(bpf_link_prog));
+    let aux: u64 = read(program, off!(bpf_prog_aux));
+    let object = Object { kind: OBJECT_LINK, id: read(link, off!(bpf_link_id)) };
+    tell(object, how, aux.wrapping_add(u64::from(off!(bpf_prog_aux_name))));
 }
 
 #[inline(always)]
-fn tell_of_program(program: u64, kind: u32, how: u32) {
+fn tell_of_program(program: u64, how: u32) {
     let aux: u64 = read(program, off!(bpf_prog_aux));
     let object = Object { kind: OBJECT_PROGRAM, id: read(aux, off!(bpf_prog_aux_id)) };
-    tell(object, kind, how, aux.wrapping_add(u64::from(off!(bpf_prog_aux_name))));
+    tell(object, how, aux.wrapping_add(u64::from(off!(bpf_prog_aux_name))));
+}
+
+/// A file is mapped so that what is written to it is shared: a map's memory, perhaps.
+#[inline(always)]
+pub fn mapped_writable(file: u64) {
+    if !is_own_doing() {
+        tell_of_map(read(file, off!(file_private_data)), OBJECT_CHANGE);
+    }
 }
 
 #[inline(always)]
-fn tell(object: Object, kind: u32, how: u32, name: u64) {
-    if OWN_OBJECTS.get_ptr(&object).is_none() || !limit::admits(BPF) {
+fn tell(object: Object, how: u32, name: u64) {
+    // A flood of looks must not hide a change.
+    if OWN_OBJECTS.get_ptr(&object).is_none() || (how == OBJECT_OPEN && !limit::admits(BPF)) {
         return;
     }
     emit::record(Lane::Events, BPF, |record: *mut BpfAccess| {
@@ -151,8 +174,8 @@ fn tell(object: Object, kind: u32, how: u32, name: u64) {
         unsafe {
             emit::stamp(&raw mut (*record).header, KIND_BPF, BPF, task::current());
             (*record).object = object;
-            (*record).kind = kind;
             (*record).how = how;
+            (*record).reserved = 0;
             read_into(&raw mut (*record).name, name, 0);
         }
     });

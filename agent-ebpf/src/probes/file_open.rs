@@ -17,7 +17,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    decide::{self, Decision, EPERM},
+    decide::{self, Decision},
     emit::{self, Lane, Slot},
     files::{self, S_IFMT, S_IFREG},
     kernel::{self, off, read, trace},
@@ -46,13 +46,13 @@ pub fn file_receive_fentry(ctx: FEntryContext) -> i32 {
 /// `security_file_open`, where its answer counts.
 #[lsm(hook = "file_open")]
 pub fn file_open_lsm(ctx: LsmContext) -> i32 {
-    if observe(Slot::FileOpen, ctx.arg(0), VIA_OPEN, true).is_denied { EPERM } else { 0 }
+    decide::answer(observe(Slot::FileOpen, ctx.arg(0), VIA_OPEN, true).is_denied)
 }
 
 /// `security_file_receive`, where its answer counts.
 #[lsm(hook = "file_receive")]
 pub fn file_receive_lsm(ctx: LsmContext) -> i32 {
-    if observe(Slot::FileReceive, ctx.arg(0), VIA_RECEIVED, true).is_denied { EPERM } else { 0 }
+    decide::answer(observe(Slot::FileReceive, ctx.arg(0), VIA_RECEIVED, true).is_denied)
 }
 
 /// What became of an open.

@@ -90,6 +90,8 @@ fn exec(process: u64, binprm: u64) {
         (*record).dev = id.dev;
         (*record).inode_generation = read(inode, off!(inode_generation));
         (*record).links = read(inode, off!(inode_nlink));
+        (*record).mnt_ns = path::mnt_ns(read(file, off!(file_path_mnt)));
+        (*record).reserved = 0;
         let cred: u64 = read(process, off!(task_cred));
         (*record).capabilities = read(cred, off!(cred_cap_effective));
         let loginuid = off!(task_loginuid);

@@ -161,6 +161,9 @@ fn gather(done: &mut Done, call: Call, returned: u64) {
         number::IOCTL => cloned(done, call),
         number::MMAP => {
             if call.arg2() & PROT_WRITE != 0 && call.arg3() & MAP_SHARED != 0 {
+                if files::at_return(BPF) {
+                    bpf::mapped_writable(task::file(call.arg4()));
+                }
                 changed(done, CHANGE_MAP_WRITABLE, call.arg4());
             }
         }

@@ -4,7 +4,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_seq_write};
-use plumbline_ebpf::record::{Header, KIND_TASK, Running};
+use plumbline_ebpf::{
+    record::{Header, KIND_TASK},
+    running::Running,
+};
 
 use crate::{
     files,

@@ -18,7 +18,7 @@ use plumbline_ebpf::{
 };
 
 use crate::{
-    decide::{self, Decision, EPERM},
+    decide::{self, Decision},
     kernel::{self, off, read},
     peer::{self, AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Peer},
     task,
@@ -64,13 +64,13 @@ pub fn udp_send6_cgroup(ctx: SockAddrContext) -> i32 {
 /// `security_socket_connect`, where its answer counts.
 #[lsm(hook = "socket_connect")]
 pub fn udp_connect_lsm(ctx: LsmContext) -> i32 {
-    if connected(ctx.arg(0), ctx.arg(1), true) { EPERM } else { 0 }
+    decide::answer(connected(ctx.arg(0), ctx.arg(1), true))
 }
 
 /// `security_socket_sendmsg`, where its answer counts.
 #[lsm(hook = "socket_sendmsg")]
 pub fn udp_send_lsm(ctx: LsmContext) -> i32 {
-    if sent(ctx.arg(0), ctx.arg(1), true) { EPERM } else { 0 }
+    decide::answer(sent(ctx.arg(0), ctx.arg(1), true))
 }
 
 /// `security_socket_connect(struct socket *sock, struct sockaddr *address, int addrlen)`: the address is the kernel's copy.

@@ -45,11 +45,12 @@ impl Enforcement {
         let tables = DenyTables::take(probes);
         let tables = tables.map_err(|error| tracing::error!(error = %chain(&error), "nothing can be denied")).ok()?;
         let mut denier = Denier::new(tables);
-        if let Err(reason) = learn_running(probes, &mut denier) {
-            tracing::warn!(
+        match probes.running_by_name() {
+            Ok(running) => running.into_iter().for_each(|(key, path, whose)| denier.is_called(key, path, whose)),
+            Err(reason) => tracing::warn!(
                 reason,
                 "to policies that deny, programs that run already are unknown until they start anew"
-            );
+            ),
         }
         Some(Self {
             denier: Arc::new(Mutex::new(denier)),
@@ -88,17 +89,24 @@ impl Enforcement {
 
     /// Which files the programs are that rules name by their whole paths, before they are run.
     fn look_for(&mut self, probes: &mut Probes, answers: &std_mpsc::Receiver<Enrolled>, denials: &Denials) {
+        let has_forgotten = deny::lock(&self.denier).has_forgotten_programs();
+        if has_forgotten {
+            self.looked_for = LookedFor::default();
+        }
         let paths = denials.programs().into_iter().map(Path::new);
-        let found = probes.programs_of_host(paths, &mut self.looked_for, answers);
+        let found = probes.programs_of_host(paths, &mut self.looked_for, answers).into_iter();
+        let found = found.map(|(key, path)| (key, path.into_os_string().into_encoded_bytes(), Whose::Host));
+        let running = if has_forgotten { probes.running_by_name().unwrap_or_default() } else { Vec::new() };
         let mut denier = deny::lock(&self.denier);
-        for (key, path) in found {
-            denier.is_called(key, path.into_os_string().into_encoded_bytes(), Whose::Host);
+        for (key, path, whose) in running.into_iter().chain(found) {
+            denier.is_called(key, path, whose);
         }
     }
 
     /// Hooks fared otherwise than before. Where the kernel decides about opens no more, it asks from now on.
     pub(super) fn hooks_changed(&mut self, verdicts: &[HookVerdict]) {
-        if !std::mem::replace(&mut self.is_in_kernel, is_in_kernel(verdicts)) || self.is_in_kernel {
+        self.is_in_kernel = is_in_kernel(verdicts);
+        if self.is_in_kernel || self.gate.is_some() {
             return;
         }
         let mut denier = deny::lock(&self.denier);
@@ -126,9 +134,6 @@ impl Enforcement {
         let denials = policies.denials().map_err(|error| error.to_string())?;
         self.look_for(probes, answers, &denials);
         let mut denier = deny::lock(&self.denier);
-        if denier.has_forgotten_programs() {
-            learn_running(probes, &mut denier)?;
-        }
         let prepared = denier.prepare(policies, &Procfs::default())?;
         if self.gate.is_none() && prepared.denies_opens() && !self.is_in_kernel {
             match start_gate(&mut denier, &self.messages) {
@@ -164,14 +169,6 @@ fn is_in_kernel(verdicts: &[HookVerdict]) -> bool {
         verdict.hook.name == "file_open" && verdict.attached().is_some_and(|rung| rung.name == "lsm")
     };
     verdicts.iter().any(by_lsm)
-}
-
-/// The files that processes run now.
-fn learn_running(probes: &mut Probes, denier: &mut Denier) -> Result<(), String> {
-    for (key, pid) in probes.running()? {
-        denier.is_running(key, pid, &Procfs::default());
-    }
-    Ok(())
 }
 
 /// Asks about opens in these directories, in which a rule denies. It walks them: nobody must wait for it.

@@ -263,9 +263,9 @@ async fn watch_over(
         let lost_before = sensor.lost_sight_of.len();
         if !same_policies {
             // What either names, until one of them is in force alone.
-            let watched = sensor.watch_both(&renewed, &rules.policies);
-            let prepared = match sensor.prepare(&renewed) {
-                Ok(prepared) => prepared,
+            let both = sensor.watch_both(&renewed, &rules.policies);
+            let (watched, prepared) = match both.and_then(|both| Ok((both, sensor.prepare(&renewed)?))) {
+                Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(error, "the policies cannot be in force; the last good ones stay");
                     sensor.watch(&rules.policies);

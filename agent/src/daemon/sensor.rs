@@ -298,51 +298,50 @@ impl Sensor {
     pub(super) fn watch(&mut self, policies: &PolicySet) -> WatchedPaths {
         let keep = self.policies.as_deref() == Some(policies.digest());
         self.policies = Some(policies.digest().to_owned());
-        self.watch_directories(&verdict::directories(policies), keep)
+        // What was watched before still is, where it fails.
+        if let Err(error) = self.watch_directories(&verdict::directories(policies), keep) {
+            tracing::error!(error, "the watched directories could not be renewed");
+        }
+        self.watched.clone()
     }
 
     /// The same for policies that are to be in force in the place of others, until they are: whatever either names, as far as
     /// there is room.
-    pub(super) fn watch_both(&mut self, coming: &PolicySet, in_force: &PolicySet) -> WatchedPaths {
+    pub(super) fn watch_both(&mut self, coming: &PolicySet, in_force: &PolicySet) -> Result<WatchedPaths, String> {
         self.policies = None;
         let mut directories = verdict::directories(coming);
         let leaving = verdict::directories(in_force).into_iter().filter(|one| !directories.contains(one));
         let leaving: Vec<PathBuf> = leaving.take(MAX_WATCHED.saturating_sub(directories.len())).collect();
         directories.extend(leaving);
-        self.watch_directories(&directories, false)
+        self.watch_directories(&directories, false)?;
+        Ok(self.watched.clone())
     }
 
-    fn watch_directories(&mut self, directories: &[PathBuf], keep: bool) -> WatchedPaths {
-        let Ok(probes) = &mut self.probes else { return WatchedPaths::new() };
+    fn watch_directories(&mut self, directories: &[PathBuf], keep: bool) -> Result<(), String> {
+        let Ok(probes) = &mut self.probes else { return Ok(()) };
         let enforcement = self.enforcement.as_mut();
         let mut about_to = |watched: &[Watched]| {
             if let Some(enforcement) = &enforcement {
                 enforcement.about_to_watch(watched);
             }
         };
-        match probes.watch(directories, &self.answers, keep, &mut about_to) {
-            Ok(enrolment) => {
-                if let Some(enforcement) = enforcement {
-                    enforcement.watches(&enrolment, keep);
-                    if keep {
-                        enforcement.look_again(probes, &self.answers);
-                    }
-                }
-                self.lost_sight_of =
-                    enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
-                for (directory, error) in &enrolment.failed {
-                    tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
-                }
-                let watched = named(&enrolment.watched);
-                for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
-                    tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
-                }
-                self.watched = watched;
+        let enrolment = probes.watch(directories, &self.answers, keep, &mut about_to).map_err(|error| chain(&error))?;
+        if let Some(enforcement) = enforcement {
+            enforcement.watches(&enrolment, keep);
+            if keep {
+                enforcement.look_again(probes, &self.answers);
             }
-            // What was watched before still is.
-            Err(error) => tracing::error!(error = %chain(&error), "the watched directories could not be renewed"),
         }
-        self.watched.clone()
+        self.lost_sight_of = enrolment.lost_sight_of.iter().map(|directory| directory.display().to_string()).collect();
+        for (directory, error) in &enrolment.failed {
+            tracing::error!(directory = %directory.display(), error = %chain(error), "a directory is not watched");
+        }
+        let watched = named(&enrolment.watched);
+        for (key, directory) in watched.iter().filter(|one| !self.watched.contains(one)) {
+            tracing::info!(directory = %directory.display(), inode = key.ino, "watching");
+        }
+        self.watched = watched;
+        Ok(())
     }
 
     /// Fills the kernel's tables for these policies, beside those that are in force; `None` where no kernel program runs.

@@ -67,9 +67,9 @@ impl MemoryHow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BpfAccess {
     pub kind: BpfKind,
-    /// The kernel's number of the map or the program; of a link, of its program.
+    /// The kernel's number of it.
     pub id: u32,
-    /// As the kernel has it: of what is long, the first 15 bytes.
+    /// As the kernel has it: of what is long, the first 15 bytes; a link's is its program's.
     pub name: Vec<u8>,
     pub how: BpfHow,
 }

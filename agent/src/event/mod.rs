@@ -160,6 +160,8 @@ impl What {
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exec {
+    /// The number of the mount namespace in which `exe` is the file's path; 0 where it is in none.
+    pub mnt_ns: u32,
     /// The path of the file that runs; for a script, its interpreter.
     pub exe: Vec<u8>,
     /// Its arguments, each ended by a NUL, as the new program found them; cut at 1023 bytes.

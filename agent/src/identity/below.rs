@@ -8,27 +8,17 @@ use std::{
     io::{self, Read as _},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread,
     time::Duration,
 };
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 
 use super::dns::resolvers::View;
-
-/// The answer is waited for so long.
-const PATIENCE: Duration = Duration::from_millis(20);
-
-/// Threads that wait for file systems that do not answer; beyond it nobody is asked.
-const MAX_WAITING: usize = 8;
+use crate::patience::Patience;
 
 const MAX_BYTES: u64 = 65_536;
 
-static WAITING: AtomicUsize = AtomicUsize::new(0);
+static PATIENCE: Patience = Patience::new(Duration::from_millis(20));
 
 /// What the process whose `/proc` directory is given sees, while it is in this mount namespace. Its file system is not asked
 /// for more than the kernel knows already.
@@ -44,21 +34,7 @@ pub fn view(process: &Path, mnt_ns: u32) -> Option<View> {
 /// Reads `path`, relative to the root of the process whose `/proc` directory is given, while it has this view. `NotFound` says
 /// that there is no such file; all else, that it could not be asked.
 pub fn read(process: PathBuf, expected: View, path: &'static str) -> io::Result<Vec<u8>> {
-    if WAITING.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-        return Err(io::Error::other("too many file systems do not answer"));
-    }
-    let (told, answer) = mpsc::sync_channel(1);
-    let reader = thread::Builder::new().name("read-below".to_owned()).spawn(move || {
-        // Nobody listens any more when it took too long.
-        let _ = told.send(read_now(&process, expected, path));
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-    });
-    if let Err(error) = reader {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-        return Err(error);
-    }
-    answer.recv_timeout(PATIENCE).map_err(io::Error::other)?
+    PATIENCE.ask(move || read_now(&process, expected, path))?
 }
 
 fn read_now(process: &Path, expected: View, path: &str) -> io::Result<Vec<u8>> {

@@ -55,6 +55,11 @@ impl Cgroup {
         best.map(|(cgroup, _)| cgroup)
     }
 
+    /// A container's, as far as the host's own managers say so: below their sessions users name cgroups as they like.
+    pub fn is_contained(&self) -> bool {
+        self.container.is_some() && !self.path.starts_with(b"/user.slice/")
+    }
+
     fn of_path(path: &[u8]) -> Self {
         let text = String::from_utf8_lossy(path);
         let components = || text.split('/').filter(|name| !name.is_empty());

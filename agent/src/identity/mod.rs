@@ -72,11 +72,12 @@ impl Process {
         self.exe_whose.and(self.exe.as_deref())
     }
 
-    /// Looks whose name it runs its executable by; in which mount namespace, if it is not known, is looked for as well.
-    fn look_whose(&mut self, mnt_ns: Option<u32>, proc: &dyn Processes) {
-        let is_contained = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
-        let exe = self.exe.as_deref();
-        self.exe_whose = exe.and_then(|exe| proc.whose_name(self.pid, mnt_ns, is_contained, exe));
+    fn is_contained(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(Cgroup::is_contained)
+    }
+
+    fn whose_running(&self, proc: &dyn Processes) -> Option<Whose> {
+        self.exe.as_ref().and_then(|exe| proc.whose_running(self.pid, exe, self.is_contained()))
     }
 }
 
@@ -153,7 +154,7 @@ impl World {
                 process.arguments = seen.arguments;
                 process.exe_deleted = seen.exe_deleted;
                 process.comm.clone_from(&task.comm);
-                process.look_whose(Some(task.namespaces.mnt), proc);
+                process.exe_whose = process.whose_running(proc);
             }
         }
         let ended = self.processes.values().filter(|process| {
@@ -211,10 +212,10 @@ impl World {
                     // A runtime moves a process into its cgroup before it executes the container's program.
                     if let Some(cgroup) = proc.look(task.pid, task.start_boot_ns).and_then(|seen| seen.cgroup) {
                         let before = process.cgroup.replace(cgroup);
-                        process.look_whose(Some(task.namespaces.mnt), proc);
+                        process.exe_whose = proc.whose_exec(exec, process.is_contained());
                         self.moved(task, before.as_ref());
                     } else {
-                        process.look_whose(Some(task.namespaces.mnt), proc);
+                        process.exe_whose = proc.whose_exec(exec, process.is_contained());
                     }
                 }
             }
@@ -322,7 +323,7 @@ impl World {
             tree: before.tree,
         };
         if !is_exe_known {
-            process.look_whose(Some(task.namespaces.mnt), proc);
+            process.exe_whose = process.whose_running(proc);
         }
         self.insert(process);
         self.know_parents(task.ppid, proc);
@@ -384,7 +385,7 @@ impl World {
                 cgroup_id: 0,
                 tree: None,
             };
-            process.look_whose(None, proc);
+            process.exe_whose = process.whose_running(proc);
             self.insert(process);
             pid = ppid;
         }

@@ -14,12 +14,14 @@ use plumbline_ebpf::record::{ARGUMENTS_MAX_BYTES, NO_LOGIN};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::event::Exec;
+
 use super::{
     below,
     cgroup::Cgroup,
     digest::FileVersion,
     dns::resolvers::View,
-    exe_name::{self, Runner, Whose},
+    exe_name::{self, Whose},
     pod::Pod,
 };
 
@@ -45,8 +47,13 @@ pub trait Processes {
         None
     }
 
-    /// Whose name this path is, by which the process runs its file; in this mount namespace, or in whichever it is now.
-    fn whose_name(&self, _pid: u32, _mnt_ns: Option<u32>, _is_contained: bool, _exe: &[u8]) -> Option<Whose> {
+    /// Whose name it is by which a program began to run.
+    fn whose_exec(&self, _exec: &Exec, _is_contained: bool) -> Option<Whose> {
+        Some(Whose::Host)
+    }
+
+    /// Whose name this path is, if the process runs its program by it.
+    fn whose_running(&self, _pid: u32, _exe: &[u8], _is_contained: bool) -> Option<Whose> {
         Some(Whose::Host)
     }
 
@@ -124,9 +131,13 @@ impl Processes for Procfs {
         read_head(&self.root.join("1/root/etc/passwd"), MAX_PASSWD_BYTES)
     }
 
-    fn whose_name(&self, pid: u32, mnt_ns: Option<u32>, is_contained: bool, exe: &[u8]) -> Option<Whose> {
-        let mnt_ns = mnt_ns.or_else(|| exe_name::mnt_ns(pid))?;
-        Runner { pid, mnt_ns, is_contained }.names(exe, exe_name::host_mnt_ns()?)
+    fn whose_exec(&self, exec: &Exec, is_contained: bool) -> Option<Whose> {
+        exe_name::of_exec(exec, is_contained)
+    }
+
+    fn whose_running(&self, pid: u32, exe: &[u8], is_contained: bool) -> Option<Whose> {
+        let running = exe_name::of_running(self.root.join(pid.to_string()), is_contained)?;
+        running.whose.filter(|_| running.path == exe)
     }
 
     fn exe_version(&self, pid: u32, start_boot_ns: u64) -> Option<FileVersion> {

@@ -93,7 +93,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let (access, _) = bpf::BpfAccess::ref_from_prefix(bytes).map_err(|_| short())?;
             let name = access.name.split(|byte| *byte == 0).next().unwrap_or_default();
             What::BpfAccess(BpfAccess {
-                kind: match access.kind {
+                kind: match access.object.kind {
                     bpf::OBJECT_MAP => BpfKind::Map,
                     bpf::OBJECT_PROGRAM => BpfKind::Program,
                     _ => BpfKind::Link,
@@ -162,6 +162,7 @@ fn body(header: &Header, bytes: &[u8]) -> Result<Decoded, DecodeError> {
             let (path, tail) = tail.split_at_checked(exec.path_bytes as usize).ok_or_else(short)?;
             let arguments = tail.get(..exec.argument_bytes as usize).ok_or_else(short)?;
             What::Exec(Exec {
+                mnt_ns: exec.mnt_ns,
                 exe: assemble(path),
                 arguments: whole_arguments(arguments, exec.argument_total_bytes > exec.argument_bytes).to_vec(),
                 arguments_truncated: exec.argument_total_bytes > exec.argument_bytes,

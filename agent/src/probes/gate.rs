@@ -6,7 +6,7 @@
 //! file is asked about as well.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -29,7 +29,9 @@ use nix::{
         EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
     },
 };
-use rustix::fs::{AtFlags, Stat, StatxAttributes, StatxFlags, fstat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fstat, open, statat, statx};
+
+use crate::patience::Patience;
 
 /// How long an open waits for an answer.
 pub const PATIENCE: Duration = Duration::from_millis(50);
@@ -73,6 +75,8 @@ struct Shared {
     /// descriptors, whose numbers are used again.
     waiting: Mutex<HashMap<u64, (FanotifyEvent, Instant)>>,
     marked: Mutex<Marked>,
+    /// What is asked about still and lies below no guarded directory any more: its mark could not be taken off.
+    left: Mutex<HashSet<(u64, u64)>>,
     is_over: AtomicBool,
     failed_open: AtomicU64,
 }
@@ -124,6 +128,7 @@ impl Gate {
             group,
             waiting: Mutex::default(),
             marked: Mutex::default(),
+            left: Mutex::default(),
             is_over: AtomicBool::new(false),
             failed_open: AtomicU64::new(0),
         });
@@ -154,19 +159,24 @@ impl Gate {
         }
         let mut before = std::mem::replace(&mut *lock(&self.shared.marked), found.clone());
         before.retain(|inode, _| !found.contains_key(inode));
-        self.unmark(&before);
+        let left = self.unmark(&before);
+        let mut known = lock(&self.shared.left);
+        known.retain(|inode| !found.contains_key(inode));
+        known.extend(left.into_iter().take(MAX_MARKS));
         failed
     }
 
-    /// Asks no more. Marks of what is no more go with their inode; what its path does not lead to any more is asked about, and allowed.
-    fn unmark(&self, marks: &Marked) {
-        for (inode, mark) in marks {
-            let Ok(meta) = fs::symlink_metadata(&mark.path) else { continue };
-            if (meta.dev(), meta.ino()) == *inode {
-                let mask = Mark::mask(meta.is_dir());
-                let _ = self.shared.group.mark(MarkFlags::FAN_MARK_REMOVE, mask, rustix::fs::CWD, Some(&mark.path));
-            }
-        }
+    /// Asks no more; returns what its path does not lead to any more. Marks of what is no more go with their inode.
+    fn unmark(&self, marks: &Marked) -> Vec<(u64, u64)> {
+        let is_left = |(inode, mark): (&(u64, u64), &Mark)| {
+            let meta = fs::symlink_metadata(&mark.path).ok().filter(|meta| (meta.dev(), meta.ino()) == *inode);
+            let taken_off = meta.is_some_and(|meta| {
+                let (mask, at) = (Mark::mask(meta.is_dir()), rustix::fs::CWD);
+                self.shared.group.mark(MarkFlags::FAN_MARK_REMOVE, mask, at, Some(&mark.path)).is_ok()
+            });
+            (!taken_off).then_some(*inode)
+        };
+        marks.iter().filter_map(is_left).collect()
     }
 
     fn guard_one(&self, watched: &Path, found: &mut Marked, failed: &mut Vec<(PathBuf, Errno)>) {
@@ -298,27 +308,40 @@ impl Shared {
     }
 
     /// A file that is new since the last look is as the directory that it lies in: the one above it on its path, here or where
-    /// whoever opens it is. Mounted itself, or found on neither path, it may lie in any on its file system.
+    /// whoever opens it is. Mounted itself, or in none that is guarded by that path, it may lie in any on its file system, since
+    /// somebody's mark made the question.
     fn watched_of_new(&self, pid: u32, file: &OwnedFd, path: &Path, stat: &Stat) -> Option<Vec<PathBuf>> {
-        let directory = |root: &str| {
-            let path = Path::new(root).join(path.strip_prefix("/").ok()?);
-            let found = fs::symlink_metadata(&path).ok()?;
-            let is_it = (found.dev(), found.ino()) == (stat.st_dev, stat.st_ino);
-            let above = fs::metadata(path.parent()?).ok()?;
-            is_it.then(|| (above.dev(), above.ino()))
-        };
-        let directory = (!is_mounted_itself(file))
-            .then(|| directory("/").or_else(|| directory(&format!("/proc/{pid}/root"))))
-            .flatten();
-        if let Some(directory) = directory {
-            return self.watched(directory);
+        let inode = (stat.st_dev, stat.st_ino);
+        if lock(&self.left).contains(&inode) {
+            return None;
         }
-        let mut any = Mark::default();
-        for (_, mark) in lock(&self.marked).iter().filter(|((device, _), _)| *device == stat.st_dev) {
-            any.is_below(&mark.watched);
-        }
-        (!any.watched.is_empty()).then_some(any.watched)
+        let below_root = path.strip_prefix("/").ok().filter(|_| !is_mounted_itself(file)).map(Path::to_owned);
+        let found = below_root.and_then(|path| {
+            let roots = [PathBuf::from("/"), PathBuf::from(format!("/proc/{pid}/root"))];
+            roots.into_iter().find_map(|root| self.watched(directory_of(root.join(&path), inode)?))
+        });
+        found.or_else(|| {
+            let mut any = Mark::default();
+            for (_, mark) in lock(&self.marked).iter().filter(|((device, _), _)| *device == stat.st_dev) {
+                any.is_below(&mark.watched);
+            }
+            (!any.watched.is_empty()).then_some(any.watched)
+        })
     }
+}
+
+/// Paths that processes chose are looked up while they wait, which is not long.
+static LOOKS: Patience = Patience::new(Duration::from_millis(5));
+
+/// The directory in which this path names this file, looked at once: its name may lead elsewhere the next moment.
+fn directory_of(path: PathBuf, inode: (u64, u64)) -> Option<(u64, u64)> {
+    let look = move || {
+        let above = open(path.parent()?, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let found = statat(&above, path.file_name()?, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let above = fstat(&above).ok()?;
+        ((found.st_dev, found.st_ino) == inode).then_some((above.st_dev, above.st_ino))
+    };
+    LOOKS.ask(look).ok().flatten()
 }
 
 /// What is above it on its path is not then what it lies in.

@@ -1,13 +1,19 @@
 //! Every process that already runs, from the task iterator.
 
-use std::{io::Read as _, mem::size_of};
+use std::{io::Read as _, mem::size_of, path::PathBuf};
 
 use aya::programs::{Iter, ProgramError};
-use plumbline_ebpf::record::{Header, Running};
+use plumbline_ebpf::{record::Header, running::Running};
 use zerocopy::FromBytes as _;
 
 use super::{Probes, decode};
-use crate::event::{FileKey, Task};
+use crate::{
+    event::{FileKey, Task},
+    identity::{
+        exe_name::{self, Whose},
+        procfs::{Processes as _, Procfs},
+    },
+};
 
 impl Probes {
     /// Reads the whole process table, as often as asked. An error means that lineage starts with what is seen from now on and what
@@ -25,6 +31,19 @@ impl Probes {
         let key = |one: &Running| FileKey { dev: one.dev, ino: one.ino, generation: one.inode_generation };
         // Threads of the kernel run none.
         Ok(running.filter(|one| one.ino != 0).map(|one| (key(&one), one.pid)).collect())
+    }
+
+    /// The same by names that count. File systems are looked at: nobody must wait for it.
+    pub fn running_by_name(&mut self) -> Result<Vec<(FileKey, Vec<u8>, Whose)>, String> {
+        let proc = Procfs::default();
+        let named = |(key, pid): (FileKey, u32)| {
+            let is_contained = proc.look(pid, 0)?.cgroup.is_some_and(|cgroup| cgroup.is_contained());
+            let running = exe_name::of_running(PathBuf::from(format!("/proc/{pid}")), is_contained)?;
+            // It may run another by now.
+            (running.ino == key.ino).then_some(())?;
+            Some((key, running.path, running.whose?))
+        };
+        Ok(self.running()?.into_iter().filter_map(named).collect())
     }
 
     fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {

@@ -4,18 +4,17 @@
 //! paths: whatever is not known yet satisfies no subject and no exception, as everywhere in the policies.
 
 use std::{
-    collections::HashMap,
-    fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::{Path, PathBuf},
+    collections::{HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use plumbline_policy::{Clauses, Denials, Pod as PodFacts, PolicySet, Protocol, Subject, prefixes};
+use plumbline_policy::{Clauses, Denials, PolicySet, Protocol, Subject, prefixes};
 
 use super::{
     WatchedPaths,
     gatekeeper::{SharedView, View},
+    place::{MAX_CGROUPS, Place, is_at, tree},
     programs::Programs,
 };
 use crate::{
@@ -26,9 +25,6 @@ use crate::{
         kernel::cgroup2_root,
     },
 };
-
-/// Cgroups that are known; of others their nearest known parent is asked.
-const MAX_CGROUPS: usize = 16_384;
 
 /// Shared by the daemon, which puts policies in force, and the core, which learns who is who.
 pub type SharedDenier = Arc<Mutex<Denier>>;
@@ -45,8 +41,17 @@ pub struct Denier {
     in_force: Generation,
     denials: Arc<Denials>,
     known: Known,
+    /// What was learned since a generation began to be filled that is not in force yet.
+    learned: Option<HashSet<Learned>>,
     /// For whoever decides outside the kernel, if somebody does.
     view: Option<SharedView>,
+}
+
+/// What a generation must be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Learned {
+    Cgroup(u64),
+    Program(FileKey),
 }
 
 /// What is known of the node.
@@ -58,30 +63,6 @@ pub struct Known {
     /// Watched directories, and files that lie below several of them: by which paths policies named them.
     directories: HashMap<FileKey, Vec<PathBuf>>,
     names_of_users: HashMap<u32, Arc<str>>,
-}
-
-/// Where a process is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub cgroup: Cgroup,
-    pub pod: Option<Pod>,
-}
-
-impl Place {
-    pub fn lend<T>(&self, look: impl FnOnce(&Subject<'_>) -> T) -> T {
-        look(&Subject {
-            cgroup: Some(&self.cgroup.path),
-            container: self.cgroup.container.as_ref().map(|container| &*container.id),
-            pod_uid: self.cgroup.pod_uid.as_deref(),
-            image: self.pod.as_ref().and_then(|pod| pod.image.as_deref()),
-            pod: self.pod.as_ref().map(|pod| PodFacts {
-                namespace: &pod.namespace,
-                name: &pod.name,
-                labels: &pod.labels,
-            }),
-            ..Subject::default()
-        })
-    }
 }
 
 /// Rules whose tables are filled and not in force yet.
@@ -106,7 +87,7 @@ impl Denier {
         if let Ok(root) = cgroup2_root() {
             known.cgroups.extend(tree(&root).map(|(id, cgroup)| (id, Some(Place { cgroup, pod: None }))));
         }
-        Self { tables, in_force: Generation::default(), denials: Arc::default(), known, view: None }
+        Self { tables, in_force: Generation::default(), denials: Arc::default(), known, learned: None, view: None }
     }
 
     /// How much of the kernel's tables is each policy's, by name: what several share is divided among their rules.
@@ -133,11 +114,13 @@ impl Denier {
     pub fn prepare(&mut self, policies: &PolicySet, proc: &dyn Processes) -> Result<Prepared, String> {
         let denials = policies.denials().map_err(|error| error.to_string())?;
         let number = u32::try_from(policies.generation()).unwrap_or(u32::MAX);
-        self.known.names_of_users = users::parse(&proc.passwd().unwrap_or_default());
+        self.read_users(proc);
+        self.learned = Some(HashSet::new());
         let mut generation = Generation::new(number);
         match self.known.fill(&mut self.tables, &mut generation, &denials) {
             Ok(()) => Ok(Prepared { generation, denials }),
             Err(error) => {
+                self.learned = None;
                 self.tables.remove(&generation);
                 Err(crate::core::chain(&error))
             }
@@ -146,6 +129,7 @@ impl Denier {
 
     /// Empties the tables of what is not to be in force after all.
     pub fn discard(&mut self, prepared: &Prepared) {
+        self.learned = None;
         self.tables.remove(&prepared.generation);
     }
 
@@ -200,7 +184,14 @@ impl Denier {
     }
 
     /// From now on these rules decide; what was in force before is removed once nobody looks at it any more.
-    pub fn put_in_force(&mut self, prepared: Prepared) {
+    pub fn put_in_force(&mut self, mut prepared: Prepared) {
+        let put = self.known.catch_up(
+            &mut self.tables,
+            &mut prepared.generation,
+            &prepared.denials,
+            self.learned.take().unwrap_or_default(),
+        );
+        Self::complain(put);
         self.tables.put_in_force(&prepared.generation);
         let before = std::mem::replace(&mut self.in_force, prepared.generation);
         self.denials = prepared.denials;
@@ -256,21 +247,16 @@ impl Denier {
                 self.tables.forget(&mut self.in_force, Fact::Program(Some(gone)));
             }
         }
-        if self.known.programs.runs(key, path, whose) && !self.denials.is_empty() {
+        if !self.known.programs.runs(key, path, whose) {
+            return;
+        }
+        if let Some(learned) = &mut self.learned {
+            learned.insert(Learned::Program(key));
+        }
+        if !self.denials.is_empty() {
             let nobody = self.denials.by_program(&[]);
             let put = self.known.put_program(&mut self.tables, &mut self.in_force, &self.denials, key, &nobody);
             Self::complain(put);
-        }
-    }
-
-    /// The file that a process runs, by its number.
-    pub fn is_running(&mut self, key: FileKey, pid: u32, proc: &dyn Processes) {
-        let Some(seen) = proc.look(pid, 0) else { return };
-        let is_contained = seen.cgroup.is_some_and(|cgroup| cgroup.container.is_some());
-        if let Some(exe) = seen.exe
-            && let Some(whose) = proc.whose_name(pid, None, is_contained, &exe)
-        {
-            self.is_called(key, exe, whose);
         }
     }
 
@@ -325,6 +311,9 @@ impl Denier {
     }
 
     fn put_cgroup(&mut self, id: u64) {
+        if let Some(learned) = &mut self.learned {
+            learned.insert(Learned::Cgroup(id));
+        }
         if !self.denials.is_empty() {
             let put = self.known.put_cgroup(&mut self.tables, &mut self.in_force, &self.denials, id);
             Self::complain(put);
@@ -406,6 +395,24 @@ impl Known {
         Ok(())
     }
 
+    /// Puts in what was learned while the rest was filled.
+    fn catch_up(
+        &self,
+        tables: &mut DenyTables,
+        generation: &mut Generation,
+        denials: &Denials,
+        learned: HashSet<Learned>,
+    ) -> Result<(), DenyError> {
+        if denials.is_empty() {
+            return Ok(());
+        }
+        let nobody = denials.by_program(&[]);
+        learned.into_iter().try_for_each(|learned| match learned {
+            Learned::Cgroup(id) => self.put_cgroup(tables, generation, denials, id),
+            Learned::Program(key) => self.put_program(tables, generation, denials, key, &nobody),
+        })
+    }
+
     fn put_cgroup(
         &self,
         tables: &mut DenyTables,
@@ -451,27 +458,4 @@ impl Known {
 /// What names a watched inode in the kernel's tables.
 fn inode(key: FileKey) -> FileKey {
     FileKey { generation: 0, ..key }
-}
-
-/// Whether the cgroup of this path has this v2 id, which is the inode number of its directory.
-fn is_at(path: &[u8], id: u64) -> bool {
-    let below = Path::new(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
-    cgroup2_root().and_then(|root| fs::metadata(root.join(below))).is_ok_and(|meta| meta.ino() == id)
-}
-
-/// Every cgroup of the v2 hierarchy, by its id.
-fn tree(root: &Path) -> impl Iterator<Item = (u64, Cgroup)> {
-    let mut left = vec![root.to_owned()];
-    let root = root.to_owned();
-    std::iter::from_fn(move || {
-        let directory = left.pop()?;
-        let inner = fs::read_dir(&directory).into_iter().flatten().flatten();
-        left.extend(inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
-        Some(directory)
-    })
-    .take(MAX_CGROUPS)
-    .filter_map(move |directory| {
-        let below = directory.strip_prefix(&root).ok()?.as_os_str().as_encoded_bytes();
-        Some((fs::metadata(&directory).ok()?.ino(), Cgroup::parse(&[b"0::/", below].concat())?))
-    })
 }

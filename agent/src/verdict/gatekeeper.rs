@@ -15,13 +15,14 @@ use std::{
 
 use plumbline_policy::{Denials, Subject};
 
-use super::{WatchedPaths, deny::Place};
+use super::{WatchedPaths, place::Place};
 use crate::{
     clock,
     event::{DeniedBy, Event, FileKey, FileOpen, Namespaces, Task, What},
     identity::{
         cgroup::Cgroup,
-        procfs::{Processes as _, Procfs, without_deleted},
+        exe_name,
+        procfs::{Processes as _, Procfs},
     },
     probes::{gate::Opening, kernel::cgroup2_root},
 };
@@ -92,10 +93,9 @@ impl Opener {
             let below = OsStr::from_bytes(cgroup.path.strip_prefix(b"/").unwrap_or(&cgroup.path));
             Some(fs::metadata(cgroup2_root().ok()?.join(below)).ok()?.ino())
         };
-        let is_contained = cgroup.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
-        let exe =
-            fs::read_link(directory.join("exe")).ok().map(|path| without_deleted(path.into_os_string().into_vec()));
-        let exe = exe.filter(|path| Procfs::default().whose_name(pid, None, is_contained, path).is_some());
+        let is_contained = cgroup.as_ref().is_some_and(Cgroup::is_contained);
+        let running = exe_name::of_running(directory, is_contained);
+        let exe = running.filter(|running| running.whose.is_some()).map(|running| running.path);
         let cgroup_id = cgroup.as_ref().and_then(directory_of).unwrap_or(0);
         Some(Self { uid: field(b"Uid:"), gid: field(b"Gid:"), exe, cgroup, cgroup_id })
     }

@@ -9,6 +9,7 @@ pub mod enforce;
 mod facts;
 pub mod gatekeeper;
 pub mod kill;
+pub mod place;
 pub mod programs;
 mod rules;
 mod throttle;

@@ -76,17 +76,16 @@ impl Programs {
         self.known.len() >= MAX_PROGRAMS && !self.known.contains_key(&key)
     }
 
-    /// Makes room: those leave first of which no rule speaks, of them those that were run longest ago. Returns them.
+    /// Makes room: those leave first of which no rule speaks, of those containers' before the host's, and those that were run longest ago. Returns them.
     pub fn make_room(&mut self, matters: impl Fn(FileKey) -> bool) -> Vec<FileKey> {
-        let mut order: Vec<(bool, u64, FileKey)> =
-            self.known.iter().map(|(key, program)| (matters(*key), program.last_use, *key)).collect();
-        order.sort_unstable_by_key(|(matters, last_use, _)| (*matters, *last_use));
+        let order = |(key, program): (&FileKey, &Program)| (matters(*key), program.whose, program.last_use, *key);
+        let mut order: Vec<_> = self.known.iter().map(order).collect();
+        order.sort_unstable_by_key(|(matters, whose, last_use, _)| (*matters, *whose, *last_use));
         order.truncate(LEAVE);
-        for (_, _, key) in &order {
-            self.known.remove(key);
-        }
+        let gone: Vec<FileKey> = order.into_iter().map(|(.., key)| key).collect();
+        gone.iter().for_each(|key| drop(self.known.remove(key)));
         self.has_forgotten = true;
-        order.into_iter().map(|(_, _, key)| key).collect()
+        gone
     }
 
     /// Whether programs were forgotten since this was asked last: those that still run can be told of anew.

@@ -267,6 +267,23 @@ pub(super) fn a_name_of_ones_own_excuses_nobody(tools: &Tools, scratch: &Path) -
     for program in [&other, &unknown] {
         ensure(!settled(&|| mounted(program, &engine))?, || "it went by the excepted one's name".to_owned())?;
     }
+    // From the host's mount namespace, through that of another process.
+    let through = scratch.join("through");
+    fs::copy(&site.attempt, &through).map_err(not_ok)?;
+    let mut keeper = Command::new("unshare")
+        .args(["--mount", "sh", "-c", "mount --bind \"$1\" \"$2\" && echo && exec cat", "sh"])
+        .args([&through, &engine])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(not_ok)?;
+    let is_mounted = keeper.stdout.as_mut().is_some_and(|said| said.read_exact(&mut [0]).is_ok());
+    ensure(is_mounted, || "nothing was mounted".to_owned())?;
+    let seen_there = PathBuf::from(format!("/proc/{}/root{}", keeper.id(), engine.display()));
+    let went = settled(&|| directly(&seen_there));
+    drop(keeper.stdin.take());
+    keeper.wait().map_err(not_ok)?;
+    ensure(!went?, || "it went through another process's mount namespace".to_owned())?;
     // And it is said that the name is nobody's word.
     let is_unproven =
         |record: &Value| record["disposition_id"] == 2 && record["unmapped"]["plumbline"]["exe_name"] == "unproven";

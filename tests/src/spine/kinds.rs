@@ -164,7 +164,6 @@ fn examples() -> Vec<What> {
         way(DeviceKind::GpuDevice),
         memory(None),
         memory(Some(7)),
-        reach(BpfKind::Map, BpfHow::Open),
         reach(BpfKind::Program, BpfHow::Change),
         reach(BpfKind::Link, BpfHow::Change),
         What::FileOpen(open),
@@ -178,6 +177,7 @@ fn examples() -> Vec<What> {
         end(Outcome::Failed(113)),
         What::SocketOpen(SocketOpen { family: 17, kind: 3, protocol: 0 }),
         What::Exec(Exec {
+            mnt_ns: 1,
             exe: hostile.clone(),
             arguments: hostile.clone(),
             arguments_truncated: true,

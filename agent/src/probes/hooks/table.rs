@@ -37,6 +37,8 @@ const OPEN_BLIND: &str = "whether another security module refused it; a file tha
                           than 60 directories below a watched one, until they are found by name";
 const OPEN_RETURN_BLIND: &str = "a descriptor that another thread replaces at once; descriptors passed over \
                                  sockets, whose reads are seen; and what fentry does not see";
+const BPF_RETURN_BLIND: &str = "commands of 32-bit programs; arguments that another thread changes during the call; descriptors that are passed on; \
+     programs of others that are given a map";
 const READ_COST: &str = "a look at a table per read and write of a regular file";
 const READ_RETURN_BLIND: &str = "a descriptor that another thread replaces during the call; reads by AIO (io_submit), by splice inside io_uring, and \
      by sendfile and splice of 32-bit programs";
@@ -261,12 +263,13 @@ pub const HOOKS: &[Hook] = &[
                     program("bpf_change_fentry", Attach::FEntry("security_bpf", 3)),
                     program("bpf_map_fentry", Attach::FEntry("security_bpf_map", 2)),
                     program("bpf_program_fentry", Attach::FEntry("security_bpf_prog", 1)),
+                    program("bpf_mapped_fentry", Attach::FEntry("security_mmap_file", 3)),
                 ],
-                "a short program per bpf(2)",
-                "whether the command succeeded; that a link was opened, before it is changed; descriptors that are passed on",
+                "a short program per bpf(2), and per mapping of a file",
+                "whether the command succeeded; that a link was opened, before it is changed; descriptors that are passed on; programs of others that are given a map",
             ),
-            at_return_tp_btf("commands of 32-bit programs; descriptors that are passed on"),
-            at_return_raw_tp("commands of 32-bit programs; descriptors that are passed on"),
+            at_return_tp_btf(BPF_RETURN_BLIND),
+            at_return_raw_tp(BPF_RETURN_BLIND),
         ],
     },
     Hook {
