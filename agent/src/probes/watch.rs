@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     ffi::OsStr,
     fs::{self, File, OpenOptions},
+    os::fd::AsFd,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -19,7 +20,7 @@ use std::{
 
 use aya::maps::{Array, HashMap as KernelMap, MapData};
 use plumbline_ebpf::record::{FileId, WatchedFile};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, makedev, statx};
 use thiserror::Error;
 
 use super::{Probes, ProbesError, canary, device, reads};
@@ -64,6 +65,20 @@ pub struct Watched {
     pub key: FileKey,
     /// As the kernel spells it, symbolic links resolved.
     pub path: PathBuf,
+    born: Option<Born>,
+}
+
+/// A directory and no other, ever: device and inode, and when it was made.
+type Born = (u64, u64, i64, u32);
+
+/// Of a directory, by its path or open with an empty one, where its file system says when it was made.
+fn born(at: impl AsFd, path: &Path) -> Option<Born> {
+    let asked = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
+    let stat = statx(at, path, AtFlags::EMPTY_PATH, asked).ok()?;
+    let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+    let says = stat.stx_mask & asked.bits() == asked.bits() && is_directory;
+    let dev = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    says.then_some((dev, stat.stx_ino, stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec))
 }
 
 /// Why one directory or file is not watched.
@@ -177,19 +192,27 @@ impl Probes {
         answers: &mpsc::Receiver<Enrolled>,
         enrolment: &mut Enrolment,
     ) -> Result<(), ProbesError> {
+        let before: HashMap<PathBuf, Watched> =
+            self.watched.iter().map(|watched| (watched.asked.clone(), watched.clone())).collect();
         for directory in directories {
             if enrolment.watched.len() == MAX_WATCHED {
                 enrolment.failed.push((directory.clone(), EnrolError::TooMany));
+                continue;
+            }
+            // Opened once, and not in every round.
+            let now = born(rustix::fs::CWD, directory);
+            if let Some(same) = before.get(directory).filter(|before| now.is_some() && before.born == now) {
+                enrolment.watched.push(same.clone());
                 continue;
             }
             let opened = self.answered(|| File::open(directory).map_err(EnrolError::Open))?;
             let answer = opened.and_then(|open| {
                 let answer = ask(answers)?;
                 settle_overlay(&open, answers);
-                Ok((answer, open.metadata().is_ok_and(|meta| meta.is_file())))
+                Ok((answer, open.metadata().is_ok_and(|meta| meta.is_file()), born(&open, Path::new(""))))
             });
             let watched = match answer {
-                Ok((answer, is_file)) => {
+                Ok((answer, is_file, born)) => {
                     // A file that is named itself is its own directory.
                     if is_file {
                         self.watch_file(answer.key, answer.key)?;
@@ -198,6 +221,7 @@ impl Probes {
                         asked: directory.clone(),
                         key: answer.key,
                         path: PathBuf::from(OsStr::from_bytes(&answer.path)),
+                        born,
                     }
                 }
                 // Its answer may still come and must not be taken for another's: the round ends, nothing changes.
