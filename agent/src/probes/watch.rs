@@ -338,8 +338,8 @@ impl Probes {
     /// The block devices that watched files lie on, and those that these are parts of or lie on in turn.
     fn watch_devices(&mut self, enrolment: &Enrolment) -> Result<(), ProbesError> {
         let mut devices: KernelMap<&mut MapData, u32, u32> = self.map_of("DEVICES")?;
-        let files = enrolment.watched.iter().map(|watched| watched.key.dev);
-        let wanted: HashSet<u32> = files.flat_map(device::below).collect();
+        let of_files: HashSet<u32> = enrolment.watched.iter().map(|watched| watched.key.dev).collect();
+        let wanted: HashSet<u32> = of_files.into_iter().flat_map(device::below).collect();
         for device in wanted.iter().take(MAX_DEVICES) {
             devices.insert(device, 1, 0).map_err(|error| ProbesError::Map("DEVICES", Box::new(error)))?;
         }

@@ -210,18 +210,25 @@ impl Denier {
         }
         if keep {
             // What they were named before they are named until the policies that did are in force no more.
-            for (key, paths) in directories {
-                let known = self.known.directories.entry(key).or_default();
-                known.extend(paths.into_iter().filter(|path| !known.contains(path)).collect::<Vec<_>>());
-            }
-        } else {
-            let before = std::mem::replace(&mut self.known.directories, directories);
-            for key in before.keys().filter(|key| !self.known.directories.contains_key(key)) {
-                self.tables.forget(&mut self.in_force, Fact::Directory(*key));
+            for (key, named_before) in &self.known.directories {
+                let named = directories.entry(*key).or_default();
+                let left: Vec<PathBuf> = named_before.iter().filter(|path| !named.contains(path)).cloned().collect();
+                named.splice(0..0, left);
             }
         }
+        let before = std::mem::replace(&mut self.known.directories, directories);
+        for key in before.keys().filter(|key| !self.known.directories.contains_key(key)) {
+            self.tables.forget(&mut self.in_force, Fact::Directory(*key));
+        }
+        let named_otherwise = |(key, paths): &(&FileKey, &Vec<PathBuf>)| before.get(key) != Some(paths);
+        let changed: Vec<FileKey> =
+            self.known.directories.iter().filter(named_otherwise).map(|(key, _)| *key).collect();
+        if changed.is_empty() && before.len() == self.known.directories.len() {
+            return;
+        }
         if !self.denials.is_empty() {
-            let put = self.known.put_directories(&mut self.tables, &mut self.in_force, &self.denials);
+            let (tables, in_force) = (&mut self.tables, &mut self.in_force);
+            let put = self.known.put_directories(tables, in_force, &self.denials, changed.into_iter());
             Self::complain(put);
             self.show();
         }
@@ -357,7 +364,7 @@ impl Known {
         for key in self.programs.keys() {
             self.put_program(tables, generation, denials, key, &nobody)?;
         }
-        self.put_directories(tables, generation, denials)?;
+        self.put_directories(tables, generation, denials, self.directories.keys().copied())?;
         if denials.of_connections() {
             for network in denials.networks() {
                 tables.put(generation, Fact::Network(network), &denials.by_network(network))?;
@@ -446,10 +453,12 @@ impl Known {
         tables: &mut DenyTables,
         generation: &mut Generation,
         denials: &Denials,
+        keys: impl Iterator<Item = FileKey>,
     ) -> Result<(), DenyError> {
-        for (key, paths) in &self.directories {
-            let paths: Vec<&[u8]> = paths.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect();
-            tables.put(generation, Fact::Directory(*key), &denials.by_directory(&paths))?;
+        for key in keys {
+            let paths = self.directories.get(&key).into_iter().flatten();
+            let paths: Vec<&[u8]> = paths.map(|path| path.as_os_str().as_encoded_bytes()).collect();
+            tables.put(generation, Fact::Directory(key), &denials.by_directory(&paths))?;
         }
         Ok(())
     }
