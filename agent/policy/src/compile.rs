@@ -153,12 +153,12 @@ impl PolicySet {
 }
 
 impl Denials {
-    pub(crate) fn of(policies: &[Arc<Policy>], index: Arc<Index>) -> Result<Self, TooManyDenials> {
+    pub(crate) fn of<'p>(policies: &'p [Arc<Policy>], index: Arc<Index>) -> Result<Self, TooManyDenials> {
         let mut denials = Self { index, ..Self::default() };
         #[expect(clippy::mutable_key_type, reason = "globs are hashed and compared by their patterns, which stay")]
-        let mut places: HashMap<Selector, usize> = HashMap::new();
-        let mut place = |selector: &Selector, selectors: &mut Vec<Selector>| {
-            *places.entry(selector.clone()).or_insert_with(|| {
+        let mut places: HashMap<&Selector, usize> = HashMap::new();
+        let mut place = |selector, selectors: &mut Vec<Selector>| {
+            *places.entry(selector).or_insert_with(|| {
                 selectors.push(selector.clone());
                 selectors.len() - 1
             })
@@ -166,7 +166,7 @@ impl Denials {
         let enforcing = policies.iter().enumerate().filter(|(_, policy)| policy.mode == Mode::Enforce);
         for (policy_number, policy) in enforcing {
             for (number, rule) in policy.rules.iter().enumerate().filter(|(_, rule)| rule.effect == Effect::Deny) {
-                let mut entries = |level: &[Selector]| -> Vec<Option<usize>> {
+                let mut entries = |level: &'p [Selector]| -> Vec<Option<usize>> {
                     match level {
                         [] => vec![None],
                         some => some.iter().map(|one| Some(place(one, &mut denials.selectors))).collect(),
