@@ -19,6 +19,9 @@ pub struct KernelFacts {
     pub confidential: Fact,
     /// Effective capabilities of this process that matter, by name.
     pub capabilities: Fact,
+    /// The mount namespace whose paths are names of executables that policies can rest on; absent where pid 1 may not be looked
+    /// at, and the daemon's own is taken for it.
+    pub mount_namespace: Fact,
 }
 
 /// Capabilities that loading and attaching takes (include/uapi/linux/capability.h), and what each is for.
@@ -43,8 +46,15 @@ impl KernelFacts {
             cgroup2: cgroup2_root().map(|path| path.display().to_string()).map_err(|error| error.to_string()),
             confidential: Ok(confidential_guest(Path::new("/dev")).to_owned()),
             capabilities: read_trimmed("/proc/self/status").and_then(|status| effective(&status)),
+            mount_namespace: host_mount_namespace(),
         }
     }
+}
+
+fn host_mount_namespace() -> Fact {
+    let link = fs::read_link("/proc/1/ns/mnt");
+    let told = link.map(|link| format!("{} (of pid 1)", link.display()));
+    told.map_err(|error| format!("/proc/1/ns/mnt: {error} (CAP_SYS_PTRACE); the daemon's own are taken for the host's"))
 }
 
 /// Guest drivers of AMD SEV-SNP and Intel TDX (Documentation/virt/coco of the kernel).
@@ -60,7 +70,7 @@ fn confidential_guest(dev: &Path) -> &'static str {
 
 impl KernelFacts {
     /// Every fact under its name, in the order in which people ask.
-    pub fn rows(&self) -> [(&'static str, &Fact); 7] {
+    pub fn rows(&self) -> [(&'static str, &Fact); 8] {
         [
             ("release", &self.release),
             ("type info (BTF)", &self.btf),
@@ -69,6 +79,7 @@ impl KernelFacts {
             ("cgroup v2", &self.cgroup2),
             ("confidential", &self.confidential),
             ("capabilities", &self.capabilities),
+            ("host's mounts", &self.mount_namespace),
         ]
     }
 }
