@@ -25,7 +25,7 @@ impl Probes {
     }
 
     /// Which file each process runs, by its number in the initial pid namespace.
-    pub fn running(&mut self) -> Result<Vec<(FileKey, u32)>, String> {
+    fn running(&mut self) -> Result<Vec<(FileKey, u32)>, String> {
         let bytes = self.iterate("programs_iter")?;
         let running = bytes.chunks_exact(size_of::<Running>()).filter_map(|chunk| Running::read_from_bytes(chunk).ok());
         let key = |one: &Running| FileKey { dev: one.dev, ino: one.ino, generation: one.inode_generation };

@@ -21,7 +21,7 @@ pub(super) enum Command {
     Explain(explain::Arguments),
     /// Make an allow-list from what happens, as YAML to be reviewed
     Learn(learn::Arguments),
-    /// Ask the running daemon for its policies: mode, matches, last match
+    /// Ask the running daemon for its policies: mode, matches, last match, bytes in the kernel
     List(list::Arguments),
     /// Convert a Tetragon TracingPolicy
     Import(import::Arguments),
