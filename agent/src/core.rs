@@ -5,9 +5,6 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +23,7 @@ use crate::{
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
+    upkeep::Upkeep,
     verdict::{
         self, Denial, Judgement, Rules, Throttles,
         deny::{self, SharedDenier},
@@ -62,10 +60,7 @@ pub struct Core<P> {
     /// When each rule matched last, by policy and rule: published at each tick.
     pub last_match: HashMap<(Arc<str>, Arc<str>), u64>,
     pub diagnosis: Diagnosis,
-    /// Where the daemon keeps its log, key and cursors, symbolic links resolved.
-    pub state_dir: PathBuf,
-    /// The daemon's own number, and the pid namespace in which it is that: 0 where nobody knows, which is nobody's.
-    pub own_pid: (u32, u32),
+    pub upkeep: Upkeep,
 }
 
 impl<P: Processes> Core<P> {
@@ -103,15 +98,8 @@ impl<P: Processes> Core<P> {
         before.unwrap_or(&self.rules)
     }
 
-    /// The daemon writes its log, and would write of that into its log.
-    fn is_upkeep(&self, event: &Event) -> bool {
-        let is_own = event.task.as_ref().is_some_and(|task| (task.pid, task.namespaces.pid) == self.own_pid);
-        let path = || verdict::path(event).map(|path| Path::new(OsStr::from_bytes(path)));
-        is_own && path().is_some_and(|path| path.starts_with(&self.state_dir))
-    }
-
     fn event(&mut self, event: &Event) {
-        if self.is_upkeep(event) {
+        if self.upkeep.is(event, &self.rules_of(event).watched) {
             return;
         }
         let identity = self.world.identify(event, &self.processes);

@@ -22,4 +22,5 @@ pub mod record;
 pub mod review;
 pub mod series;
 pub mod ship;
+pub mod upkeep;
 pub mod verdict;

@@ -37,6 +37,7 @@ use crate::{
     probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
     series::{Point, Sample, agent, kernel},
     ship,
+    upkeep::Upkeep,
     verdict::{Rules, Throttles, WatchedPaths, enforce},
 };
 
@@ -123,8 +124,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         throttles: Throttles::default(),
         last_match: HashMap::new(),
         diagnosis: Diagnosis::default(),
-        state_dir: fs::canonicalize(&config.state_dir).unwrap_or_else(|_| config.state_dir.clone()),
-        own_pid: (std::process::id(), pid_namespace()),
+        upkeep: Upkeep::new((std::process::id(), pid_namespace()), &config.state_dir),
     };
     let core = spawn_core(core, inbox, sensor.tasks(), said)?;
     // With the core at work, so that what this node does meanwhile cannot fill the queue before an answer.

@@ -160,6 +160,11 @@ pub fn path(event: &Event) -> Option<&[u8]> {
     facts::path(&event.what)
 }
 
+/// The watched directory above the event's file, by each of the paths by which policies named it.
+pub fn directories_above<'a>(event: &Event, watched: &'a WatchedPaths) -> impl Iterator<Item = &'a [u8]> {
+    facts::watched(&event.what).into_iter().flat_map(|key| named(watched, key))
+}
+
 /// The directories that exist now among those that the policies name, sorted.
 pub fn directories(policies: &PolicySet) -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = policies.watched_paths().iter().flat_map(WatchPath::expand).collect();
