@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::{
     cost::PriceBook,
     engines::config::Engines,
+    gpu::GpuConfig,
     kubelet::KubeletApi,
     probes::ProbesConfig,
     record::redact::{Redactor, Rule},
@@ -225,16 +226,6 @@ fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
     given.into_iter().map(network).collect::<Result<_, _>>().map(Some)
 }
 
-/// How GPUs are read.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GpuConfig {
-    pub enabled: bool,
-    /// The NVML library, when it is not where the dynamic linker looks.
-    pub library: Option<PathBuf>,
-    pub interval_seconds: u64,
-}
-
 /// An OTLP receiver, HTTP with protobuf.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,12 +280,6 @@ impl Default for AuditConfig {
             checkpoint_file: None,
             witnesses: Vec::new(),
         }
-    }
-}
-
-impl Default for GpuConfig {
-    fn default() -> Self {
-        Self { enabled: true, library: None, interval_seconds: 1 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `plumbline doctor`: what this node can and cannot see, and what to change, on one screen.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use plumbline_policy::Need;
 
@@ -8,6 +8,7 @@ use super::{ConfigFile, failed, say};
 use crate::{
     config::Config,
     core::chain,
+    daemon::OWN_PROGRAM,
     engines::discover,
     gpu,
     probes::{
@@ -63,16 +64,16 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 
     say("\nGPU");
-    match config.gpu.enabled.then(|| gpu::describe(&config.gpu)) {
-        Some(Ok(gpus)) => {
+    match config.gpu.enabled.then(|| gpu::look(&config.gpu, Path::new(OWN_PROGRAM))) {
+        Some(Ok(view)) => {
             useful = true;
-            say(&format!("  {gpus}"));
+            super::gpu::summary(&view).iter().for_each(|line| say(&format!("  {line}")));
         }
         Some(Err(reason)) => say(&format!("  absent: {reason}")),
         None => say("  absent: switched off in the configuration"),
     }
     say("\nENGINES");
-    let found = discover::look(std::path::Path::new("/proc"));
+    let found = discover::look(Path::new("/proc"));
     for target in &config.engines.targets {
         useful = true;
         say(&format!("  {} at {} (configured)", target.name, target.url));

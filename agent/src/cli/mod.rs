@@ -3,8 +3,10 @@
 mod audit;
 mod config;
 mod doctor;
+mod gpu;
 mod policy;
 mod run;
+mod span;
 mod status;
 mod witness;
 
@@ -46,6 +48,11 @@ enum Command {
     Config(config::Command),
     /// Sign the checkpoints of other machines' logs (C2SP tlog-witness)
     Witness(witness::Arguments),
+    /// Show the GPUs and what they do not tell, let go of them for a driver's upgrade, take them back
+    Gpu(gpu::Arguments),
+    /// Asks the GPUs for the daemon, over the socket that is its standard input
+    #[command(hide = true)]
+    GpuWorker(gpu::WorkerArguments),
     /// Ends at once: what the daemon's self-test starts
     #[command(hide = true)]
     Canary,
@@ -86,6 +93,8 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::main(&arguments),
         Command::Config(command) => config::main(&command),
         Command::Witness(arguments) => witness::main(&arguments),
+        Command::Gpu(arguments) => gpu::main(&arguments),
+        Command::GpuWorker(arguments) => gpu::work(&arguments),
         Command::Canary => ExitCode::SUCCESS,
         Command::Audit(command) => audit::main(&command),
     }

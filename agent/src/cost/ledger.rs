@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::cumulative::{Counter, Cumulative};
 use super::prices::PriceBook;
+use crate::gpu;
 use crate::series::{Point, Sample, cost, engine};
 
 /// The named windows, the widest bounded one being [`WINDOW_NS`].
@@ -121,8 +122,8 @@ impl Ledger {
     pub fn observe(&mut self, sample: &Sample) {
         self.accrue(sample.taken_boot_ns);
         let points = sample.points.as_deref().unwrap_or_default();
-        if sample.source == "gpu" {
-            self.has_gpu_worker_spoken = true;
+        if sample.source.split(':').next() == Some(gpu::SOURCE) {
+            self.has_gpu_worker_spoken |= sample.source == gpu::SOURCE;
             self.observe_gpus(points);
         } else if sample.source.starts_with("engine:") {
             self.observe_engine(sample.taken_boot_ns, points);
@@ -149,7 +150,7 @@ impl Ledger {
         let infos = points.iter().filter(|point| point.series.name == GPU_INFO);
         let gpus: BTreeMap<String, String> = infos
             .clone()
-            .filter_map(|point| Some((label(point, "gpu")?.to_owned(), label(point, "name").unwrap_or("").to_owned())))
+            .filter_map(|point| Some((label(point, "UUID")?.to_owned(), label(point, "name").unwrap_or("").to_owned())))
             .collect();
         // A GPU that a failing driver no longer lists is paid for all the same.
         if !gpus.is_empty() {
@@ -157,7 +158,7 @@ impl Ledger {
             self.gpus = gpus;
         }
         for point in points.iter().filter(|point| point.series.name == GPU_ENERGY) {
-            let (Some(gpu), Some(joules)) = (label(point, "gpu"), amount(point)) else { continue };
+            let (Some(gpu), Some(joules)) = (label(point, "UUID"), amount(point)) else { continue };
             let counter = self.energy_counters.entry(gpu.to_owned()).or_default();
             self.sums.energy_joules.add(counter.advance(joules));
         }

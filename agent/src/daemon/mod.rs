@@ -5,7 +5,13 @@ mod enforcement;
 mod policies;
 mod sensor;
 
-use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use plumbline_audit::LogError;
 use thiserror::Error;
@@ -49,6 +55,9 @@ const EXPAND_EVERY: Duration = Duration::from_secs(10);
 
 /// How long open HTTP connections may take to end at a stop.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// This program, also when its file was replaced since it was started.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How often the core does what is due by time.
 const CORE_TICK: Duration = Duration::from_millis(500);
@@ -139,12 +148,15 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
     let coverage = sensor.coverage();
 
-    let gpu = config.gpu.enabled.then(|| gpu::spawn(&config.gpu, messages.clone(), stop.clone()));
+    let gpu = config
+        .gpu
+        .enabled
+        .then(|| gpu::spawn(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir, messages.clone(), stop.clone()));
     let gpu = gpu.transpose().map_err(DaemonError::System)?;
     if gpu.is_none() {
         // Said once, so that the status shows why, and the ledger knows that the node is what costs.
         let points = Err("absent (switched off by the configuration)".to_owned());
-        let off = Sample { source: "gpu".to_owned(), taken_boot_ns: clock::boot_ns(), points };
+        let off = Sample { source: gpu::SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
         let _ = messages.send(Message::Sample(off)).await;
     }
     let engines =
@@ -164,8 +176,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     publish_fixed(&store, &sensor);
     sensor.publish_hooks(&store);
     let (node, node_seen) = watch::channel(node);
+    let gpus = gpu.as_ref().map_or_else(gpu::View::off, |gpu| gpu.view.clone());
     let http =
-        listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, stop.clone())));
+        listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, gpus, stop.clone())));
     if let Some(address) = config.listen {
         tracing::info!(%address, "serving /metrics");
     }

@@ -10,7 +10,10 @@ use plumbline_policy::Severity;
 
 use crate::{
     event::Finding,
-    series::{Point, Sample, Series, gpu},
+    series::{
+        Point, Sample, Series,
+        gpu::{ecc, nvlink, throttle},
+    },
 };
 
 /// What makes a finding.
@@ -26,10 +29,12 @@ struct Rule {
 }
 
 enum Wrong {
-    /// It reads this.
+    /// It reads this or more.
     Reads(f64),
     /// The counter rose.
     Rose,
+    /// It was 1 and is 0.
+    Fell,
     /// The counter of seconds rose for more than this share of at least so long a time.
     ShareOfTime { share: f64, least_ns: u64 },
 }
@@ -40,30 +45,66 @@ const THERMAL_WINDOW_NS: u64 = 30_000_000_000;
 
 const RULES: &[Rule] = &[
     Rule {
-        kind: "gpu.lost",
-        severity: Severity::Critical,
-        series: &gpu::UP,
-        labels: &[],
-        wrong: Wrong::Reads(0.0),
-        says: |gpu, _| format!("{gpu} does not answer any more"),
-    },
-    Rule {
         kind: "gpu.ecc",
         severity: Severity::Critical,
-        series: &gpu::MEMORY_ERRORS_TOTAL,
+        series: &ecc::MEMORY_ERRORS_TOTAL,
         labels: &["uncorrected"],
         wrong: Wrong::Rose,
         says: |gpu, errors| format!("{gpu} counted {errors} memory errors that it could not correct"),
     },
     Rule {
+        kind: "gpu.row_remap_failure",
+        severity: Severity::High,
+        series: &ecc::ROW_REMAP_FAILED,
+        labels: &[],
+        wrong: Wrong::Reads(1.0),
+        says: |gpu, _| format!("{gpu} could not replace a row of its memory: it ought to be replaced"),
+    },
+    Rule {
+        kind: "gpu.recovery_action",
+        severity: Severity::High,
+        series: &ecc::RECOVERY_ACTION,
+        labels: &[],
+        wrong: Wrong::Reads(1.0),
+        says: |gpu, action| format!("the driver wants {gpu} {}", recovery_words(action)),
+    },
+    Rule {
+        kind: "gpu.nvlink",
+        severity: Severity::High,
+        series: &nvlink::NVLINK_UP,
+        labels: &[],
+        wrong: Wrong::Fell,
+        says: |gpu, _| format!("an NVLink of {gpu} went down"),
+    },
+    Rule {
+        kind: "gpu.nvlink_recovery",
+        severity: Severity::Medium,
+        series: &nvlink::NVLINK_RECOVERIES_TOTAL,
+        labels: &[],
+        wrong: Wrong::Rose,
+        says: |gpu, times| format!("an NVLink of {gpu} was trained anew {times} times while work went on"),
+    },
+    Rule {
         kind: "gpu.thermal",
         severity: Severity::Medium,
-        series: &gpu::THROTTLE_SECONDS_TOTAL,
+        series: &throttle::THROTTLE_SECONDS_TOTAL,
         labels: &["thermal", "sw_thermal", "hw_thermal"],
         wrong: Wrong::ShareOfTime { share: THERMAL_SHARE, least_ns: THERMAL_WINDOW_NS },
         says: |gpu, share| format!("{gpu} was slowed down by heat for {:.0} % of the time", share * 100.0),
     },
 ];
+
+/// NVML_GPU_RECOVERY_ACTION of `nvml.h`.
+fn recovery_words(action: f64) -> &'static str {
+    const WORDS: [(f64, &str); 4] = [
+        (1.0, "to be reset"),
+        (2.0, "reset by a reboot of the node"),
+        (3.0, "and its peers to be drained"),
+        (4.0, "to be drained and reset"),
+    ];
+    let known = WORDS.iter().find(|(number, _)| number.to_bits() == action.to_bits());
+    known.map_or("to be recovered in a way that this version does not know", |(_, words)| words)
+}
 
 /// Parts of the node that are remembered.
 const MAX_PARTS: usize = 4096;
@@ -132,8 +173,8 @@ impl Rule {
     /// Whether it is wrong, and the figure that says so; `None` where that cannot be said yet.
     fn judge(&self, before: Option<&Seen>, now: &Seen) -> Option<(bool, f64)> {
         match self.wrong {
-            #[expect(clippy::float_cmp, reason = "a gauge of 0 and 1")]
-            Wrong::Reads(number) => Some((now.number == number, now.number)),
+            Wrong::Reads(least) => Some((now.number >= least, now.number)),
+            Wrong::Fell => Some((now.number < 1.0 && (before?.is_wrong || before?.number >= 1.0), now.number)),
             // A counter that fell began anew: a driver was loaded again.
             Wrong::Rose => Some((now.number > before?.number, now.number - before?.number)),
             Wrong::ShareOfTime { share, least_ns } => {
@@ -173,7 +214,7 @@ mod tests {
         let found: Vec<Vec<&str>> = readings
             .iter()
             .map(|(at, number)| {
-                let mut labels = vec!["GPU-1", "true"];
+                let mut labels = vec!["GPU-1", "0", "true"];
                 labels.extend(label);
                 let points = Ok(vec![Point::new(series, &labels, *number)]);
                 let sample = Sample { source: "gpu".into(), taken_boot_ns: at * SECOND_NS, points };
@@ -184,26 +225,35 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_that_falls_silent_is_told_once_and_again_when_it_falls_silent_again() {
-        let lost: &[&str] = &["gpu.lost"];
-        check(&gpu::UP, None, &[(0, 1.0), (1, 0.0), (2, 0.0), (3, 1.0), (4, 0.0)], &[&[], lost, &[], &[], lost]);
-    }
-
-    #[test]
     fn errors_count_from_the_first_reading_on() {
         let ecc: &[&str] = &["gpu.ecc"];
         // What was counted before the daemon began is old; a counter that fell began anew.
         let readings = [(0, 5.0), (1, 5.0), (2, 6.0), (3, 8.0), (4, 8.0), (5, 9.0), (6, 0.0)];
-        check(&gpu::MEMORY_ERRORS_TOTAL, Some("uncorrected"), &readings, &[&[], &[], ecc, &[], &[], ecc, &[]]);
-        check(&gpu::MEMORY_ERRORS_TOTAL, Some("corrected"), &[(0, 0.0), (1, 9.0)], &[&[], &[]]);
+        check(&ecc::MEMORY_ERRORS_TOTAL, Some("uncorrected"), &readings, &[&[], &[], ecc, &[], &[], ecc, &[]]);
+        check(&ecc::MEMORY_ERRORS_TOTAL, Some("corrected"), &[(0, 0.0), (1, 9.0)], &[&[], &[]]);
+    }
+
+    #[test]
+    fn a_link_that_went_down_is_told_once_and_one_that_never_was_up_is_not() {
+        let nvlink: &[&str] = &["gpu.nvlink"];
+        let readings = [(0, 1.0), (1, 1.0), (2, 0.0), (3, 0.0), (4, 1.0), (5, 0.0)];
+        check(&nvlink::NVLINK_UP, Some("3"), &readings, &[&[], &[], nvlink, &[], &[], nvlink]);
+        check(&nvlink::NVLINK_UP, Some("3"), &[(0, 0.0), (1, 0.0)], &[&[], &[]]);
+    }
+
+    #[test]
+    fn what_the_driver_wants_done_is_told_when_it_begins() {
+        let action: &[&str] = &["gpu.recovery_action"];
+        check(&ecc::RECOVERY_ACTION, None, &[(0, 0.0), (5, 1.0), (10, 1.0), (15, 0.0)], &[&[], action, &[], &[]]);
+        check(&ecc::ROW_REMAP_FAILED, None, &[(0, 1.0), (5, 1.0)], &[&["gpu.row_remap_failure"], &[]]);
     }
 
     #[test]
     fn heat_is_told_when_it_takes_more_than_a_tenth_of_the_time() {
         let thermal: &[&str] = &["gpu.thermal"];
         let readings = [(0, 0.0), (10, 9.0), (30, 9.0), (60, 10.0), (90, 14.0)];
-        check(&gpu::THROTTLE_SECONDS_TOTAL, Some("hw_thermal"), &readings, &[&[], &[], thermal, &[], thermal]);
-        check(&gpu::THROTTLE_SECONDS_TOTAL, Some("sw_power_cap"), &[(0, 0.0), (60, 60.0)], &[&[], &[]]);
+        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("hw_thermal"), &readings, &[&[], &[], thermal, &[], thermal]);
+        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("sw_power_cap"), &[(0, 0.0), (60, 60.0)], &[&[], &[]]);
     }
 
     #[test]

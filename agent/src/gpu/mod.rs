@@ -1,19 +1,34 @@
-//! GPUs, by way of the vendor's NVML library: the role "gpu worker".
+//! GPUs, by way of the vendor's NVML library: the role "gpu worker", a process of its own, and the daemon's side of it.
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `worker` | the thread that alone opens NVML, and its rounds |
-//! | `nvml` | opening the library, and who the GPUs are |
-//! | `sample` | what is asked of a GPU, and what number an answer is |
-//! | `fields` | the same for NVML's field values |
+//! | `question/` | what is asked of a GPU, and what number an answer is, one file per subject |
+//! | `config` | what the configuration may say |
+//! | `identity` | who a GPU is |
+//! | `driver` | what depends on the driver's version |
+//! | `nvml` | opening the library |
 //! | `raw` | the calls that nvml-wrapper lacks |
+//! | `worker/` | the process that alone opens NVML: a thread per GPU, and its rounds |
+//! | `wire` | what the process and the daemon say to each other |
+//! | `keeper/` | the daemon's side: starts, hears, kills; what is known of each GPU, and how old it is |
+//! | `release` | letting go of the devices |
 //!
 //! A GPU that does not answer a question has no such series. Nothing here says what the numbers mean together.
 
-pub mod fields;
-pub mod nvml;
+mod config;
+mod driver;
+mod identity;
+mod keeper;
+mod nvml;
+mod question;
 mod raw;
-pub mod sample;
+pub mod release;
+mod wire;
 mod worker;
 
-pub use worker::{Worker, describe, spawn};
+pub use config::GpuConfig;
+pub use identity::Identity;
+pub use keeper::{GpuView, Incident, SOURCE, State, View, Worker, look, spawn};
+pub use question::Refusal;
+pub use wire::Rhythm;
+pub use worker::main as work;

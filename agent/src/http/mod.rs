@@ -1,4 +1,4 @@
-//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`. It reads the store and changes nothing.
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`. It reads the store and changes nothing.
 
 pub mod policies;
 
@@ -18,7 +18,7 @@ use self::policies::InForce;
 use crate::{
     clock,
     core::{SharedStore, lock},
-    own,
+    gpu, own,
     series::{Point, agent, prometheus},
 };
 
@@ -55,6 +55,7 @@ pub struct Status {
 struct Shared {
     store: SharedStore,
     node: Arc<watch::Receiver<Node>>,
+    gpus: watch::Receiver<gpu::View>,
 }
 
 /// Binds; a port in use is an error here and not later.
@@ -67,6 +68,7 @@ pub async fn serve(
     listener: TcpListener,
     store: SharedStore,
     node: watch::Receiver<Node>,
+    gpus: watch::Receiver<gpu::View>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -74,7 +76,8 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/api/v1/status", get(status))
         .route("/api/v1/policies", get(in_force))
-        .with_state(Shared { store, node: Arc::new(node) });
+        .route("/api/v1/gpu", get(gpus_seen))
+        .with_state(Shared { store, node: Arc::new(node), gpus });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             let _ = stop.wait_for(|&stop| stop).await;
@@ -128,6 +131,10 @@ async fn status(State(shared): State<Shared>) -> Response {
 
 async fn in_force(State(shared): State<Shared>) -> Response {
     json(&policies::statuses(&shared.node.borrow(), &snapshot(&shared.store)))
+}
+
+async fn gpus_seen(State(shared): State<Shared>) -> Response {
+    json(&*shared.gpus.borrow())
 }
 
 fn json(answer: &impl Serialize) -> Response {

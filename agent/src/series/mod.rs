@@ -15,7 +15,24 @@ pub mod prometheus;
 pub mod store;
 
 /// All rows, subject by subject.
-pub const TABLE: &[&[&Series]] = &[agent::ROWS, kernel::ROWS, gpu::ROWS, engine::ROWS, cost::ROWS];
+pub const TABLE: &[&[&Series]] = &[
+    agent::ROWS,
+    kernel::ROWS,
+    gpu::identity::ROWS,
+    gpu::activity::ROWS,
+    gpu::clock::ROWS,
+    gpu::memory::ROWS,
+    gpu::temperature::ROWS,
+    gpu::power::ROWS,
+    gpu::throttle::ROWS,
+    gpu::ecc::ROWS,
+    gpu::pcie::ROWS,
+    gpu::nvlink::ROWS,
+    gpu::fabric::ROWS,
+    gpu::process::ROWS,
+    engine::ROWS,
+    cost::ROWS,
+];
 
 /// One exported time series family.
 #[derive(Debug, PartialEq, Eq)]

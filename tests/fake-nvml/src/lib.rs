@@ -3,95 +3,37 @@
 //! Names, versions and struct layouts are those of NVIDIA's `nvml.h` (API version 13), for every function that the
 //! daemon calls and for no other: what is missing here shows as a missing symbol, as on an old driver. The scenario is
 //! the file that `FAKE_NVML_SCENARIO` names, else `scenario.yaml` beside the library, else a pair of H100. It is read
-//! at every `nvmlInit_v2`.
+//! at every `nvmlInit_v2`, when its time begins, unless the scenario names another beginning.
 //!
 //! What this library feeds must never be taken for hardware: it exports [`plumbline_fake_nvml`], by which the daemon
 //! labels everything `simulated="true"`.
 
 #![expect(unsafe_code, reason = "a C interface: exported names, and pointers of the caller")]
 
+mod abi;
+mod events;
+mod fields;
+mod getters;
+mod gpm;
 mod scenario;
 
-use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_char, c_int, c_uint};
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::{env, fs, ptr, thread};
 
+use abi::{
+    Device, GPU_IS_LOST, INSUFFICIENT_SIZE, INVALID_ARGUMENT, NOT_SUPPORTED, PciInfo, Return, SUCCESS, UNINITIALIZED,
+    UNKNOWN,
+};
 use scenario::{Gpu, Scenario, State};
-
-/// `nvmlReturn_t`.
-type Return = c_uint;
-const SUCCESS: Return = 0;
-const UNINITIALIZED: Return = 1;
-const INVALID_ARGUMENT: Return = 2;
-const NOT_SUPPORTED: Return = 3;
-const INSUFFICIENT_SIZE: Return = 7;
-const GPU_IS_LOST: Return = 15;
-const ARGUMENT_VERSION_MISMATCH: Return = 25;
-const UNKNOWN: Return = 999;
-
-/// `nvmlDevice_t`: opaque; ours is the index plus one.
-type Device = *mut c_void;
-
-/// `nvmlClockType_t`.
-const CLOCK_SM: c_uint = 1;
-const CLOCK_MEM: c_uint = 2;
-
-/// `nvmlValueType_t`: `NVML_VALUE_TYPE_UNSIGNED_INT` and `NVML_VALUE_TYPE_UNSIGNED_LONG_LONG`.
-const VALUE_TYPE_U32: c_uint = 1;
-const VALUE_TYPE_U64: c_uint = 3;
-
-/// `NVML_FI_DEV_MEMORY_TEMP`.
-const FIELD_MEMORY_TEMP: c_uint = 82;
-const FIELD_ECC_DBE: c_uint = 4;
-
-#[repr(C)]
-pub struct Utilization {
-    gpu: c_uint,
-    memory: c_uint,
-}
-
-/// `nvmlMemory_v2_t`.
-#[repr(C)]
-pub struct MemoryV2 {
-    version: c_uint,
-    total: c_ulonglong,
-    reserved: c_ulonglong,
-    free: c_ulonglong,
-    used: c_ulonglong,
-}
-
-/// `nvmlPciInfo_t`.
-#[repr(C)]
-pub struct PciInfo {
-    bus_id_legacy: [c_char; 16],
-    domain: c_uint,
-    bus: c_uint,
-    device: c_uint,
-    pci_device_id: c_uint,
-    pci_subsystem_id: c_uint,
-    bus_id: [c_char; 32],
-}
-
-/// `nvmlFieldValue_t`; of its value union we write the widest member.
-#[repr(C)]
-pub struct FieldValue {
-    field_id: c_uint,
-    scope_id: c_uint,
-    timestamp_us: c_longlong,
-    latency_us: c_longlong,
-    value_type: c_uint,
-    nvml_return: Return,
-    value: c_ulonglong,
-}
-
-const _: () = assert!(size_of::<MemoryV2>() == 40 && size_of::<PciInfo>() == 68 && size_of::<FieldValue>() == 40);
 
 /// Between `nvmlInit_v2` and the last `nvmlShutdown`.
 struct Session {
-    scenario: Scenario,
-    began: Instant,
+    scenario: Arc<Scenario>,
+    /// Nanoseconds of CLOCK_BOOTTIME.
+    began_boot_ns: u64,
     /// NVML counts its initializations.
     users: usize,
 }
@@ -114,7 +56,8 @@ pub extern "C" fn nvmlInit_v2() -> Return {
     match load() {
         Ok(scenario) if scenario.init_return != SUCCESS => scenario.init_return,
         Ok(scenario) => {
-            *session = Some(Session { scenario, began: Instant::now(), users: 1 });
+            let began_boot_ns = scenario.epoch_boot_ns.unwrap_or_else(boot_ns);
+            *session = Some(Session { scenario: Arc::new(scenario), began_boot_ns, users: 1 });
             SUCCESS
         }
         Err(reason) => {
@@ -156,15 +99,16 @@ fn own_path() -> Option<PathBuf> {
     Some(PathBuf::from(&line[line.find('/')?..]))
 }
 
+fn boot_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
 /// What `device` says now to `function`, or the error it answers with.
-fn ask(device: Device, function: &str) -> Result<(Scenario, Gpu, State), Return> {
-    let (scenario, elapsed) = {
-        let session = SESSION.lock().map_err(|_| UNKNOWN)?;
-        let open = session.as_ref().ok_or(UNINITIALIZED)?;
-        (open.scenario.clone(), open.began.elapsed())
-    };
+fn ask(device: Device, function: &str) -> Result<(Arc<Scenario>, usize, State), Return> {
+    let (scenario, elapsed) = now()?;
     let index = device.addr().checked_sub(1).ok_or(INVALID_ARGUMENT)?;
-    let gpu = scenario.gpus.get(index).cloned().ok_or(INVALID_ARGUMENT)?;
+    let gpu = scenario.gpus.get(index).ok_or(INVALID_ARGUMENT)?;
     let state = gpu.at(elapsed);
     // Outside the lock: only this GPU's caller waits.
     if state.hang > Duration::ZERO {
@@ -176,7 +120,24 @@ fn ask(device: Device, function: &str) -> Result<(Scenario, Gpu, State), Return>
     if gpu.unsupported.iter().any(|name| name == function) {
         return Err(NOT_SUPPORTED);
     }
-    Ok((scenario, gpu, state))
+    Ok((scenario, index, state))
+}
+
+/// The scenario, and how long it lasts; an error when the driver is gone.
+fn now() -> Result<(Arc<Scenario>, Duration), Return> {
+    let session = SESSION.lock().map_err(|_| UNKNOWN)?;
+    let open = session.as_ref().ok_or(UNINITIALIZED)?;
+    let elapsed = Duration::from_nanos(boot_ns().saturating_sub(open.began_boot_ns));
+    match open.scenario.gone {
+        Some(gone) if elapsed.as_secs_f64() >= gone.at_s => Err(gone.code),
+        _ => Ok((Arc::clone(&open.scenario), elapsed)),
+    }
+}
+
+/// What a function tells that only asks about the GPU.
+fn ask_gpu<T>(device: Device, function: &str, tell: impl FnOnce(&Gpu, &State) -> Option<T>) -> Result<T, Return> {
+    let (scenario, index, state) = ask(device, function)?;
+    tell(&scenario.gpus[index], &state).ok_or(NOT_SUPPORTED)
 }
 
 /// Writes an answer through the caller's pointer.
@@ -224,8 +185,7 @@ unsafe fn answer_text(out: *mut c_char, length: c_uint, value: Result<String, Re
 /// As [`answer_text`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length: c_uint) -> Return {
-    let session = SESSION.lock().map_err(|_| UNKNOWN);
-    let driver = session.and_then(|open| open.as_ref().map(|open| open.scenario.driver.clone()).ok_or(UNINITIALIZED));
+    let driver = now().map(|(scenario, _)| scenario.driver.clone());
     // SAFETY: passed on.
     unsafe { answer_text(version, length, driver) }
 }
@@ -234,8 +194,7 @@ pub unsafe extern "C" fn nvmlSystemGetDriverVersion(version: *mut c_char, length
 /// As [`answer`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> Return {
-    let session = SESSION.lock().map_err(|_| UNKNOWN);
-    let gpus = session.and_then(|open| open.as_ref().map(|open| open.scenario.gpus.len()).ok_or(UNINITIALIZED));
+    let gpus = now().map(|(scenario, _)| scenario.gpus.len());
     // SAFETY: passed on.
     unsafe { answer(count, gpus.and_then(|gpus| c_uint::try_from(gpus).map_err(|_| UNKNOWN))) }
 }
@@ -255,7 +214,7 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, uuid: *mut c_char, length: c_uint) -> Return {
     // SAFETY: passed on.
-    unsafe { answer_text(uuid, length, ask(device, "nvmlDeviceGetUUID").map(|(_, gpu, _)| gpu.uuid)) }
+    unsafe { answer_text(uuid, length, ask_gpu(device, "nvmlDeviceGetUUID", |gpu, _| Some(gpu.uuid.clone()))) }
 }
 
 /// # Safety
@@ -263,17 +222,17 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, uuid: *mut c_char, le
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetName(device: Device, name: *mut c_char, length: c_uint) -> Return {
     // SAFETY: passed on.
-    unsafe { answer_text(name, length, ask(device, "nvmlDeviceGetName").map(|(_, gpu, _)| gpu.name)) }
+    unsafe { answer_text(name, length, ask_gpu(device, "nvmlDeviceGetName", |gpu, _| Some(gpu.name.clone()))) }
 }
 
 /// # Safety
 /// As [`answer`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Device, pci: *mut PciInfo) -> Return {
-    let info = ask(device, "nvmlDeviceGetPciInfo_v3").map(|(_, gpu, _)| {
+    let info = ask_gpu(device, "nvmlDeviceGetPciInfo_v3", |gpu, _| {
         let number = |text: Option<&str>| text.and_then(|text| c_uint::from_str_radix(text, 16).ok()).unwrap_or(0);
         let mut parts = gpu.pci_bus_id.split([':', '.']);
-        PciInfo {
+        Some(PciInfo {
             bus_id_legacy: chars(&gpu.pci_bus_id),
             domain: number(parts.next()),
             bus: number(parts.next()),
@@ -281,7 +240,7 @@ pub unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(device: Device, pci: *mut PciIn
             pci_device_id: 0,
             pci_subsystem_id: 0,
             bus_id: chars(&gpu.pci_bus_id),
-        }
+        })
     });
     // SAFETY: passed on.
     unsafe { answer(pci, info) }
@@ -294,159 +253,4 @@ fn chars<const N: usize>(text: &str) -> [c_char; N] {
         *to = from.cast_signed();
     }
     buffer
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(device: Device, utilization: *mut Utilization) -> Return {
-    let rates = ask(device, "nvmlDeviceGetUtilizationRates")
-        .map(|(_, _, now)| Utilization { gpu: now.utilization_percent, memory: now.memory_utilization_percent });
-    // SAFETY: passed on.
-    unsafe { answer(utilization, rates) }
-}
-
-/// # Safety
-/// As [`answer`], and the version word of `memory` is set.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, memory: *mut MemoryV2) -> Return {
-    const VERSION: c_uint = 40 | 2 << 24;
-    if memory.is_null() {
-        return INVALID_ARGUMENT;
-    }
-    // SAFETY: not null, and valid by the caller's contract.
-    if unsafe { (*memory).version } != VERSION {
-        return ARGUMENT_VERSION_MISMATCH;
-    }
-    let info = ask(device, "nvmlDeviceGetMemoryInfo_v2").map(|(_, gpu, now)| MemoryV2 {
-        version: VERSION,
-        total: gpu.memory_total_bytes,
-        reserved: 0,
-        free: gpu.memory_total_bytes.saturating_sub(now.memory_used_bytes),
-        used: now.memory_used_bytes,
-    });
-    // SAFETY: passed on.
-    unsafe { answer(memory, info) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetClockInfo(device: Device, clock: c_uint, mhz: *mut c_uint) -> Return {
-    let now = ask(device, "nvmlDeviceGetClockInfo").and_then(|(_, _, now)| match clock {
-        CLOCK_SM => Ok(now.sm_clock_mhz),
-        CLOCK_MEM => Ok(now.memory_clock_mhz),
-        _ => Err(NOT_SUPPORTED),
-    });
-    // SAFETY: passed on.
-    unsafe { answer(mhz, now) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetMaxClockInfo(device: Device, clock: c_uint, mhz: *mut c_uint) -> Return {
-    let most = ask(device, "nvmlDeviceGetMaxClockInfo").and_then(|(_, gpu, _)| match clock {
-        CLOCK_SM => Ok(gpu.max_sm_clock_mhz),
-        _ => Err(NOT_SUPPORTED),
-    });
-    // SAFETY: passed on.
-    unsafe { answer(mhz, most) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTemperature(device: Device, sensor: c_uint, celsius: *mut c_uint) -> Return {
-    let now = ask(device, "nvmlDeviceGetTemperature")
-        .and_then(|(_, _, now)| if sensor == 0 { Ok(now.temperature_celsius) } else { Err(INVALID_ARGUMENT) });
-    // SAFETY: passed on.
-    unsafe { answer(celsius, now) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(device: Device, milliwatts: *mut c_uint) -> Return {
-    // SAFETY: passed on.
-    unsafe { answer(milliwatts, ask(device, "nvmlDeviceGetPowerUsage").map(|(_, _, now)| now.power_mw)) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetEnforcedPowerLimit(device: Device, milliwatts: *mut c_uint) -> Return {
-    let limit = ask(device, "nvmlDeviceGetEnforcedPowerLimit").map(|(_, gpu, _)| gpu.power_limit_mw);
-    // SAFETY: passed on.
-    unsafe { answer(milliwatts, limit) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetTotalEnergyConsumption(device: Device, millijoules: *mut c_ulonglong) -> Return {
-    let energy = ask(device, "nvmlDeviceGetTotalEnergyConsumption").map(|(_, _, now)| now.energy_mj);
-    // SAFETY: passed on.
-    unsafe { answer(millijoules, energy) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(device: Device, bits: *mut c_ulonglong) -> Return {
-    let now = ask(device, "nvmlDeviceGetCurrentClocksThrottleReasons").map(|(_, _, now)| now.throttle_reasons);
-    // SAFETY: passed on.
-    unsafe { answer(bits, now) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetNvLinkState(device: Device, link: c_uint, state: *mut c_uint) -> Return {
-    let up = ask(device, "nvmlDeviceGetNvLinkState").and_then(|(_, _, now)| {
-        let link = now.nvlinks_up.get(link as usize);
-        link.map(|&up| c_uint::from(up)).ok_or(if now.nvlinks_up.is_empty() { NOT_SUPPORTED } else { INVALID_ARGUMENT })
-    });
-    // SAFETY: passed on.
-    unsafe { answer(state, up) }
-}
-
-/// # Safety
-/// As [`answer`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetPcieReplayCounter(device: Device, replays: *mut c_uint) -> Return {
-    let counted = ask(device, "nvmlDeviceGetPcieReplayCounter").map(|(_, _, now)| now.pcie_replays);
-    // SAFETY: passed on.
-    unsafe { answer(replays, counted) }
-}
-
-/// # Safety
-/// `values` is null or valid for reads and writes of `count` entries.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nvmlDeviceGetFieldValues(device: Device, count: c_int, values: *mut FieldValue) -> Return {
-    let (Ok(count), false) = (usize::try_from(count), values.is_null()) else { return INVALID_ARGUMENT };
-    let (scenario, _, now) = match ask(device, "nvmlDeviceGetFieldValues") {
-        Ok(known) => known,
-        Err(error) => return error,
-    };
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    for index in 0..count {
-        // SAFETY: within the caller's array, which nobody else uses during the call.
-        let entry = unsafe { &mut *values.add(index) };
-        entry.timestamp_us = c_longlong::try_from(since_1970.as_micros()).unwrap_or(0);
-        entry.latency_us = 1;
-        let value = match scenario.old_field_id(entry.field_id) {
-            // Little-endian, so that the union's narrow member is the low half of its wide one.
-            FIELD_MEMORY_TEMP => now.memory_temperature_celsius.map(|celsius| (VALUE_TYPE_U32, celsius.into())),
-            FIELD_ECC_DBE => now.ecc_uncorrected.map(|errors| (VALUE_TYPE_U64, errors)),
-            field => now.throttle_ns.get(&field).map(|&nanoseconds| (VALUE_TYPE_U64, nanoseconds)),
-        };
-        match value {
-            Some((value_type, value)) => {
-                (entry.nvml_return, entry.value_type, entry.value) = (SUCCESS, value_type, value);
-            }
-            None => entry.nvml_return = NOT_SUPPORTED,
-        }
-    }
-    SUCCESS
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{Outcome, Policies};
 use crate::{
-    cli::say,
+    cli::{say, span::Span},
     review::{
         occurrence,
         time::{Window, WindowArguments, rfc3339_ms},
@@ -32,7 +32,7 @@ mode `learn` record what they match and tell nobody meanwhile. Review it: what w
 pub(in crate::cli) struct Arguments {
     /// Follow the log for so long, from now on, such as 10m or 1h
     #[arg(long = "for", value_name = "SPAN", conflicts_with_all = ["from", "to", "last"])]
-    span: Option<humantime::Span>,
+    span: Option<Span>,
     #[command(flatten)]
     window: WindowArguments,
     /// The log's directory [default: that of the configuration]
@@ -47,24 +47,6 @@ pub(in crate::cli) struct Arguments {
     output: Option<PathBuf>,
     #[command(flatten)]
     policies: Policies,
-}
-
-/// Spans of time on the command line.
-mod humantime {
-    use std::{str::FromStr, time::Duration};
-
-    use crate::review::time::{TimeError, span};
-
-    #[derive(Debug, Clone, Copy)]
-    pub struct Span(pub Duration);
-
-    impl FromStr for Span {
-        type Err = TimeError;
-
-        fn from_str(text: &str) -> Result<Self, TimeError> {
-            Ok(Self(span(text)?.unsigned_abs()))
-        }
-    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {

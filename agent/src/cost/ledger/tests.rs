@@ -6,8 +6,8 @@ use super::*;
 use crate::series::{Kind, Series, Unit};
 
 /// Stand-ins for the GPU rows, which the ledger knows by name and labels.
-static INFO: Series = gpu_row(GPU_INFO, Kind::Gauge, &["gpu", "name", "simulated"]);
-static ENERGY: Series = gpu_row(GPU_ENERGY, Kind::Counter, &["gpu"]);
+static INFO: Series = gpu_row(GPU_INFO, Kind::Gauge, &["UUID", "name", "simulated"]);
+static ENERGY: Series = gpu_row(GPU_ENERGY, Kind::Counter, &["UUID"]);
 
 const fn gpu_row(name: &'static str, kind: Kind, labels: &'static [&'static str]) -> Series {
     Series { name, kind, unit: Unit::None, help: "-", source: "-", otel: "-", labels }

@@ -1,0 +1,115 @@
+//! What is known of GPUs as time passes, without a worker.
+
+use super::*;
+use crate::{gpu::question::Measure, series::gpu::power::POWER_WATTS};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn identity(index: u32) -> Identity {
+    Identity { uuid: format!("GPU-{index}"), index, ..Identity::default() }
+}
+
+fn reading(index: u32, second: u64, full: bool) -> Reading {
+    let answers =
+        |number| Answers { took_ns: 1, measures: vec![Measure { series: &POWER_WATTS, labels: Vec::new(), number }] };
+    Reading {
+        index,
+        taken_boot_ns: second * SECOND_NS,
+        light: answers(1.0),
+        full: full.then(|| answers(2.0)),
+        refusals: None,
+    }
+}
+
+fn fleet() -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.open("550.54.15", 2);
+    fleet.listed(identity(0), 0);
+    fleet.listed(identity(1), 0);
+    fleet
+}
+
+/// What a second brings: samples that have no numbers, by source, and the kinds of what was found.
+fn tick(fleet: &mut Fleet, second: u64) -> (Vec<String>, Vec<&'static str>) {
+    let samples = fleet.tick(second * SECOND_NS, Vec::new());
+    let absent = samples.into_iter().filter(|sample| sample.points.is_err()).map(|sample| sample.source).collect();
+    (absent, fleet.findings().into_iter().map(|finding| finding.kind).collect())
+}
+
+#[test]
+fn a_light_round_keeps_the_numbers_of_the_full_one_before() {
+    let mut fleet = fleet();
+    let numbers = |sample: Option<Sample>| sample.unwrap().points.unwrap().len();
+    assert_eq!(numbers(fleet.reading(reading(0, 0, true))), 4);
+    assert_eq!(numbers(fleet.reading(reading(0, 1, false))), 4);
+}
+
+#[test]
+fn a_gpu_that_is_silent_for_more_than_five_seconds_is_told_once() {
+    let mut fleet = fleet();
+    fleet.reading(reading(0, 1, true));
+    fleet.reading(reading(1, 1, true));
+    assert_eq!(tick(&mut fleet, 6), (vec![], vec![]));
+    fleet.reading(reading(0, 6, false));
+    assert_eq!(tick(&mut fleet, 7), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.silent"]));
+    fleet.reading(reading(0, 7, false));
+    assert_eq!(tick(&mut fleet, 8), (vec![], vec![]));
+    assert!(fleet.is_answering());
+    // It answers again, and falls silent again.
+    fleet.reading(reading(1, 9, false));
+    fleet.reading(reading(0, 15, false));
+    assert_eq!(tick(&mut fleet, 15), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.silent"]));
+}
+
+#[test]
+fn a_stale_number_is_never_told_with_a_new_one() {
+    let mut fleet = fleet();
+    fleet.reading(reading(0, 0, true));
+    tick(&mut fleet, 6);
+    let sample = fleet.reading(reading(0, 7, false)).unwrap();
+    assert_eq!(sample.points.unwrap().len(), 2, "the full round from before the silence is gone");
+}
+
+#[test]
+fn a_lost_gpu_stays_lost_until_it_answers() {
+    let mut fleet = fleet();
+    fleet.reading(reading(1, 0, true));
+    fleet.lost(1, "nvmlDeviceGetPowerUsage");
+    fleet.lost(1, "nvmlDeviceGetPowerUsage");
+    assert_eq!(tick(&mut fleet, 1), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.lost"]));
+    // The next worker finds it listed, and does not hear of it.
+    fleet.open("550.54.15", 2);
+    fleet.listed(identity(1), SECOND_NS);
+    assert_eq!(fleet.view(SECOND_NS)[1].state, State::Lost);
+    fleet.reading(reading(1, 9, true));
+    assert_eq!(fleet.view(9 * SECOND_NS)[1].state, State::Up);
+}
+
+#[test]
+fn gpus_that_nobody_asks_are_absent_with_the_reason_and_alarm_nobody() {
+    let mut fleet = fleet();
+    fleet.reading(reading(0, 0, true));
+    fleet.not_asked("released", SECOND_NS);
+    assert_eq!(tick(&mut fleet, 60), (vec!["gpu:GPU-0".to_owned(), "gpu:GPU-1".to_owned()], vec![]));
+    assert_eq!(tick(&mut fleet, 61), (vec![], vec![]));
+}
+
+#[test]
+fn an_index_means_what_the_present_worker_means_by_it() {
+    let mut fleet = fleet();
+    fleet.open("580.126.09", 1);
+    fleet.listed(Identity { index: 0, ..identity(1) }, 0);
+    assert_eq!(fleet.reading(reading(0, 1, true)).unwrap().source, "gpu:GPU-1");
+    assert!(fleet.reading(reading(1, 1, true)).is_none());
+    assert_eq!(fleet.findings().into_iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["gpu.driver"]);
+}
+
+#[test]
+fn gpus_without_a_name_are_the_reason_only_when_there_is_no_other() {
+    let mut fleet = Fleet::default();
+    fleet.open("550.54.15", 2);
+    assert_eq!(fleet.nameless(0, "lost"), None);
+    assert_eq!(fleet.unnamed(), 2);
+    let reason = fleet.nameless(1, "lost");
+    assert_eq!(reason.as_deref(), Some("none of the driver's 2 GPUs says who it is: lost"));
+}

@@ -1,0 +1,499 @@
+//! The daemon's side of the GPU worker: it starts it, hears it, kills it when it is stuck, lets go of the GPUs when asked to.
+
+mod fleet;
+mod running;
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use plumbline_policy::Severity;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    fleet::Fleet,
+    running::{Ending, Next, Running},
+};
+pub use self::{
+    fleet::{GpuView, SOURCE, State},
+    running::Program,
+};
+use super::{
+    config::GpuConfig,
+    nvml,
+    release::ReleaseFiles,
+    wire::{Frame, Order, Rhythm},
+};
+use crate::{
+    clock,
+    event::{Event, What},
+    message::Message,
+    series::{
+        Point,
+        gpu::identity::{
+            SAMPLE_INTERVAL_SECONDS, WORKER_CPU_SECONDS_TOTAL, WORKER_LIBRARY_CPU_SECONDS_TOTAL, WORKER_RESIDENT_BYTES,
+            WORKER_RESTARTS_TOTAL, WORKER_UP,
+        },
+    },
+};
+
+/// How often all GPUs' ages are told, and the release is looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How soon a stop is noticed.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// When NVML is opened again, if there was none, or a GPU is lost: one that comes back from a reset is seen only then.
+const REOPEN_AFTER: Duration = Duration::from_secs(60);
+
+/// A worker whose GPUs are all silent is given this long before it is killed: a driver that loads firmware takes its time.
+const KILL_AFTER: Duration = Duration::from_secs(30);
+
+/// Before a worker that died is started anew; doubled each time, up to [`REOPEN_AFTER`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A worker that ran so long was well: the next pause is the first again.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a worker that was killed is waited for at a stop.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// From when on a killed worker counts as stuck; a second one is started beside it then, and no third.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// How long `plumbline doctor` waits for the driver.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `plumbline gpu` shows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct View {
+    /// `running`, `absent`, `released`, `stuck` or `off`.
+    pub worker: String,
+    pub worker_pid: Option<u32>,
+    /// Why nobody is asked.
+    pub reason: Option<String>,
+    pub driver: Option<String>,
+    /// `steady` or `incident`.
+    pub profile: String,
+    /// GPUs that the driver lists, and that do not say who they are, or have not yet.
+    pub unnamed: u32,
+    pub gpus: Vec<GpuView>,
+}
+
+impl View {
+    /// Where the configuration has no GPUs read.
+    pub fn off() -> watch::Receiver<Self> {
+        let reason = Some("switched off by the configuration".to_owned());
+        watch::channel(Self { worker: "off".to_owned(), reason, ..Self::default() }).1
+    }
+}
+
+/// Until when the incident profile holds, nanoseconds of CLOCK_BOOTTIME; 0 for the steady one.
+#[derive(Debug, Clone, Default)]
+pub struct Incident(Arc<AtomicU64>);
+
+impl Incident {
+    pub fn until(&self, boot_ns: u64) {
+        self.0.store(boot_ns, Ordering::Relaxed);
+    }
+
+    pub fn holds(&self, now_boot_ns: u64) -> bool {
+        now_boot_ns < self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The running keeper.
+#[derive(Debug)]
+pub struct Worker {
+    thread: JoinHandle<()>,
+    pub view: watch::Receiver<View>,
+    pub incident: Incident,
+}
+
+impl Worker {
+    /// Waits for the keeper to end, which it does after a stop; not much longer than two seconds.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the keeper of the gpu worker had panicked");
+        }
+    }
+}
+
+/// Starts the keeper, which starts the worker. It ends when `stop` turns true or nobody receives any more.
+pub fn spawn(
+    config: &GpuConfig,
+    program: &Path,
+    state_dir: &Path,
+    out: mpsc::Sender<Message>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<Worker> {
+    let (view, seen) = watch::channel(View::default());
+    let incident = Incident::default();
+    let mut keeper = Keeper {
+        program: Program { path: program.to_owned(), library: nvml::library(config) },
+        release: ReleaseFiles::new(state_dir),
+        rhythms: [config.steady(), config.incident()],
+        incident: incident.clone(),
+        is_incident: false,
+        fleet: Fleet::default(),
+        running: None,
+        ending: Vec::new(),
+        start_at: Instant::now(),
+        pause: FIRST_PAUSE,
+        absence: None,
+        is_released: false,
+        silent_since: None,
+        reopen_at: None,
+        driver: None,
+        cost: None,
+        restarts: [0; RESTARTS.len()],
+        view,
+        out,
+        stop,
+    };
+    let thread = thread::Builder::new().name("gpu".to_owned()).spawn(move || keeper.run())?;
+    Ok(Worker { thread, view: seen, incident })
+}
+
+/// Why a worker ended, as the series names it.
+const RESTARTS: [&str; 5] = ["died", "silent", "gone", "lost", "released"];
+
+struct Keeper {
+    program: Program,
+    release: ReleaseFiles,
+    /// Steady, incident.
+    rhythms: [Rhythm; 2],
+    incident: Incident,
+    is_incident: bool,
+    fleet: Fleet,
+    running: Option<Running>,
+    ending: Vec<Ending>,
+    /// Not before this is a worker started.
+    start_at: Instant,
+    pause: Duration,
+    /// Why there is nobody to ask.
+    absence: Option<String>,
+    is_released: bool,
+    silent_since: Option<Instant>,
+    /// While a GPU is lost.
+    reopen_at: Option<Instant>,
+    driver: Option<String>,
+    cost: Option<[f64; 3]>,
+    restarts: [u64; RESTARTS.len()],
+    view: watch::Sender<View>,
+    out: mpsc::Sender<Message>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Keeper {
+    fn run(&mut self) {
+        let mut next_tick = Instant::now() + TICK;
+        while !self.is_stopped() {
+            self.start_when_due();
+            let patience = STOP_POLL.min(next_tick.saturating_duration_since(Instant::now()));
+            let next = match &self.running {
+                Some(running) => running.next(patience),
+                None => {
+                    thread::sleep(patience);
+                    Next::Nothing
+                }
+            };
+            match next {
+                Next::Frame(frame) => self.frame(frame),
+                Next::End => self.end("died"),
+                Next::Nothing => {}
+            }
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.tick();
+            }
+        }
+        self.leave();
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() || self.stop.has_changed().is_err() || self.out.is_closed()
+    }
+
+    fn rhythm(&self) -> Rhythm {
+        self.rhythms[usize::from(self.is_incident)]
+    }
+
+    fn start_when_due(&mut self) {
+        self.ending.retain_mut(|ending| !ending.is_over());
+        // One that is stuck may hold one GPU; two would be a habit.
+        let is_in_the_way =
+            self.ending.len() > 1 || self.ending.iter().any(|ending| ending.lasts() < STUCK_AFTER || self.is_released);
+        if self.running.is_some() || self.is_released || is_in_the_way || Instant::now() < self.start_at {
+            return;
+        }
+        match Running::start(&self.program, self.rhythm(), Some(&self.release)) {
+            Ok(running) => self.running = Some(running),
+            Err(error) => {
+                self.be_absent(format!("the GPU worker cannot be started: {error}"));
+                self.start_at = Instant::now() + REOPEN_AFTER;
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        match frame {
+            Frame::Open { driver, is_simulated, count } => {
+                tracing::info!(driver, simulated = is_simulated, gpus = count, "nvml is open");
+                self.absence = None;
+                self.fleet.open(&driver, count);
+                self.driver = Some(driver);
+            }
+            Frame::Listed(identity) => self.fleet.listed(identity, clock::boot_ns()),
+            Frame::Nameless { index, reason } => {
+                if let Some(reason) = self.fleet.nameless(index, &reason) {
+                    self.be_absent(reason);
+                    self.end("gone");
+                    self.start_at = Instant::now() + REOPEN_AFTER;
+                }
+            }
+            Frame::Absent { reason } => {
+                self.be_absent(reason);
+                self.end("gone");
+                self.start_at = Instant::now() + REOPEN_AFTER;
+            }
+            Frame::Reading(reading) => {
+                if let Some(sample) = self.fleet.reading(reading) {
+                    self.send(Message::Sample(sample));
+                }
+            }
+            Frame::Lost { index, question } => {
+                self.fleet.lost(index, &question);
+                self.reopen_at.get_or_insert(Instant::now() + REOPEN_AFTER);
+            }
+            Frame::DriverGone => {
+                self.be_absent("the driver is gone, or another than before".to_owned());
+                self.end("gone");
+            }
+            Frame::Cost { cpu_seconds, library_cpu_seconds, resident_bytes } => {
+                self.cost = Some([cpu_seconds, library_cpu_seconds, resident_bytes]);
+            }
+        }
+    }
+
+    fn be_absent(&mut self, reason: String) {
+        if self.absence.as_ref() != Some(&reason) {
+            tracing::warn!(reason, "no gpu is read");
+        }
+        self.fleet.not_asked(&reason, clock::boot_ns());
+        self.absence = Some(reason);
+        self.tell();
+    }
+
+    /// The worker is killed, if it lives, and another follows after a pause.
+    fn end(&mut self, why: &str) {
+        let Some(running) = self.running.take() else { return };
+        let (pid, lasted) = (running.pid(), running.started.elapsed());
+        tracing::warn!(pid, why, "the gpu worker ends");
+        if let Some(count) = RESTARTS.iter().position(|&known| known == why).and_then(|at| self.restarts.get_mut(at)) {
+            *count += 1;
+        }
+        self.ending.push(running.kill());
+        self.pause = if lasted >= WELL_AFTER { FIRST_PAUSE } else { self.pause };
+        self.start_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(REOPEN_AFTER);
+        (self.silent_since, self.reopen_at) = (None, None);
+    }
+
+    fn tick(&mut self) {
+        self.follow_release();
+        self.follow_incident();
+        self.tell();
+        let is_silent = self.running.is_some() && (!self.fleet.is_answering() || self.absence.is_some());
+        if is_silent {
+            let since = *self.silent_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= KILL_AFTER {
+                self.be_absent(format!("the driver has not answered for {} s", KILL_AFTER.as_secs()));
+                self.end("silent");
+            }
+        } else {
+            self.silent_since = None;
+        }
+        if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
+            self.end("lost");
+        }
+    }
+
+    fn follow_release(&mut self) {
+        let release = self.release.holds(clock::unix_ns() / 1_000_000_000);
+        match (release, self.is_released) {
+            (Some(release), _) => {
+                self.is_released = true;
+                let words = release.words();
+                if self.absence.as_ref() != Some(&words) {
+                    self.fleet.find("gpu.release", Severity::Low, String::new(), format!("the GPUs are {words}"));
+                    self.be_absent(words);
+                }
+                self.end("released");
+            }
+            (None, true) => {
+                self.fleet.find("gpu.release", Severity::Low, String::new(), "the GPUs are read again".to_owned());
+                (self.is_released, self.absence) = (false, None);
+                (self.start_at, self.pause) = (Instant::now(), FIRST_PAUSE);
+            }
+            (None, false) => {}
+        }
+    }
+
+    fn follow_incident(&mut self) {
+        let is_incident = self.incident.holds(clock::boot_ns());
+        if is_incident == self.is_incident {
+            return;
+        }
+        self.is_incident = is_incident;
+        let rhythm = self.rhythm();
+        tracing::info!(incident = is_incident, light_ms = rhythm.light_ms, "the gpus are asked at another rhythm");
+        if let Some(running) = &mut self.running {
+            running.order(Order::Ask(rhythm));
+        }
+    }
+
+    /// The sample of all GPUs, and what began.
+    fn tell(&mut self) {
+        let now_boot_ns = clock::boot_ns();
+        if self.fleet.is_empty() && self.absence.is_none() {
+            // The first worker has not said yet whether there is anything to ask.
+            return;
+        }
+        let own = self.own_points();
+        for mut sample in self.fleet.tick(now_boot_ns, own) {
+            // Without any GPU the reason is all there is to say.
+            if let (SOURCE, true, Some(reason)) = (&*sample.source, self.fleet.is_empty(), &self.absence) {
+                sample.points = Err(format!("absent ({reason})"));
+            }
+            self.send(Message::Sample(sample));
+        }
+        for finding in self.fleet.findings() {
+            let event = Event { boot_ns: now_boot_ns, origin: None, task: None, what: What::Finding(finding) };
+            self.send(Message::Event(Box::new(event)));
+        }
+        let view = View {
+            worker: self.state().to_owned(),
+            worker_pid: self.running.as_ref().map(Running::pid),
+            reason: self.absence.clone(),
+            driver: self.driver.clone(),
+            profile: self.profile().to_owned(),
+            unnamed: self.fleet.unnamed(),
+            gpus: self.fleet.view(now_boot_ns),
+        };
+        self.view.send_if_modified(|old| {
+            let is_new = *old != view;
+            *old = view;
+            is_new
+        });
+    }
+
+    fn state(&self) -> &'static str {
+        match &self.running {
+            _ if self.is_released => "released",
+            _ if self.ending.iter().any(|ending| ending.lasts() >= STUCK_AFTER) => "stuck",
+            Some(_) if self.absence.is_none() => "running",
+            _ => "absent",
+        }
+    }
+
+    fn profile(&self) -> &'static str {
+        if self.is_incident { "incident" } else { "steady" }
+    }
+
+    fn own_points(&self) -> Vec<Point> {
+        let state = self.state();
+        let up = if state == "running" { 1.0 } else { 0.0 };
+        let mut points = vec![Point::new(&WORKER_UP, &[state], up)];
+        let Rhythm { light_ms, full_ms } = self.rhythm();
+        for (round, ms) in [("light", light_ms), ("full", full_ms)] {
+            let seconds = Duration::from_millis(ms).as_secs_f64();
+            points.push(Point::new(&SAMPLE_INTERVAL_SECONDS, &[round, self.profile()], seconds));
+        }
+        for (why, count) in RESTARTS.iter().zip(self.restarts) {
+            #[expect(clippy::cast_precision_loss, reason = "a count")]
+            points.push(Point::new(&WORKER_RESTARTS_TOTAL, &[why], count as f64));
+        }
+        if let Some([cpu, library, resident]) = self.cost.filter(|_| self.running.is_some()) {
+            points.push(Point::new(&WORKER_CPU_SECONDS_TOTAL, &[], cpu));
+            points.push(Point::new(&WORKER_LIBRARY_CPU_SECONDS_TOTAL, &[], library));
+            points.push(Point::new(&WORKER_RESIDENT_BYTES, &[], resident));
+        }
+        points
+    }
+
+    /// The core takes messages until the daemon ends; then nobody is there to be told.
+    fn send(&self, message: Message) {
+        let _ = self.out.blocking_send(message);
+    }
+
+    fn leave(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.ending.push(running.kill());
+        }
+        let began = Instant::now();
+        self.ending.retain_mut(|ending| !ending.is_over());
+        while !self.ending.is_empty() && began.elapsed() < JOIN_PATIENCE {
+            thread::sleep(Duration::from_millis(10));
+            self.ending.retain_mut(|ending| !ending.is_over());
+        }
+        for ending in &self.ending {
+            tracing::warn!(pid = ending.pid(), "the gpu worker is stuck in the driver and is left behind");
+        }
+    }
+}
+
+/// For `plumbline doctor`, and `plumbline gpu` where no daemon runs: every GPU once, by a worker of its own.
+pub fn look(config: &GpuConfig, program: &Path) -> Result<View, String> {
+    let program = Program { path: program.to_owned(), library: nvml::library(config) };
+    let running = Running::start(&program, config.steady(), None).map_err(|error| error.to_string())?;
+    let mut fleet = Fleet::default();
+    let mut driver = None;
+    let looked = loop {
+        let left = LOOK_PATIENCE.saturating_sub(running.started.elapsed());
+        match running.next(left) {
+            Next::Frame(Frame::Open { driver: told, count, .. }) => {
+                fleet.open(&told, count);
+                driver = Some(told);
+            }
+            Next::Frame(Frame::Listed(identity)) => fleet.listed(identity, clock::boot_ns()),
+            Next::Frame(Frame::Nameless { index, reason }) => {
+                if let Some(reason) = fleet.nameless(index, &reason) {
+                    break Err(reason);
+                }
+            }
+            Next::Frame(Frame::Absent { reason }) => break Err(reason),
+            Next::Frame(Frame::Reading(reading)) => drop(fleet.reading(reading)),
+            Next::Frame(Frame::Lost { index, question }) => fleet.lost(index, &question),
+            Next::Frame(Frame::Cost { .. }) => {}
+            Next::Frame(Frame::DriverGone) => break Err("the driver is gone".to_owned()),
+            Next::End => break Err("the process that asks the driver died".to_owned()),
+            // What did answer is told.
+            Next::Nothing if !fleet.is_empty() => break Ok(()),
+            Next::Nothing => break Err(format!("the driver has not answered within {} s", LOOK_PATIENCE.as_secs())),
+        }
+        if fleet.is_complete() {
+            break Ok(());
+        }
+    };
+    let view = View {
+        worker: "running".to_owned(),
+        worker_pid: None,
+        reason: None,
+        driver,
+        profile: "steady".to_owned(),
+        unnamed: fleet.unnamed(),
+        gpus: fleet.view(clock::boot_ns()),
+    };
+    // Stuck or not, nobody waits for it.
+    drop(running.kill());
+    looked.map(|()| view)
+}

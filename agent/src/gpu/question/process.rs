@@ -1,0 +1,81 @@
+//! Processes on the GPU. Their numbers are the host's only if the daemon is in the host's pid namespace.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use nvml_wrapper::{enums::device::UsedGpuMemory, error::NvmlError, struct_wrappers::device::ProcessInfo};
+
+use super::{ALL, Answer, Measure, Question, Round, asker::Asker, getter, ratio};
+use crate::series::gpu::process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO};
+
+/// Processes of one GPU that are told; a GPU that says it has more is not believed.
+const MOST: usize = 256;
+
+pub(super) static QUESTIONS: &[Question] = &[
+    getter("nvmlDeviceGetComputeRunningProcesses_v3", Round::Full, ALL, &[(&PROCESS_MEMORY_BYTES, "compute")], |gpu| {
+        Ok(memory("compute", &gpu.device.running_compute_processes()?))
+    }),
+    getter(
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+        Round::Full,
+        "GPUs shared by MPS",
+        &[(&PROCESS_MEMORY_BYTES, "mps")],
+        |gpu| Ok(memory("mps", &gpu.device.mps_running_compute_processes()?)),
+    ),
+    getter(
+        "nvmlDeviceGetProcessUtilization",
+        Round::Full,
+        "all, without MIG",
+        &[(&PROCESS_UTILIZATION_RATIO, "")],
+        utilization,
+    ),
+];
+
+fn memory(kind: &'static str, processes: &[ProcessInfo]) -> Vec<Measure> {
+    // Under MIG one process may be listed for several instances.
+    let mut used: HashMap<u32, u64> = HashMap::new();
+    for process in processes.iter().take(MOST) {
+        if let UsedGpuMemory::Used(bytes) = process.used_gpu_memory {
+            *used.entry(process.pid).or_default() += bytes;
+        }
+    }
+    let measure = |(pid, bytes): (u32, u64)| Measure {
+        series: &PROCESS_MEMORY_BYTES,
+        labels: vec![Cow::Borrowed(kind), Cow::Owned(pid.to_string())],
+        number: super::exact(bytes),
+    };
+    used.into_iter().map(measure).collect()
+}
+
+/// The newest sample of each process since the round before.
+fn utilization(gpu: &mut Asker) -> Answer {
+    let samples = match gpu.device.process_utilization_stats(gpu.processes_seen_us) {
+        // So says a GPU on which nothing has run since.
+        Err(NvmlError::NotFound) => Vec::new(),
+        other => other?,
+    };
+    let mut newest: HashMap<u32, nvml_wrapper::struct_wrappers::device::ProcessUtilizationSample> = HashMap::new();
+    for sample in samples {
+        gpu.processes_seen_us = gpu.processes_seen_us.max(sample.timestamp);
+        let is_newer = newest.get(&sample.pid).is_none_or(|other| other.timestamp < sample.timestamp);
+        // Process 0 is what is left over in the driver's ring.
+        if is_newer && sample.pid != 0 && (newest.len() < MOST || newest.contains_key(&sample.pid)) {
+            newest.insert(sample.pid, sample);
+        }
+    }
+    let mut measures = Vec::new();
+    for (pid, sample) in newest {
+        let units = [
+            ("sm", sample.sm_util),
+            ("memory", sample.mem_util),
+            ("encoder", sample.enc_util),
+            ("decoder", sample.dec_util),
+        ];
+        for (unit, percent) in units {
+            // A unit that the GPU does not have is told as something beyond a hundred.
+            let Ok(number) = ratio(percent) else { continue };
+            let labels = vec![Cow::Borrowed(unit), Cow::Owned(pid.to_string())];
+            measures.push(Measure { series: &PROCESS_UTILIZATION_RATIO, labels, number });
+        }
+    }
+    Ok(measures)
+}

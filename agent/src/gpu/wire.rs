@@ -1,0 +1,169 @@
+//! What the GPU worker and the daemon say to each other: one JSON object a line, over a socket that both inherit.
+//!
+//! Both ends are the same program, so that there are no versions of this.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead, Read as _, Write},
+    sync::LazyLock,
+};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _},
+};
+
+use super::{
+    identity::Identity,
+    question::{Measure, Refusal},
+};
+use crate::series::{Series, TABLE};
+
+/// From the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frame {
+    /// NVML is open: the first word.
+    Open {
+        driver: String,
+        is_simulated: bool,
+        count: u32,
+    },
+    Listed(Identity),
+    /// The driver lists it, and it does not say who it is.
+    Nameless {
+        index: u32,
+        reason: String,
+    },
+    /// Nobody is there to be asked: the only word.
+    Absent {
+        reason: String,
+    },
+    Reading(Reading),
+    /// The driver says that the GPU has fallen off the bus. It is not asked again.
+    Lost {
+        index: u32,
+        question: String,
+    },
+    /// The driver went away, or is another than when NVML was opened: the last word.
+    DriverGone,
+    Cost {
+        cpu_seconds: f64,
+        library_cpu_seconds: f64,
+        resident_bytes: f64,
+    },
+}
+
+/// What one GPU answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    pub index: u32,
+    /// When the first question was asked, nanoseconds of CLOCK_BOOTTIME.
+    pub taken_boot_ns: u64,
+    pub light: Answers,
+    /// In a full round.
+    pub full: Option<Answers>,
+    /// What is not answered, when it changed.
+    pub refusals: Option<Vec<Refusal>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    pub took_ns: u64,
+    pub measures: Vec<Measure>,
+}
+
+/// To the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    Ask(Rhythm),
+}
+
+/// How often a GPU is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rhythm {
+    pub light_ms: u64,
+    /// Rounded up to a light round.
+    pub full_ms: u64,
+}
+
+/// A line that is longer is no line of ours: 8 MiB hold a hundred times what a GPU has to say.
+const MOST_BYTES: u64 = 8 << 20;
+
+pub fn write<T: Serialize>(to: &mut impl Write, what: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}
+
+/// The next one; `None` at the end.
+pub fn read<T: DeserializeOwned>(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<T>> {
+    line.clear();
+    let read = from.by_ref().take(MOST_BYTES).read_until(b'\n', line)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(line)?))
+}
+
+static BY_NAME: LazyLock<HashMap<&'static str, &'static Series>> =
+    LazyLock::new(|| TABLE.iter().copied().flatten().map(|series| (series.name, *series)).collect());
+
+impl Serialize for Measure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.series.name, &self.labels, self.number).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Measure {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (name, labels, number) = <(String, Vec<std::borrow::Cow<'static, str>>, f64)>::deserialize(deserializer)?;
+        let series =
+            BY_NAME.get(name.as_str()).ok_or_else(|| D::Error::custom(format!("no series is called {name}")))?;
+        Ok(Self { series, labels, number })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::gpu::throttle::THROTTLE_SECONDS_TOTAL;
+
+    fn frame() -> Frame {
+        let measures = vec![Measure {
+            series: &THROTTLE_SECONDS_TOTAL,
+            labels: vec!["sw_power_cap".into()],
+            number: 18.977_064_576,
+        }];
+        Frame::Reading(Reading {
+            index: 1,
+            taken_boot_ns: 23_049_388_859_541,
+            light: Answers { took_ns: 24_393_378, measures },
+            full: None,
+            refusals: None,
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let frames = [frame(), Frame::DriverGone, Frame::Absent { reason: "no \"driver\"\n".to_owned() }];
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| write(&mut bytes, frame).unwrap());
+        let (mut from, mut line) = (&bytes[..], Vec::new());
+        let read: Vec<Frame> = std::iter::from_fn(|| read(&mut from, &mut line).unwrap()).collect();
+        assert_eq!(read, frames);
+    }
+
+    #[test]
+    fn a_broken_line_is_an_error() {
+        for broken in ["{}\n", "\n", "{\"lost\":\n", "{\"reading\":{}}\n", "[\"plumbline_nothing\"]\n"] {
+            assert!(read::<Frame>(&mut broken.as_bytes(), &mut Vec::new()).is_err(), "{broken}");
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes, &frame()).unwrap();
+        let text = String::from_utf8(bytes).unwrap().replace("throttle_seconds", "nothing_seconds");
+        let error = read::<Frame>(&mut text.as_bytes(), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("no series is called plumbline_gpu_nothing_seconds_total"), "{error}");
+    }
+}

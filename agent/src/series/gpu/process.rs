@@ -1,0 +1,24 @@
+//! Processes on the GPU.
+
+use super::{super::Series, Unit, gauge};
+
+pub const ROWS: &[&Series] = &[&PROCESS_MEMORY_BYTES, &PROCESS_UTILIZATION_RATIO];
+
+pub static PROCESS_MEMORY_BYTES: Series = gauge(
+    "plumbline_gpu_process_memory_bytes",
+    Unit::Bytes,
+    &["UUID", "gpu", "simulated", "type", "pid"],
+    "plumbline.gpu.process.memory.usage",
+    "nvmlDeviceGetComputeRunningProcesses_v3, nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    "Memory of the GPU that the process has allocated; of a `compute` process or a client of `mps`.",
+);
+
+pub static PROCESS_UTILIZATION_RATIO: Series = gauge(
+    "plumbline_gpu_process_utilization_ratio",
+    Unit::Ratio,
+    &["UUID", "gpu", "simulated", "unit", "pid"],
+    "plumbline.gpu.process.utilization",
+    "nvmlDeviceGetProcessUtilization",
+    "Share of the driver's sampling period in which a kernel of the process was on the GPU (`sm`), or its memory, encoder \
+     or decoder was used, 0 to 1; not under MIG.",
+);

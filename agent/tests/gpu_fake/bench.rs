@@ -1,0 +1,188 @@
+//! A keeper and its worker, with a library and a scenario of their own.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use expect_test::Expect;
+use plumbline::{
+    event::{Finding, What},
+    gpu::{self, GpuConfig, View, Worker},
+    message::Message,
+    series::{Point, Sample},
+};
+use tempfile::TempDir;
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
+};
+
+pub const PAIR: &str = include_str!("../../../tests/fake-nvml/scenarios/h100-pair.yaml");
+pub const THROTTLED: &str = include_str!("../../../tests/fake-nvml/scenarios/throttled.yaml");
+pub const LOST: &str = include_str!("../../../tests/fake-nvml/scenarios/lost.yaml");
+pub const H100X8: &str = include_str!("../../../tests/fake-nvml/scenarios/h100x8.yaml");
+pub const B200X8: &str = include_str!("../../../tests/fake-nvml/scenarios/b200x8.yaml");
+pub const L4: &str = include_str!("../../../tests/fake-nvml/scenarios/l4.yaml");
+pub const BURST: &str = include_str!("../../../tests/fake-nvml/scenarios/throttle-burst.yaml");
+pub const HANG: &str = include_str!("../../../tests/fake-nvml/scenarios/hang.yaml");
+pub const RELOAD: &str = include_str!("../../../tests/fake-nvml/scenarios/reload.yaml");
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A keeper, with a worker that reads simulated GPUs.
+pub struct Bench {
+    pub dir: TempDir,
+    pub config: GpuConfig,
+    pub out: mpsc::Sender<Message>,
+    pub inbox: mpsc::Receiver<Message>,
+    pub stop: watch::Sender<bool>,
+    pub worker: Worker,
+}
+
+impl Bench {
+    pub fn new(scenario: &str) -> Self {
+        Self::with(scenario, &GpuConfig::default())
+    }
+
+    pub fn with(scenario: &str, config: &GpuConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("scenario.yaml"), scenario).unwrap();
+        fs::copy(fake_library(), dir.path().join("libnvidia-ml.so.1")).unwrap();
+        Self::of(dir, config)
+    }
+
+    pub fn of(dir: TempDir, config: &GpuConfig) -> Self {
+        let config = GpuConfig { library: Some(dir.path().join("libnvidia-ml.so.1")), ..config.clone() };
+        let (out, inbox) = mpsc::channel(64);
+        let (stop, stopped) = watch::channel(false);
+        let worker = gpu::spawn(&config, program(), dir.path(), out.clone(), stopped).unwrap();
+        Self { dir, config, out, inbox, stop, worker }
+    }
+
+    pub fn message(&mut self) -> Message {
+        let began = Instant::now();
+        loop {
+            match self.inbox.try_recv() {
+                Ok(message) => return message,
+                Err(TryRecvError::Disconnected) => panic!("the keeper is gone"),
+                Err(TryRecvError::Empty) => assert!(began.elapsed() < PATIENCE, "nothing is said"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The first that is wanted, of all that is said.
+    pub fn wait<T>(&mut self, what: &str, mut wanted: impl FnMut(&Message) -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = wanted(&self.message()) {
+                return found;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what} does not come");
+        }
+    }
+
+    pub fn sample(&mut self, source: &str) -> Sample {
+        self.wait(source, |message| match message {
+            Message::Sample(sample) if sample.source == source => Some(sample.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn finding(&mut self, kind: &str) -> Finding {
+        self.wait(kind, |message| match message {
+            Message::Event(event) => match &event.what {
+                What::Finding(finding) if finding.kind == kind => Some(finding.clone()),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// The next numbers of this GPU.
+    pub fn points(&mut self, uuid: &str) -> Vec<Point> {
+        self.numbers(uuid).1
+    }
+
+    /// The same, with when they were taken.
+    pub fn numbers(&mut self, uuid: &str) -> (u64, Vec<Point>) {
+        let sample = self.sample(&format!("gpu:{uuid}"));
+        (sample.taken_boot_ns, sample.points.unwrap_or_else(|reason| panic!("{uuid}: {reason}")))
+    }
+
+    /// What is told of all GPUs, whether they answer or not.
+    pub fn standing(&mut self) -> Vec<Point> {
+        self.sample("gpu").points.unwrap()
+    }
+
+    /// Waits until the daemon would show this.
+    pub fn view(&mut self, what: &str, wanted: impl Fn(&View) -> bool) -> View {
+        let began = Instant::now();
+        loop {
+            let view = self.worker.view.borrow().clone();
+            if wanted(&view) {
+                return view;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what} does not come: {view:?}");
+            // The keeper waits where nobody listens.
+            while self.inbox.try_recv().is_ok() {}
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn replace_scenario(&self, scenario: &str) {
+        fs::write(self.dir.path().join("new.yaml"), scenario).unwrap();
+        fs::rename(self.dir.path().join("new.yaml"), self.dir.path().join("scenario.yaml")).unwrap();
+    }
+}
+
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_plumbline"))
+}
+
+/// `PLUMBLINE_FAKE_NVML`, else where cargo puts it, which is in a directory above this test.
+fn fake_library() -> PathBuf {
+    let beside = |exe: PathBuf| exe.ancestors().map(|dir| dir.join("libfake_nvml.so")).find(|path| path.exists());
+    let named = env::var_os("PLUMBLINE_FAKE_NVML").map(PathBuf::from);
+    named
+        .or_else(|| env::current_exe().ok().and_then(beside))
+        .expect("libfake_nvml.so is not built: run `cargo build -p fake-nvml`, or name it in PLUMBLINE_FAKE_NVML")
+}
+
+pub const FIRST: &str = "GPU-5eed0000-0000-4000-8000-000000000000";
+pub const SECOND: &str = "GPU-5eed0000-0000-4000-8000-000000000001";
+pub const OF_THROTTLED: &str = "GPU-5eed0000-0000-4000-8000-00000000000a";
+pub const OF_L4: &str = "GPU-5eed0000-0000-4000-8000-0000000000e4";
+
+/// One line per point; what counts time is only named.
+pub fn render(points: &[Point]) -> String {
+    let mut lines: Vec<String> = points.iter().map(line).collect();
+    lines.sort();
+    lines.concat()
+}
+
+fn line(point: &Point) -> String {
+    let own =
+        point.series.labels.iter().zip(&point.labels).filter(|(name, _)| !["UUID", "gpu", "simulated"].contains(name));
+    let labels: Vec<String> = own.map(|(name, value)| format!("{name}={value}")).collect();
+    let name = point.series.name.trim_start_matches("plumbline_gpu_");
+    let counts_time =
+        ["energy", "throttle_seconds", "age_seconds", "round_seconds"].iter().any(|part| name.contains(part));
+    let number = if counts_time { "…".to_owned() } else { point.number().unwrap().to_string() };
+    format!("{name}{{{}}} {number}\n", labels.join(","))
+}
+
+/// The values of a series by their own labels.
+pub fn by_label(points: &[Point], series: &str) -> BTreeMap<String, f64> {
+    let name = format!("plumbline_gpu_{series}");
+    let of_series = points.iter().filter(|point| point.series.name == name);
+    of_series.map(|point| (point.labels[3.min(point.labels.len())..].join(","), point.number().unwrap())).collect()
+}
+
+pub fn check(text: &str, expect: &Expect) {
+    expect.assert_eq(text);
+}

@@ -1,0 +1,238 @@
+//! GPUs, drivers and workers that do not do what they should; and what else is not a number.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use expect_test::expect;
+use plumbline::{
+    clock,
+    config::Config,
+    cost::Ledger,
+    gpu::{
+        self, GpuConfig,
+        release::{Release, ReleaseFiles},
+    },
+    message::Message,
+    series::Point,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::mpsc::error::TryRecvError;
+
+use crate::bench::*;
+
+#[test]
+fn a_gpu_that_falls_off_the_bus_is_down_with_its_name_and_without_numbers() {
+    let mut bench = Bench::new(&LOST.replace("at_s: 2", "at_s: 0.5"));
+    bench.points(SECOND);
+    let lost = bench.finding("gpu.lost");
+    assert_eq!(
+        (lost.entity.as_str(), lost.text.contains("the driver says that it is lost")),
+        (SECOND, true),
+        "{}",
+        lost.text
+    );
+    let standing = bench.standing();
+    let of_second: Vec<Point> = standing.into_iter().filter(|point| point.labels[0] == SECOND).collect();
+    check(
+        &render(&of_second),
+        &expect![[r#"
+        info{name=NVIDIA H100 80GB HBM3,pci_bus_id=00000000:1C:00.0,device=nvidia0,serial=,vbios=,numa_node=,driver=580.126.09} 1
+        refused_questions{} 95
+        sample_age_seconds{} …
+        up{} 0
+    "#]],
+    );
+    bench.points(FIRST);
+    let view = bench.view("its loss", |view| view.gpus[1].series == 0);
+    assert_eq!((view.gpus[1].state.clone(), view.gpus[0].state.clone()), (gpu::State::Lost, gpu::State::Up));
+}
+
+#[test]
+fn a_getter_that_hangs_ages_its_gpu_alone() {
+    let mut bench = Bench::new(&HANG.replace("at_s: 2\n", "at_s: 0.5\n"));
+    bench.points(SECOND);
+    let reason = bench.wait("its end", |message| match message {
+        Message::Sample(sample) if sample.source.ends_with(SECOND) => sample.points.clone().err(),
+        _ => None,
+    });
+    assert!(reason.starts_with("absent (has not answered for"), "{reason}");
+    assert_eq!(bench.finding("gpu.silent").entity, SECOND);
+    let (taken_boot_ns, _) = bench.numbers(FIRST);
+    assert!(clock::boot_ns() - taken_boot_ns < 2_000_000_000, "the first is asked as before");
+    let ages: BTreeMap<String, f64> = bench
+        .standing()
+        .iter()
+        .filter(|point| point.series.name == "plumbline_gpu_sample_age_seconds")
+        .map(|point| (point.labels[0].clone(), point.number().unwrap()))
+        .collect();
+    assert!(ages[FIRST] < 2.0 && ages[SECOND] > 5.0, "{ages:?}");
+}
+
+#[test]
+fn a_worker_that_is_killed_in_a_getter_ages_the_series_and_then_they_recover() {
+    let epoch = format!("epoch_boot_ns: {}\n", clock::boot_ns());
+    let hang = format!("{epoch}{}", HANG.replace("at_s: 2\n", "at_s: 0.5\n"));
+    let mut bench = Bench::new(&hang);
+    let (before, energy) = bench.numbers(FIRST);
+    bench.finding("gpu.silent");
+    // The second GPU's thread is in its getter now, and will be for half a minute.
+    bench.replace_scenario(&format!("{epoch}{PAIR}"));
+    let pid = bench.view("a worker", |view| view.worker_pid.is_some()).worker_pid.unwrap();
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    let view = bench.view("recovery", |view| {
+        view.worker_pid.is_some_and(|now| now != pid)
+            && view.gpus.iter().all(|gpu| gpu.state == gpu::State::Up && gpu.age_seconds < 2.0)
+    });
+    assert_eq!(view.worker, "running");
+    let (after, later) = bench.numbers(FIRST);
+    let joules = |points: &[Point]| by_label(points, "energy_joules_total")[""];
+    assert!(after > before && joules(&later) > joules(&energy), "counters go on");
+    let restarts: Vec<f64> = bench
+        .standing()
+        .iter()
+        .filter(|point| point.series.name == "plumbline_gpu_worker_restarts_total" && point.labels[0] == "died")
+        .filter_map(Point::number)
+        .collect();
+    assert_eq!(restarts, [1.0]);
+}
+
+#[test]
+fn a_driver_that_is_unloaded_and_loaded_anew_is_seen_with_its_version() {
+    let mut bench = Bench::new(&RELOAD.replace("at_s: 2, return: 9", "at_s: 0.5, return: 9"));
+    bench.points(FIRST);
+    let absent = bench.view("the end of the driver", |view| view.worker == "absent");
+    assert_eq!(absent.reason.as_deref(), Some("the driver is gone, or another than before"));
+    bench.replace_scenario(&PAIR.replace("550.54.15", "580.126.09"));
+    let driver = bench.finding("gpu.driver");
+    assert_eq!(driver.text, "the driver is 580.126.09 now, and was 550.54.15");
+    bench.points(SECOND);
+}
+
+#[test]
+fn released_gpus_are_held_by_nobody_until_they_are_taken_back() {
+    let mut bench = Bench::new(PAIR);
+    bench.points(FIRST);
+    let files = ReleaseFiles::new(bench.dir.path());
+    assert!(files.is_held().unwrap());
+    files.release(&Release { until_unix_seconds: None, by_uid: 0, why: "driver 580".to_owned() }).unwrap();
+    let view = bench.view("the release", |view| view.worker == "released" && view.gpus[0].series == 0);
+    assert_eq!((view.reason.as_deref(), view.worker_pid), (Some("released by uid 0: driver 580"), None));
+    assert!(!files.is_held().unwrap(), "no process has the devices open");
+    // Nobody asked them, so nobody knows whether they are up, and nobody is alarmed.
+    assert!(!render(&bench.standing()).contains("up{} 0"));
+    files.resume().unwrap();
+    bench.points(FIRST);
+    assert!(files.is_held().unwrap());
+}
+
+#[test]
+fn in_an_incident_what_changes_fast_is_asked_four_times_a_second() {
+    let mut bench = Bench::new(PAIR);
+    bench.points(FIRST);
+    bench.worker.incident.until(clock::boot_ns() + 60_000_000_000);
+    bench.view("the incident", |view| view.profile == "incident");
+    let taken: Vec<u64> = (0..6).map(|_| bench.numbers(FIRST).0).collect();
+    let apart: Vec<u64> = taken.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
+    assert!(apart[1..].iter().all(|ms| *ms <= 300), "{apart:?}");
+    bench.worker.incident.until(0);
+    bench.view("its end", |view| view.profile == "steady");
+}
+
+#[test]
+fn reasons_for_which_there_is_no_gpu() {
+    let reason = |mut bench: Bench| {
+        let reason = bench.sample("gpu").points.unwrap_err();
+        let described = gpu::look(&bench.config, program()).unwrap_err();
+        assert_eq!(reason, format!("absent ({described})"));
+        described.replace(&*bench.dir.path().to_string_lossy(), "DIR") + "\n"
+    };
+    let no_library = |content: Option<&str>| {
+        let dir = tempfile::tempdir().unwrap();
+        let library = dir.path().join("libnvidia-ml.so.1");
+        content.map_or(Ok(()), |content| fs::write(&library, content)).unwrap();
+        Bench::of(dir, &GpuConfig::default())
+    };
+    check(
+        &[
+            no_library(None),
+            no_library(Some("not a library")),
+            Bench::new("driver: '570.133.20'\ninit_return: 9\n"),
+            Bench::new("driver: '570.133.20'\ninit_return: 18\n"),
+            Bench::new("driver: '570.133.20'\ngpus: []\n"),
+            Bench::new(&LOST.replace("throttle_reasons: 0x1", "lost: true")),
+        ]
+        .map(reason)
+        .concat(),
+        &expect![[r#"
+            NVML cannot be loaded: DIR/libnvidia-ml.so.1: cannot open shared object file: No such file or directory
+            NVML cannot be loaded: DIR/libnvidia-ml.so.1: file too short
+            NVML of DIR/libnvidia-ml.so.1 does not start: NVIDIA driver is not loaded
+            NVML of DIR/libnvidia-ml.so.1 does not start: RM detects a driver/library version mismatch
+            the driver lists no GPU
+            none of the driver's 2 GPUs says who it is: device fell off the bus or has otherwise become inacessible
+        "#]],
+    );
+}
+
+#[test]
+fn a_look_is_not_held_up_by_a_gpu_that_hangs() {
+    let bench = Bench::new(&HANG.replace("at_s: 2\n", "at_s: 0\n"));
+    let view = gpu::look(&bench.config, program()).unwrap();
+    assert_eq!((view.gpus.len(), view.gpus[0].series > 0, view.unnamed), (1, true, 1));
+}
+
+#[test]
+fn a_stop_between_two_rounds_is_prompt() {
+    let mut bench = Bench::with(PAIR, &GpuConfig { interval_seconds: 30, ..GpuConfig::default() });
+    bench.points(FIRST);
+    let began = Instant::now();
+    bench.stop.send(true).unwrap();
+    bench.worker.join();
+    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_getter_that_hangs_holds_up_neither_the_stop_nor_the_channels_end() {
+    let mut bench = Bench::new(&THROTTLED.replace("at_s: 10\n", "at_s: 0.1\n        hang_s: 30\n"));
+    bench.points(OF_THROTTLED);
+    std::thread::sleep(Duration::from_millis(1200));
+    let Bench { dir, out, mut inbox, stop, worker, .. } = bench;
+    let began = Instant::now();
+    stop.send(true).unwrap();
+    worker.join();
+    drop(out);
+    while let Ok(message) = inbox.try_recv() {
+        drop(message);
+    }
+    assert!(matches!(inbox.try_recv(), Err(TryRecvError::Disconnected)), "the last sender is gone");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(!ReleaseFiles::new(dir.path()).is_held().unwrap(), "and so is the worker");
+}
+
+#[test]
+fn a_simulated_gpu_has_a_price_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let prices = "prices: {currency: EUR, gpu_per_hour: [{gpu: '*H100*', price: 3.6}]}\n";
+    let config = load(&dir.path().join("config.yaml"), prices).unwrap();
+    let mut ledger = Ledger::new(config.prices);
+    let sample = Bench::new(PAIR).sample("gpu");
+    ledger.observe(&sample);
+    let now_boot_ns = sample.taken_boot_ns + 1_000_000_000;
+    ledger.tick(now_boot_ns);
+    let per_hour: Vec<String> = ledger
+        .points(now_boot_ns)
+        .iter()
+        .filter(|point| point.series.name == "plumbline_cost_per_hour")
+        .map(|point| format!("{} {}", point.labels.join(" "), point.number().unwrap()))
+        .collect();
+    assert_eq!(per_hour, ["EUR gpu_simulated 7.2"]);
+}
+
+fn load(path: &Path, text: &str) -> io::Result<Config> {
+    fs::write(path, text)?;
+    Config::load(Some(path)).map(|(config, _)| config).map_err(io::Error::other)
+}
