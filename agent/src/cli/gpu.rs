@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     daemon::OWN_PROGRAM,
     gpu::{
-        self, GpuView, Refusal, Rhythm, State, View,
+        self, GpuView, Refusal, Rhythm, State, View, XidCount,
         release::{Release, ReleaseFiles},
     },
     review::time::rfc3339_ms,
@@ -147,6 +147,16 @@ fn show(view: &View, all: bool) {
             state_words(state),
             refusals.len()
         ));
+    }
+    for XidCount { uuid, xid, nvml, kernel_log } in &view.xids {
+        let words = xid.parse().map_or("", |xid| gpu::xid_words(xid));
+        say(&format!("xid {xid:<5} {uuid}: {nvml} told by NVML, {kernel_log} by the kernel's log; {words}"));
+    }
+    if let Some(reason) = &view.no_kernel_log {
+        say(&format!("absent    the kernel's log, which says whose XIDs are: {reason}"));
+    }
+    if let Some(reason) = &view.no_events {
+        say(&format!("absent    XIDs from NVML: {reason}"));
     }
     not_answered(view, all);
 }

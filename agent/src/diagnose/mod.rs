@@ -195,7 +195,7 @@ impl Rule {
         let text = (self.says)(&entity, figure);
         let evidence =
             vec![(self.series.name.to_owned(), point.number().unwrap_or_default()), ("figure".to_owned(), figure)];
-        Finding { kind: self.kind, severity: self.severity, entity, text, evidence }
+        Finding { kind: self.kind, severity: self.severity, entity, text, evidence, process: None }
     }
 }
 

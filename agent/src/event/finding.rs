@@ -14,4 +14,14 @@ pub struct Finding {
     pub text: String,
     /// The figures that it rests on: name with unit, and value.
     pub evidence: Vec<(String, f64)>,
+    /// Whose doing it was, where somebody told.
+    pub process: Option<FoundProcess>,
+}
+
+/// A process as somebody else named it: the driver, in the kernel's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundProcess {
+    /// In the initial pid namespace.
+    pub pid: u32,
+    pub name: String,
 }

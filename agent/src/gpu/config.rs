@@ -13,6 +13,8 @@ pub struct GpuConfig {
     pub enabled: bool,
     /// The NVML library, when it is not where the dynamic linker looks.
     pub library: Option<PathBuf>,
+    /// Where the kernel's log is read, which says whose XIDs are.
+    pub kernel_log: PathBuf,
     /// How often what changes fast is asked.
     pub interval_seconds: u64,
     /// How often all else is.
@@ -26,6 +28,7 @@ impl Default for GpuConfig {
         Self {
             enabled: true,
             library: None,
+            kernel_log: PathBuf::from("/dev/kmsg"),
             interval_seconds: 1,
             full_interval_seconds: 5,
             incident_interval_milliseconds: 250,

@@ -11,6 +11,7 @@
 //! | `worker/` | the process that alone opens NVML: a thread per GPU, and its rounds |
 //! | `wire` | what the process and the daemon say to each other |
 //! | `keeper/` | the daemon's side: starts, hears, kills; what is known of each GPU, and how old it is |
+//! | `xid`, `kmsg` | the driver's error numbers, and the kernel's log that tells of them |
 //! | `release` | letting go of the devices |
 //!
 //! A GPU that does not answer a question has no such series. Nothing here says what the numbers mean together.
@@ -19,16 +20,23 @@ mod config;
 mod driver;
 mod identity;
 mod keeper;
+mod kmsg;
 mod nvml;
 mod question;
 mod raw;
 pub mod release;
 mod wire;
 mod worker;
+mod xid;
 
 pub use config::GpuConfig;
 pub use identity::Identity;
-pub use keeper::{GpuView, Incident, SOURCE, State, View, Worker, look, spawn};
+pub use keeper::{GpuView, Incident, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;
 pub use wire::Rhythm;
 pub use worker::main as work;
+
+/// What an error number means.
+pub fn xid_words(xid: u32) -> &'static str {
+    xid::words(xid).0
+}

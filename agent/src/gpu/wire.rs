@@ -40,6 +40,19 @@ pub enum Frame {
         reason: String,
     },
     Reading(Reading),
+    /// Whether the GPU's own events are told, and else why not.
+    Events {
+        index: u32,
+        refused: Option<String>,
+    },
+    /// An event of the GPU's (`nvmlEventData_t`): its type, what it says, GPU instance and compute instance.
+    Event {
+        index: u32,
+        boot_ns: u64,
+        kind: u64,
+        data: u64,
+        instances: [Option<u32>; 2],
+    },
     /// The driver says that the GPU has fallen off the bus. It is not asked again.
     Lost {
         index: u32,

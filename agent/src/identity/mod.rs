@@ -30,7 +30,7 @@ use self::{
     tree::{HasRead, Readings, Taken, Tree},
     users::Users,
 };
-use crate::event::{Event, FileKey, Task, What};
+use crate::event::{Event, FileKey, Finding, FoundProcess, Task, What};
 
 /// Processes kept, living and lately dead; beyond it the longest dead leave first, then the oldest.
 pub const MAX_PROCESSES: usize = 65_536;
@@ -181,6 +181,9 @@ impl World {
     /// Learns from the event, and says who did it.
     pub fn identify(&mut self, event: &Event, proc: &dyn Processes) -> Option<Identity> {
         self.forget_dead(event.boot_ns);
+        if let What::Finding(Finding { process: Some(found), .. }) = &event.what {
+            return self.of_found(found, event.boot_ns, proc);
+        }
         let task = event.task.as_ref()?;
         self.know(task, proc);
         match &event.what {
@@ -259,6 +262,20 @@ impl World {
         let exe_sha256 = if self.digests.are_wanted { self.digests.of(task, &process, proc) } else { None };
         let ancestors = self.ancestors(&process);
         Some(Identity { process, ancestors, artefact, pod, has_read, dns, user, exe_sha256, is_served })
+    }
+
+    /// Who it is that somebody else has named, if it still runs or was known.
+    fn of_found(&mut self, found: &FoundProcess, now_boot_ns: u64, proc: &dyn Processes) -> Option<Identity> {
+        let process = match self.processes.get(&found.pid) {
+            Some(known) => known.clone(),
+            None => {
+                let seen = proc.look(found.pid, 0)?;
+                let Seen { ppid, start_boot_ns, comm, exe, exe_deleted, cgroup, .. } = seen;
+                Process { pid: found.pid, ppid, start_boot_ns, comm, exe, exe_deleted, cgroup, ..Process::default() }
+            }
+        };
+        let (pod, ancestors) = (self.pod_of(&process, now_boot_ns, proc), self.ancestors(&process));
+        Some(Identity { process, ancestors, pod, ..Identity::default() })
     }
 
     /// Whether another tree, with a process that lives, has read the file; `None` where one has read more than is remembered.

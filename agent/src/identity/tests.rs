@@ -118,6 +118,31 @@ fn a_process_that_is_gone_is_placed_by_the_cgroup_that_the_kernel_named() {
 }
 
 #[test]
+fn a_process_that_a_finding_names_is_known_or_looked_up() {
+    let (mut world, mut proc) = (World::default(), Told::default());
+    world.identify(&event(10, task(7, 0, 10), exec("/bin/engine")), &proc);
+    proc.0.insert(8, Seen { start_boot_ns: 5, exe: Some(b"/bin/late".to_vec()), ..Seen::default() });
+    let found = |pid| {
+        What::Finding(Finding {
+            kind: "gpu.xid",
+            severity: plumbline_policy::Severity::Low,
+            entity: "GPU-1".to_owned(),
+            text: String::new(),
+            evidence: Vec::new(),
+            process: Some(FoundProcess { pid, name: "engine".to_owned() }),
+        })
+    };
+    let mut who = |pid| {
+        let event = Event { task: None, ..event(20, Task::default(), found(pid)) };
+        world.identify(&event, &proc).map(|identity| lineage(&identity))
+    };
+    assert_eq!(
+        [who(7).as_deref(), who(8).as_deref(), who(9).as_deref()],
+        [Some("/bin/engine"), Some("/bin/late"), None]
+    );
+}
+
+#[test]
 fn the_table_has_a_size() {
     let (mut world, proc) = (World::default(), Told::default());
     for pid in 1..=u32::try_from(MAX_PROCESSES).unwrap() + 10 {

@@ -145,7 +145,7 @@ fn body(event: &Event, who: &str, identity: Option<&Identity>, exact: &mut Map<S
         What::Policies(policies) => device_config::policies(policies),
         What::Disk(disk) => log_activity::disk(disk),
         What::ClockStep(step) => log_activity::clock_step(*step),
-        What::Finding(found) => finding::body(found),
+        What::Finding(found) => finding::body(found, identity),
         What::Log(statement) => log_activity::statement(statement),
     })
 }
@@ -200,7 +200,7 @@ impl Recorder {
         let matched = judgement.and_then(Judgement::chief);
         let is_repeated = judgement.is_some_and(|one| one.is_repeated);
         let mut profiles = vec!["host", "security_control"];
-        if actor::has_container(identity) {
+        if event.task.is_some() && actor::has_container(identity) {
             profiles.push("container");
         }
         let mut own = Map::new();

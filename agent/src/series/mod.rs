@@ -30,6 +30,7 @@ pub const TABLE: &[&[&Series]] = &[
     gpu::nvlink::ROWS,
     gpu::fabric::ROWS,
     gpu::process::ROWS,
+    gpu::xid::ROWS,
     engine::ROWS,
     cost::ROWS,
 ];

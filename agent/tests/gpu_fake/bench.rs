@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -28,6 +29,9 @@ pub const B200X8: &str = include_str!("../../../tests/fake-nvml/scenarios/b200x8
 pub const L4: &str = include_str!("../../../tests/fake-nvml/scenarios/l4.yaml");
 pub const BURST: &str = include_str!("../../../tests/fake-nvml/scenarios/throttle-burst.yaml");
 pub const HANG: &str = include_str!("../../../tests/fake-nvml/scenarios/hang.yaml");
+pub const XID_79: &str = include_str!("../../../tests/fake-nvml/scenarios/xid-79.yaml");
+pub const ECC: &str = include_str!("../../../tests/fake-nvml/scenarios/ecc.yaml");
+pub const NVLINK_DOWN: &str = include_str!("../../../tests/fake-nvml/scenarios/nvlink-down.yaml");
 pub const RELOAD: &str = include_str!("../../../tests/fake-nvml/scenarios/reload.yaml");
 
 /// How long anything may take that is waited for.
@@ -56,7 +60,12 @@ impl Bench {
     }
 
     pub fn of(dir: TempDir, config: &GpuConfig) -> Self {
-        let config = GpuConfig { library: Some(dir.path().join("libnvidia-ml.so.1")), ..config.clone() };
+        let config = GpuConfig {
+            library: Some(dir.path().join("libnvidia-ml.so.1")),
+            kernel_log: dir.path().join("kmsg"),
+            ..config.clone()
+        };
+        fs::write(dir.path().join("kmsg"), "").unwrap();
         let (out, inbox) = mpsc::channel(64);
         let (stop, stopped) = watch::channel(false);
         let worker = gpu::spawn(&config, program(), dir.path(), out.clone(), stopped).unwrap();
@@ -132,6 +141,12 @@ impl Bench {
             while self.inbox.try_recv().is_ok() {}
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The kernel says something.
+    pub fn kernel_says(&self, text: &str) {
+        let mut log = fs::OpenOptions::new().append(true).open(self.dir.path().join("kmsg")).unwrap();
+        writeln!(log, "4,1234,5678901,-;{text}").unwrap();
     }
 
     pub fn replace_scenario(&self, scenario: &str) {

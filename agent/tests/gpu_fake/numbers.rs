@@ -71,140 +71,139 @@ fn what_an_h100_tells_under_load() {
     check(
         &render(&without_links),
         &expect![[r#"
-        clock_application_hertz{clock=memory} 2619000000
-        clock_application_hertz{clock=sm} 1980000000
-        clock_hertz{clock=memory} 2619000000
-        clock_hertz{clock=sm} 1755000000
-        clock_hertz{clock=video} 765000000
-        clock_max_hertz{clock=memory} 2619000000
-        clock_max_hertz{clock=sm} 1980000000
-        clock_max_hertz{clock=video} 1545000000
-        confidential_compute{} 0
-        dram_active_ratio{} 0.62
-        energy_joules_total{} …
-        fabric_fault{fault=access_timeout} 0
-        fabric_fault{fault=configuration} 0
-        fabric_fault{fault=degraded_bandwidth} 0
-        fabric_fault{fault=route_recovery} 0
-        fabric_fault{fault=route_unhealthy} 0
-        fabric_health{} 1
-        fabric_info{cluster=706c756d-626c-696e-6520-666162726963,clique=0} 1
-        fabric_state{} 3
-        fabric_status{} 0
-        graphics_active_ratio{} 0.99
-        memory_errors_by_location_total{kind=corrected,location=dram} 0
-        memory_errors_by_location_total{kind=corrected,location=l1} 0
-        memory_errors_by_location_total{kind=corrected,location=l2} 0
-        memory_errors_by_location_total{kind=corrected,location=registers} 0
-        memory_errors_by_location_total{kind=corrected,location=texture} 0
-        memory_errors_by_location_total{kind=uncorrected,location=cbu} 0
-        memory_errors_by_location_total{kind=uncorrected,location=dram} 0
-        memory_errors_by_location_total{kind=uncorrected,location=l1} 0
-        memory_errors_by_location_total{kind=uncorrected,location=l2} 0
-        memory_errors_by_location_total{kind=uncorrected,location=registers} 0
-        memory_errors_by_location_total{kind=uncorrected,location=texture} 0
-        memory_errors_ever_total{kind=corrected} 0
-        memory_errors_ever_total{kind=uncorrected} 0
-        memory_errors_total{kind=corrected} 0
-        memory_errors_total{kind=uncorrected} 0
-        memory_free_bytes{} 11849957376
-        memory_reserved_bytes{} 656408576
-        memory_total_bytes{} 85520809984
-        memory_used_bytes{} 73014444032
-        memory_utilization_ratio{} 0.62
-        module_power_watts{} 671
-        nvlink_errors_total{error=crc_data} 0
-        nvlink_errors_total{error=crc_flit} 0
-        nvlink_errors_total{error=ecc_data} 0
-        nvlink_errors_total{error=recovery} 0
-        nvlink_errors_total{error=replay} 0
-        nvlink_link_errors_total{error=crc,link=17} 0
-        nvlink_link_errors_total{error=replay,link=17} 0
-        nvlink_recoveries_total{outcome=unknown,link=17} 0
-        nvlink_speed_bytes_per_second{link=17} 26562000000
-        nvlink_switch_links{} 18
-        nvlink_throughput_bytes_per_second{direction=receive} 95420416000
-        nvlink_throughput_bytes_per_second{direction=transmit} 95420416000
-        nvlink_up{link=17} 1
-        pcie_errors_total{error=bad_dllp} 0
-        pcie_errors_total{error=bad_tlp} 0
-        pcie_errors_total{error=correctable} 0
-        pcie_errors_total{error=fatal} 0
-        pcie_errors_total{error=l0_to_recovery} 12
-        pcie_errors_total{error=lane} 0
-        pcie_errors_total{error=lcrc} 0
-        pcie_errors_total{error=naks_received} 0
-        pcie_errors_total{error=naks_sent} 0
-        pcie_errors_total{error=non_fatal} 0
-        pcie_errors_total{error=receiver} 0
-        pcie_errors_total{error=replay_rollover} 0
-        pcie_errors_total{error=unsupported_request} 0
-        pcie_link_generation_max{} 5
-        pcie_link_generation{} 5
-        pcie_link_width_max{} 16
-        pcie_link_width{} 16
-        pcie_replays_total{} 0
-        pcie_throughput_bytes_per_second{direction=receive} 1268776960
-        pcie_throughput_bytes_per_second{direction=transmit} 870318080
-        performance_state{} 0
-        pipe_active_ratio{pipe=fp16} 0.02
-        pipe_active_ratio{pipe=fp32} 0.03
-        pipe_active_ratio{pipe=fp64} 0
-        pipe_active_ratio{pipe=integer} 0.04
-        pipe_active_ratio{pipe=tensor_fp16} 0.71
-        pipe_active_ratio{pipe=tensor_fp64} 0
-        pipe_active_ratio{pipe=tensor_int} 0
-        pipe_active_ratio{pipe=tensor} 0.71
-        power_average_watts{} 655
-        power_instant_watts{} 671
-        power_limit_watts{} 700
-        power_watts{} 655
-        process_memory_bytes{type=compute,pid=4242} 72477573120
-        process_utilization_ratio{unit=decoder,pid=4242} 0
-        process_utilization_ratio{unit=encoder,pid=4242} 0
-        process_utilization_ratio{unit=memory,pid=4242} 0
-        process_utilization_ratio{unit=sm,pid=4242} 0.97
-        recovery_action{} 0
-        remapped_rows_total{kind=corrected} 0
-        remapped_rows_total{kind=uncorrected} 0
-        round_seconds{round=full} …
-        round_seconds{round=light} …
-        row_remap_failed{} 0
-        row_remap_pending{} 0
-        sm_active_ratio{} 0.96
-        sm_occupancy_ratio{} 0.31
-        temperature_celsius{sensor=gpu} 61
-        temperature_celsius{sensor=memory} 63
-        temperature_margin_celsius{} 26
-        temperature_margin_limit_celsius{limit=gpu_max} 0
-        temperature_margin_limit_celsius{limit=memory_max} 0
-        temperature_margin_limit_celsius{limit=shutdown} -8
-        temperature_margin_limit_celsius{limit=slowdown} -2
-        throttle_active{reason=application_clocks} 0
-        throttle_active{reason=display_clocks} 0
-        throttle_active{reason=hw_power_brake} 0
-        throttle_active{reason=hw_slowdown} 0
-        throttle_active{reason=hw_thermal} 0
-        throttle_active{reason=idle} 0
-        throttle_active{reason=other} 0
-        throttle_active{reason=sw_power_cap} 1
-        throttle_active{reason=sw_thermal} 0
-        throttle_active{reason=sync_boost} 0
-        throttle_seconds_total{reason=application_clocks} …
-        throttle_seconds_total{reason=base_clocks} …
-        throttle_seconds_total{reason=board_limit} …
-        throttle_seconds_total{reason=hw_power_brake} …
-        throttle_seconds_total{reason=hw_thermal} …
-        throttle_seconds_total{reason=low_utilization} …
-        throttle_seconds_total{reason=reliability} …
-        throttle_seconds_total{reason=sw_power_cap} …
-        throttle_seconds_total{reason=sw_thermal} …
-        throttle_seconds_total{reason=sync_boost} …
-        throttle_seconds_total{reason=thermal} …
-        utilization_ratio{} 1
-        video_utilization_ratio{unit=decoder} 0
-        video_utilization_ratio{unit=encoder} 0
-    "#]],
+            clock_application_hertz{clock=memory} 2619000000
+            clock_application_hertz{clock=sm} 1980000000
+            clock_hertz{clock=memory} 2619000000
+            clock_hertz{clock=sm} 1755000000
+            clock_hertz{clock=video} 765000000
+            clock_max_hertz{clock=memory} 2619000000
+            clock_max_hertz{clock=sm} 1980000000
+            clock_max_hertz{clock=video} 1545000000
+            confidential_compute{} 0
+            dram_active_ratio{} 0.62
+            energy_joules_total{} …
+            fabric_fault{fault=access_timeout} 0
+            fabric_fault{fault=configuration} 0
+            fabric_fault{fault=degraded_bandwidth} 0
+            fabric_fault{fault=route_recovery} 0
+            fabric_fault{fault=route_unhealthy} 0
+            fabric_health{} 1
+            fabric_info{cluster=706c756d-626c-696e-6520-666162726963,clique=0} 1
+            fabric_state{} 3
+            fabric_status{} 0
+            graphics_active_ratio{} 0.99
+            memory_errors_by_location_total{kind=corrected,location=dram} 0
+            memory_errors_by_location_total{kind=corrected,location=l1} 0
+            memory_errors_by_location_total{kind=corrected,location=l2} 0
+            memory_errors_by_location_total{kind=corrected,location=registers} 0
+            memory_errors_by_location_total{kind=corrected,location=texture} 0
+            memory_errors_by_location_total{kind=uncorrected,location=cbu} 0
+            memory_errors_by_location_total{kind=uncorrected,location=dram} 0
+            memory_errors_by_location_total{kind=uncorrected,location=l1} 0
+            memory_errors_by_location_total{kind=uncorrected,location=l2} 0
+            memory_errors_by_location_total{kind=uncorrected,location=registers} 0
+            memory_errors_by_location_total{kind=uncorrected,location=texture} 0
+            memory_errors_ever_total{kind=corrected} 0
+            memory_errors_ever_total{kind=uncorrected} 0
+            memory_errors_total{kind=corrected} 0
+            memory_errors_total{kind=uncorrected} 0
+            memory_free_bytes{} 11849957376
+            memory_reserved_bytes{} 656408576
+            memory_total_bytes{} 85520809984
+            memory_used_bytes{} 73014444032
+            memory_utilization_ratio{} 0.62
+            nvlink_errors_total{error=crc_data} 0
+            nvlink_errors_total{error=crc_flit} 0
+            nvlink_errors_total{error=ecc_data} 0
+            nvlink_errors_total{error=recovery} 0
+            nvlink_errors_total{error=replay} 0
+            nvlink_link_errors_total{error=crc,link=17} 0
+            nvlink_link_errors_total{error=replay,link=17} 0
+            nvlink_recoveries_total{outcome=unknown,link=17} 0
+            nvlink_speed_bytes_per_second{link=17} 26562000000
+            nvlink_switch_links{} 18
+            nvlink_throughput_bytes_per_second{direction=receive} 95420416000
+            nvlink_throughput_bytes_per_second{direction=transmit} 95420416000
+            nvlink_up{link=17} 1
+            pcie_errors_total{error=bad_dllp} 0
+            pcie_errors_total{error=bad_tlp} 0
+            pcie_errors_total{error=correctable} 0
+            pcie_errors_total{error=fatal} 0
+            pcie_errors_total{error=l0_to_recovery} 12
+            pcie_errors_total{error=lane} 0
+            pcie_errors_total{error=lcrc} 0
+            pcie_errors_total{error=naks_received} 0
+            pcie_errors_total{error=naks_sent} 0
+            pcie_errors_total{error=non_fatal} 0
+            pcie_errors_total{error=receiver} 0
+            pcie_errors_total{error=replay_rollover} 0
+            pcie_errors_total{error=unsupported_request} 0
+            pcie_link_generation_max{} 5
+            pcie_link_generation{} 5
+            pcie_link_width_max{} 16
+            pcie_link_width{} 16
+            pcie_replays_total{} 0
+            pcie_throughput_bytes_per_second{direction=receive} 1268776960
+            pcie_throughput_bytes_per_second{direction=transmit} 870318080
+            performance_state{} 0
+            pipe_active_ratio{pipe=fp16} 0.02
+            pipe_active_ratio{pipe=fp32} 0.03
+            pipe_active_ratio{pipe=fp64} 0
+            pipe_active_ratio{pipe=integer} 0.04
+            pipe_active_ratio{pipe=tensor_fp16} 0.71
+            pipe_active_ratio{pipe=tensor_fp64} 0
+            pipe_active_ratio{pipe=tensor_int} 0
+            pipe_active_ratio{pipe=tensor} 0.71
+            power_average_watts{} 655
+            power_instant_watts{} 671
+            power_limit_watts{} 700
+            power_watts{} 655
+            process_memory_bytes{type=compute,pid=4242} 72477573120
+            process_utilization_ratio{unit=decoder,pid=4242} 0
+            process_utilization_ratio{unit=encoder,pid=4242} 0
+            process_utilization_ratio{unit=memory,pid=4242} 0
+            process_utilization_ratio{unit=sm,pid=4242} 0.97
+            recovery_action{} 0
+            remapped_rows_total{kind=corrected} 0
+            remapped_rows_total{kind=uncorrected} 0
+            round_seconds{round=full} …
+            round_seconds{round=light} …
+            row_remap_failed{} 0
+            row_remap_pending{} 0
+            sm_active_ratio{} 0.96
+            sm_occupancy_ratio{} 0.31
+            temperature_celsius{sensor=gpu} 61
+            temperature_celsius{sensor=memory} 63
+            temperature_margin_celsius{} 26
+            temperature_margin_limit_celsius{limit=gpu_max} 0
+            temperature_margin_limit_celsius{limit=memory_max} 0
+            temperature_margin_limit_celsius{limit=shutdown} -8
+            temperature_margin_limit_celsius{limit=slowdown} -2
+            throttle_active{reason=application_clocks} 0
+            throttle_active{reason=display_clocks} 0
+            throttle_active{reason=hw_power_brake} 0
+            throttle_active{reason=hw_slowdown} 0
+            throttle_active{reason=hw_thermal} 0
+            throttle_active{reason=idle} 0
+            throttle_active{reason=other} 0
+            throttle_active{reason=sw_power_cap} 1
+            throttle_active{reason=sw_thermal} 0
+            throttle_active{reason=sync_boost} 0
+            throttle_seconds_total{reason=application_clocks} …
+            throttle_seconds_total{reason=base_clocks} …
+            throttle_seconds_total{reason=board_limit} …
+            throttle_seconds_total{reason=hw_power_brake} …
+            throttle_seconds_total{reason=hw_thermal} …
+            throttle_seconds_total{reason=low_utilization} …
+            throttle_seconds_total{reason=reliability} …
+            throttle_seconds_total{reason=sw_power_cap} …
+            throttle_seconds_total{reason=sw_thermal} …
+            throttle_seconds_total{reason=sync_boost} …
+            throttle_seconds_total{reason=thermal} …
+            utilization_ratio{} 1
+            video_utilization_ratio{unit=decoder} 0
+            video_utilization_ratio{unit=encoder} 0
+        "#]],
     );
 }
 
@@ -250,29 +249,30 @@ fn what_an_l4_does_not_have_is_absent_with_the_reason_and_never_zero() {
     check(
         &refused.concat(),
         &expect![[r#"
-        NVML_FI_DEV_C2C_LINK_COUNT (170): this GPU does not support it (Grace Hopper, Grace Blackwell)
-        NVML_FI_DEV_MEMORY_TEMP (82): this GPU does not support it (GPUs with HBM)
-        NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX (139), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
-        NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX (138), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
-        NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX (141), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
-        NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX (140), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
-        NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT (147): this GPU does not support it (GPUs with NVLink)
-        NVML_FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER (169): this GPU does not support it (Hopper and newer)
-        NVML_FI_DEV_PCIE_REPLAY_ROLLOVER_COUNTER (95): this GPU does not support it (Hopper and newer)
-        NVML_FI_DEV_RETIRED_DBE (30): this GPU does not support it (GPUs with ECC before Ampere)
-        NVML_FI_DEV_RETIRED_PENDING (31): this GPU does not support it (GPUs with ECC before Ampere)
-        NVML_FI_DEV_RETIRED_SBE (29): this GPU does not support it (GPUs with ECC before Ampere)
-        NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT (196): this GPU does not support it (Ada, Hopper and newer)
-        NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT (195): this GPU does not support it (Ada, Hopper and newer)
-        NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT (193): this GPU does not support it (Ada, Hopper and newer)
-        NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT (194): this GPU does not support it (Ada, Hopper and newer)
-        nvmlDeviceGetGpuFabricInfoV: this GPU does not support it (Hopper and newer)
-        nvmlDeviceGetMPSComputeRunningProcesses_v3: this driver's library has no such function (GPUs shared by MPS)
-        nvmlDeviceGetMarginTemperature: this GPU does not support it (Ada, Hopper and newer)
-        nvmlDeviceGetNvLinkState: this GPU does not support it (GPUs with NVLink)
-        nvmlGpmMetricsGet: this GPU does not support it (Hopper and newer)
-        nvmlSystemGetConfComputeState: this GPU does not support it (Hopper and newer)
-    "#]],
+            NVML_FI_DEV_C2C_LINK_COUNT (170): this GPU does not support it (Grace Hopper, Grace Blackwell)
+            NVML_FI_DEV_MEMORY_TEMP (82): this GPU does not support it (GPUs with HBM)
+            NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX (139), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
+            NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX (138), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
+            NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_RX (141), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
+            NVML_FI_DEV_NVLINK_THROUGHPUT_RAW_TX (140), scope 0xFFFFFFFF: this GPU does not support it (GPUs with NVLink)
+            NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT (147): this GPU does not support it (GPUs with NVLink)
+            NVML_FI_DEV_PCIE_L0_TO_RECOVERY_COUNTER (169): this GPU does not support it (Hopper and newer)
+            NVML_FI_DEV_PCIE_REPLAY_ROLLOVER_COUNTER (95): this GPU does not support it (Hopper and newer)
+            NVML_FI_DEV_POWER_INSTANT (186), scope 1: this GPU does not support it (Grace Hopper, Grace Blackwell)
+            NVML_FI_DEV_RETIRED_DBE (30): this GPU does not support it (GPUs with ECC before Ampere)
+            NVML_FI_DEV_RETIRED_PENDING (31): this GPU does not support it (GPUs with ECC before Ampere)
+            NVML_FI_DEV_RETIRED_SBE (29): this GPU does not support it (GPUs with ECC before Ampere)
+            NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT (196): this GPU does not support it (Ada, Hopper and newer)
+            NVML_FI_DEV_TEMPERATURE_MEM_MAX_TLIMIT (195): this GPU does not support it (Ada, Hopper and newer)
+            NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT (193): this GPU does not support it (Ada, Hopper and newer)
+            NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT (194): this GPU does not support it (Ada, Hopper and newer)
+            nvmlDeviceGetGpuFabricInfoV: this GPU does not support it (Hopper and newer)
+            nvmlDeviceGetMPSComputeRunningProcesses_v3: this driver's library has no such function (GPUs shared by MPS)
+            nvmlDeviceGetMarginTemperature: this GPU does not support it (Ada, Hopper and newer)
+            nvmlDeviceGetNvLinkState: this GPU does not support it (GPUs with NVLink)
+            nvmlGpmMetricsGet: this GPU does not support it (Hopper and newer)
+            nvmlSystemGetConfComputeState: this GPU does not support it (Hopper and newer)
+        "#]],
     );
 }
 

@@ -113,6 +113,83 @@ fn a_driver_that_is_unloaded_and_loaded_anew_is_seen_with_its_version() {
 }
 
 #[test]
+fn a_gpu_that_falls_off_the_bus_with_an_xid_is_one_finding_of_both_who_told() {
+    let mut bench = Bench::new(XID_79);
+    bench.points(SECOND);
+    std::thread::sleep(Duration::from_millis(1800));
+    bench.kernel_says("NVRM: Xid (PCI:0000:1c:00): 79, pid=4242, name=python3, GPU has fallen off the bus.");
+    let found = bench.finding("gpu.xid");
+    check(
+        &format!("{} {}\n{:?}\n{:?}\n", found.severity.as_str(), found.text, found.evidence, found.process),
+        &expect![[r#"
+            critical XID 79 on GPU-5eed0000-0000-4000-8000-000000000001: the GPU has fallen off the bus; pid 4242 (python3): GPU has fallen off the bus.
+            [("xid", 79.0), ("told_by_nvml", 1.0), ("told_by_kernel_log", 1.0)]
+            Some(FoundProcess { pid: 4242, name: "python3" })
+        "#]],
+    );
+    let counters = bench.sample("gpu:xid").points.unwrap();
+    check(
+        &render(&counters),
+        &expect![[r#"
+        xid_errors_total{xid=79,source=kernel} 1
+        xid_errors_total{xid=79,source=nvml} 1
+    "#]],
+    );
+}
+
+#[test]
+fn the_same_xid_twice_counts_twice_and_one_that_only_the_kernel_tells_says_so() {
+    let mut bench = Bench::new(PAIR);
+    bench.points(FIRST);
+    for _ in 0..2 {
+        bench.kernel_says("NVRM: Xid (PCI:0000:1b:00): 62, pid=1, name=x, 0a1c(2de4) 00000000");
+        let found = bench.finding("gpu.xid");
+        assert!(found.text.contains("told by the kernel's log, and not by NVML"), "{}", found.text);
+    }
+    let counters = bench.sample("gpu:xid").points.unwrap();
+    assert_eq!(
+        by_label(&counters, "xid_errors_total").into_iter().collect::<Vec<_>>(),
+        [("62,kernel".to_owned(), 2.0)]
+    );
+    assert_eq!(counters[0].labels[0], FIRST);
+}
+
+#[test]
+fn a_double_bit_error_is_in_the_counters_and_in_the_events() {
+    let mut bench = Bench::new(ECC);
+    bench.points(FIRST);
+    let xids = [bench.finding("gpu.xid").evidence[0].1, bench.finding("gpu.xid").evidence[0].1];
+    assert_eq!(xids, [48.0, 64.0]);
+    let points = bench.wait("the error", |message| match message {
+        Message::Sample(sample) if sample.source.ends_with(FIRST) => {
+            let points = sample.points.clone().unwrap();
+            (by_label(&points, "memory_errors_total").get("uncorrected") == Some(&1.0)).then_some(points)
+        }
+        _ => None,
+    });
+    let by_location = by_label(&points, "memory_errors_by_location_total");
+    assert_eq!(by_location["uncorrected,dram"], 1.0);
+    let told = ["row_remap_failed", "recovery_action"].map(|series| by_label(&points, series)[""]);
+    assert_eq!(told, [1.0, 1.0]);
+}
+
+#[test]
+fn an_nvlink_that_is_trained_anew_and_goes_down_is_told_link_by_link() {
+    let mut bench = Bench::with(NVLINK_DOWN, &GpuConfig { full_interval_seconds: 1, ..GpuConfig::default() });
+    let points = bench.wait("the end of the link", |message| match message {
+        Message::Sample(sample) if sample.source.ends_with(FIRST) => {
+            let points = sample.points.clone().unwrap();
+            (by_label(&points, "nvlink_up")["3"] < 1.0).then_some(points)
+        }
+        _ => None,
+    });
+    assert_eq!(by_label(&points, "nvlink_up").values().sum::<f64>(), 17.0);
+    assert_eq!(by_label(&points, "nvlink_recoveries_total")["unknown,3"], 1.0);
+    assert_eq!(by_label(&points, "nvlink_link_errors_total")["replay,3"], 9.0);
+    assert_eq!(by_label(&points, "nvlink_speed_bytes_per_second")["3"], 0.0);
+}
+
+#[test]
 fn released_gpus_are_held_by_nobody_until_they_are_taken_back() {
     let mut bench = Bench::new(PAIR);
     bench.points(FIRST);

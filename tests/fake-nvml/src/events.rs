@@ -11,8 +11,8 @@ use crate::{answer, ask, now};
 /// `nvmlEventTypeXidCriticalError`.
 const XID: c_ulonglong = 0x8;
 
-/// How often a wait looks whether something came.
-const POLL: Duration = Duration::from_millis(5);
+/// Rounding must not make a wait spin.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// GPUs that were registered, and which of the scenario's events were told.
 #[derive(Default)]
@@ -103,9 +103,15 @@ pub unsafe extern "C" fn nvmlEventSetWait_v2(set: *mut c_void, data: *mut EventD
             // SAFETY: passed on.
             return unsafe { answer(data, Ok(told)) };
         }
-        if Instant::now() >= until {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return TIMEOUT;
         }
-        thread::sleep(POLL);
+        // Until the next of them is due: a wait that polls would cost more than all questions.
+        let to_come =
+            scenario.events.iter().map(|event| Duration::from_secs_f64(event.at_s)).filter(|at| *at > elapsed);
+        let gone = scenario.gone.map(|gone| Duration::from_secs_f64(gone.at_s)).filter(|at| *at > elapsed);
+        let next = to_come.chain(gone).min().map_or(left, |at| left.min(at.saturating_sub(elapsed)));
+        thread::sleep(next.max(SHORTEST));
     }
 }

@@ -15,8 +15,8 @@ use plumbline::{
     event::{
         BpfAccess, BpfHow, BpfKind, Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement,
         DeviceKind, DeviceOpen, Disk, DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding,
-        Fork, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies, Protocol,
-        Sight, SocketOpen, Start, Stop, Task, Told, What,
+        Fork, FoundProcess, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies,
+        Protocol, Sight, SocketOpen, Start, Stop, Task, Told, What,
     },
     identity::{
         Identity, Process, Who,
@@ -212,6 +212,15 @@ fn examples() -> Vec<What> {
             entity: "GPU-\u{1b}".into(),
             text: "memory errors".into(),
             evidence: vec![("errors".into(), 2.0)],
+            process: None,
+        }),
+        What::Finding(Finding {
+            kind: "gpu.xid",
+            severity: Severity::Low,
+            entity: "GPU-1".into(),
+            text: "XID 31".into(),
+            evidence: vec![("xid".into(), 31.0)],
+            process: Some(FoundProcess { pid: 4242, name: "python3".into() }),
         }),
         What::Log(Statement::Pruned(statement::Pruned {
             from: 0,

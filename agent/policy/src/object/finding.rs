@@ -35,6 +35,8 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("evidence.disk", "the log has little or no room"),
     ("evidence.clock", "the wall clock was set"),
     ("gpu.lost", "a GPU fell off the bus, as its driver says"),
+    ("gpu.xid", "a GPU's driver told an error number (XID); those that a program causes are low"),
+    ("gpu.mig", "the MIG configuration of a GPU was changed"),
     ("gpu.silent", "a GPU does not answer any more, and its driver does not say why"),
     ("gpu.driver", "another driver of GPUs was loaded"),
     ("gpu.release", "the GPUs are not read any more because somebody said so, or are read again"),

@@ -14,6 +14,7 @@ use crate::{
         identity::Identity,
         question::{Refusal, Round},
         wire::{Answers, Reading},
+        xid::PciAddress,
     },
     series::{
         Point, Sample,
@@ -174,6 +175,17 @@ impl Fleet {
         }
     }
 
+    /// The GPU that the present worker means by the index.
+    pub fn by_index(&self, index: u32) -> Option<&Identity> {
+        self.gpus.get(self.by_index.get(&index)?).map(|gpu| &gpu.identity)
+    }
+
+    /// The GPU at this place on the bus.
+    pub fn at(&self, pci: PciAddress) -> Option<&Identity> {
+        let identities = self.gpus.values().map(|gpu| &gpu.identity);
+        identities.into_iter().find(|identity| PciAddress::parse(&identity.pci_bus_id) == Some(pci))
+    }
+
     /// Lets time pass: the sample of all GPUs, and of each that has nothing to tell any more.
     pub fn tick(&mut self, now_boot_ns: u64, own: Vec<Point>) -> Vec<Sample> {
         let mut samples = Vec::new();
@@ -245,7 +257,7 @@ impl Fleet {
             Severity::Low => tracing::info!(kind, text, "gpu"),
             _ => tracing::error!(kind, text, "gpu"),
         }
-        self.findings.push(Finding { kind, severity, entity, text, evidence: Vec::new() });
+        self.findings.push(Finding { kind, severity, entity, text, evidence: Vec::new(), process: None });
     }
 }
 

@@ -1,40 +1,46 @@
 //! The daemon's side of the GPU worker: it starts it, hears it, kills it when it is stuck, lets go of the GPUs when asked to.
 
 mod fleet;
+mod incident;
+mod look;
 mod running;
+mod view;
+mod xids;
 
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use plumbline_policy::Severity;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
 use self::{
     fleet::Fleet,
     running::{Ending, Next, Running},
+    xids::Xids,
 };
 pub use self::{
     fleet::{GpuView, SOURCE, State},
+    incident::Incident,
+    look::look,
     running::Program,
+    view::View,
+    xids::XidCount,
 };
 use super::{
     config::GpuConfig,
+    kmsg::KernelLog,
     nvml,
+    raw::events::{MIG_CHANGE, XID},
     release::ReleaseFiles,
     wire::{Frame, Order, Rhythm},
 };
 use crate::{
     clock,
-    event::{Event, What},
+    event::{Event, Finding, What},
     message::Message,
     series::{
         Point,
@@ -68,47 +74,6 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// From when on a killed worker counts as stuck; a second one is started beside it then, and no third.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
-
-/// How long `plumbline doctor` waits for the driver.
-const LOOK_PATIENCE: Duration = Duration::from_secs(10);
-
-/// What `plumbline gpu` shows.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct View {
-    /// `running`, `absent`, `released`, `stuck` or `off`.
-    pub worker: String,
-    pub worker_pid: Option<u32>,
-    /// Why nobody is asked.
-    pub reason: Option<String>,
-    pub driver: Option<String>,
-    /// `steady` or `incident`.
-    pub profile: String,
-    /// GPUs that the driver lists, and that do not say who they are, or have not yet.
-    pub unnamed: u32,
-    pub gpus: Vec<GpuView>,
-}
-
-impl View {
-    /// Where the configuration has no GPUs read.
-    pub fn off() -> watch::Receiver<Self> {
-        let reason = Some("switched off by the configuration".to_owned());
-        watch::channel(Self { worker: "off".to_owned(), reason, ..Self::default() }).1
-    }
-}
-
-/// Until when the incident profile holds, nanoseconds of CLOCK_BOOTTIME; 0 for the steady one.
-#[derive(Debug, Clone, Default)]
-pub struct Incident(Arc<AtomicU64>);
-
-impl Incident {
-    pub fn until(&self, boot_ns: u64) {
-        self.0.store(boot_ns, Ordering::Relaxed);
-    }
-
-    pub fn holds(&self, now_boot_ns: u64) -> bool {
-        now_boot_ns < self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The running keeper.
 #[derive(Debug)]
@@ -144,6 +109,9 @@ pub fn spawn(
         incident: incident.clone(),
         is_incident: false,
         fleet: Fleet::default(),
+        xids: Xids::default(),
+        kernel_log: open_kernel_log(&config.kernel_log),
+        no_events: None,
         running: None,
         ending: Vec::new(),
         start_at: Instant::now(),
@@ -174,6 +142,9 @@ struct Keeper {
     incident: Incident,
     is_incident: bool,
     fleet: Fleet,
+    xids: Xids,
+    kernel_log: Result<KernelLog, String>,
+    no_events: Option<String>,
     running: Option<Running>,
     ending: Vec<Ending>,
     /// Not before this is a worker started.
@@ -270,6 +241,13 @@ impl Keeper {
                     self.send(Message::Sample(sample));
                 }
             }
+            Frame::Events { refused, .. } => {
+                if let Some(reason) = &refused {
+                    tracing::warn!(reason, "a gpu does not tell its events");
+                }
+                self.no_events = refused;
+            }
+            Frame::Event { index, boot_ns, kind, data, instances } => self.event(index, boot_ns, kind, data, instances),
             Frame::Lost { index, question } => {
                 self.fleet.lost(index, &question);
                 self.reopen_at.get_or_insert(Instant::now() + REOPEN_AFTER);
@@ -282,6 +260,52 @@ impl Keeper {
                 self.cost = Some([cpu_seconds, library_cpu_seconds, resident_bytes]);
             }
         }
+    }
+
+    fn event(&mut self, index: u32, boot_ns: u64, kind: u64, data: u64, instances: [Option<u32>; 2]) {
+        let Some(gpu) = self.fleet.by_index(index) else { return };
+        match kind {
+            XID => self.xids.nvml(gpu, u32::try_from(data).unwrap_or(u32::MAX), instances, boot_ns),
+            MIG_CHANGE => {
+                let uuid = gpu.uuid.clone();
+                let text = format!("the MIG configuration of {uuid} was changed");
+                self.fleet.find("gpu.mig", Severity::Low, uuid, text);
+                // Instances are listed when NVML is opened.
+                self.end("gone");
+            }
+            _ => {}
+        }
+    }
+
+    /// XIDs of the kernel's log, and what was found of them.
+    fn read_kernel_log(&mut self) {
+        let now_boot_ns = clock::boot_ns();
+        if let Ok(log) = &mut self.kernel_log {
+            match log.xids() {
+                Ok(lines) => {
+                    for line in lines {
+                        self.xids.kernel_log(self.fleet.at(line.pci), line, now_boot_ns);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the kernel's log is not read any more");
+                    self.kernel_log = Err(error.to_string());
+                }
+            }
+        }
+        let both = self.kernel_log.is_ok() && self.no_events.is_none() && self.absence.is_none();
+        for finding in self.xids.findings(now_boot_ns, both) {
+            tracing::warn!(xid = finding.text, "xid");
+            self.find(finding, now_boot_ns);
+        }
+        if let Some(sample) = self.xids.sample(now_boot_ns) {
+            self.send(Message::Sample(sample));
+        }
+    }
+
+    fn find(&self, finding: Finding, now_boot_ns: u64) {
+        let event = Event { boot_ns: now_boot_ns, origin: None, task: None, what: What::Finding(finding) };
+        self.send(Message::Event(Box::new(event)));
     }
 
     fn be_absent(&mut self, reason: String) {
@@ -311,6 +335,7 @@ impl Keeper {
     fn tick(&mut self) {
         self.follow_release();
         self.follow_incident();
+        self.read_kernel_log();
         self.tell();
         let is_silent = self.running.is_some() && (!self.fleet.is_answering() || self.absence.is_some());
         if is_silent {
@@ -377,8 +402,7 @@ impl Keeper {
             self.send(Message::Sample(sample));
         }
         for finding in self.fleet.findings() {
-            let event = Event { boot_ns: now_boot_ns, origin: None, task: None, what: What::Finding(finding) };
-            self.send(Message::Event(Box::new(event)));
+            self.find(finding, now_boot_ns);
         }
         let view = View {
             worker: self.state().to_owned(),
@@ -388,6 +412,9 @@ impl Keeper {
             profile: self.profile().to_owned(),
             unnamed: self.fleet.unnamed(),
             gpus: self.fleet.view(now_boot_ns),
+            xids: self.xids.counts(),
+            no_kernel_log: self.kernel_log.as_ref().err().cloned(),
+            no_events: self.no_events.clone(),
         };
         self.view.send_if_modified(|old| {
             let is_new = *old != view;
@@ -451,49 +478,6 @@ impl Keeper {
     }
 }
 
-/// For `plumbline doctor`, and `plumbline gpu` where no daemon runs: every GPU once, by a worker of its own.
-pub fn look(config: &GpuConfig, program: &Path) -> Result<View, String> {
-    let program = Program { path: program.to_owned(), library: nvml::library(config) };
-    let running = Running::start(&program, config.steady(), None).map_err(|error| error.to_string())?;
-    let mut fleet = Fleet::default();
-    let mut driver = None;
-    let looked = loop {
-        let left = LOOK_PATIENCE.saturating_sub(running.started.elapsed());
-        match running.next(left) {
-            Next::Frame(Frame::Open { driver: told, count, .. }) => {
-                fleet.open(&told, count);
-                driver = Some(told);
-            }
-            Next::Frame(Frame::Listed(identity)) => fleet.listed(identity, clock::boot_ns()),
-            Next::Frame(Frame::Nameless { index, reason }) => {
-                if let Some(reason) = fleet.nameless(index, &reason) {
-                    break Err(reason);
-                }
-            }
-            Next::Frame(Frame::Absent { reason }) => break Err(reason),
-            Next::Frame(Frame::Reading(reading)) => drop(fleet.reading(reading)),
-            Next::Frame(Frame::Lost { index, question }) => fleet.lost(index, &question),
-            Next::Frame(Frame::Cost { .. }) => {}
-            Next::Frame(Frame::DriverGone) => break Err("the driver is gone".to_owned()),
-            Next::End => break Err("the process that asks the driver died".to_owned()),
-            // What did answer is told.
-            Next::Nothing if !fleet.is_empty() => break Ok(()),
-            Next::Nothing => break Err(format!("the driver has not answered within {} s", LOOK_PATIENCE.as_secs())),
-        }
-        if fleet.is_complete() {
-            break Ok(());
-        }
-    };
-    let view = View {
-        worker: "running".to_owned(),
-        worker_pid: None,
-        reason: None,
-        driver,
-        profile: "steady".to_owned(),
-        unnamed: fleet.unnamed(),
-        gpus: fleet.view(clock::boot_ns()),
-    };
-    // Stuck or not, nobody waits for it.
-    drop(running.kill());
-    looked.map(|()| view)
+fn open_kernel_log(path: &Path) -> Result<KernelLog, String> {
+    KernelLog::open(path).map_err(|error| format!("{}: {error}", path.display()))
 }

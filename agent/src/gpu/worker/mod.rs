@@ -4,6 +4,7 @@
 //! and the process lives as long as one opening of NVML: a driver that was loaded anew, or a GPU that came back from a
 //! reset, is seen by the next process. It ends with its socket, and with the daemon.
 
+mod events;
 mod rounds;
 
 use std::{

@@ -1,7 +1,8 @@
 //! One GPU's rounds of questions, on a thread of its own: also the first question, who it is, may never be answered.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,10 +21,11 @@ use crate::{
 };
 
 /// Asks until the process ends, or the GPU is lost.
-pub fn run(bench: &Bench, session: &Session, index: u32) {
+pub fn run(bench: &Arc<Bench>, session: &Session, index: u32) {
     let mut gpu = match Identity::ask(session, index) {
         Ok((identity, device)) => {
             bench.say(&Frame::Listed(identity));
+            listen(bench, session, index);
             Asker::new(session.nvml, device, session.numbers)
         }
         Err(error) => {
@@ -68,6 +70,17 @@ pub fn run(bench: &Bench, session: &Session, index: u32) {
         }
         next = wait(bench, next, rhythm.light_ms);
     }
+}
+
+/// The GPU's own events, on another thread. Without it, the GPU is asked all the same.
+fn listen(bench: &Arc<Bench>, session: &Session, index: u32) {
+    let (bench, nvml) = (Arc::clone(bench), session.nvml);
+    let listen = move || {
+        if let Ok(device) = nvml.device_by_index(index) {
+            super::events::run(&bench, index, nvml, &device);
+        }
+    };
+    let _ = thread::Builder::new().name(format!("events-{index}")).spawn(listen);
 }
 
 fn ask(bench: &Bench, gpu: &mut Asker, round: Round) -> (Answers, Option<End>) {

@@ -19,6 +19,7 @@ pub mod power;
 pub mod process;
 pub mod temperature;
 pub mod throttle;
+pub mod xid;
 
 use super::{Kind, Series, Unit};
 

@@ -1,6 +1,8 @@
 //! What nvml-wrapper does not wrap or narrows: the only `unsafe` of the GPU stage.
 #![expect(unsafe_code, reason = "calls into the NVML library that nvml-wrapper does not offer")]
 
+pub mod events;
+
 use std::mem;
 
 use nvml_wrapper::{
