@@ -19,6 +19,7 @@ use crate::{
     cost::PriceBook,
     engines::config::Engines,
     gpu::GpuConfig,
+    incident::IncidentConfig,
     kubelet::KubeletApi,
     probes::ProbesConfig,
     record::redact::{Redactor, Rule},
@@ -45,6 +46,7 @@ pub struct Config {
     pub kubelet: KubeletConfig,
     pub dns: DnsConfig,
     pub gpu: GpuConfig,
+    pub incident: IncidentConfig,
     pub engines: Engines,
     /// What compute costs; without it nothing is priced.
     pub prices: Option<PriceBook>,
@@ -255,6 +257,7 @@ impl Default for Config {
             kubelet: KubeletConfig::default(),
             dns: DnsConfig::default(),
             gpu: GpuConfig::default(),
+            incident: IncidentConfig::default(),
             engines: Engines::default(),
             prices: None,
             otlp: None,

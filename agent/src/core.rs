@@ -10,15 +10,16 @@ use std::{
 };
 
 use plumbline_audit::LogError;
-use plumbline_policy::Effect;
+use plumbline_policy::{Effect, Severity};
 
 use crate::{
     clock,
     cost::Ledger,
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
     diagnose::Diagnosis,
-    event::{Event, Loss, Policies, What},
+    event::{Event, Finding, Loss, Policies, What},
     identity::{Identity, World, pod::Told, procfs::Processes},
+    incident::{self, Incident},
     message::Message,
     probes::ntp,
     record::{Moment, Recorder},
@@ -61,6 +62,9 @@ pub struct Core<P> {
     pub last_match: HashMap<(Arc<str>, Arc<str>), u64>,
     pub diagnosis: Diagnosis,
     pub upkeep: Upkeep,
+    pub incident: Incident,
+    /// Grave findings about GPUs begin an incident.
+    pub incident_by_findings: bool,
 }
 
 impl<P: Processes> Core<P> {
@@ -112,6 +116,7 @@ impl<P: Processes> Core<P> {
             judgement.denial = Denial::of(event, &judgement.verdict, rules);
         }
         self.count(event);
+        self.look_closer(event);
         self.carry_out(event, judgement.as_mut());
         self.record(event, identity.as_ref(), judgement.as_ref());
     }
@@ -149,6 +154,29 @@ impl<P: Processes> Core<P> {
         }
         for (policy, rule) in self.throttles.apply(judgement, event.boot_ns) {
             store.add(&agent::POLICY_ALERTS_WITHHELD, &[policy, rule], 1.0);
+        }
+    }
+
+    /// What is grave is looked at more closely at once, while it is fresh.
+    fn look_closer(&self, event: &Event) {
+        let What::Finding(finding) = &event.what else { return };
+        if self.incident_by_findings && finding.kind.starts_with("gpu.") && finding.severity >= Severity::High {
+            self.incident.begin(clock::boot_ns(), incident::BY_FINDING, &finding.text);
+        }
+    }
+
+    /// What was said of incidents.
+    fn tell_incidents(&mut self) {
+        for (kind, text) in self.incident.take_said(clock::boot_ns()) {
+            let entity = "node".to_owned();
+            self.say(What::Finding(Finding {
+                kind,
+                severity: Severity::Low,
+                entity,
+                text,
+                evidence: Vec::new(),
+                process: None,
+            }));
         }
     }
 
@@ -222,6 +250,7 @@ impl<P: Processes> Core<P> {
 
     /// What is due by time: declared losses, room, age, prices, the daemon's own figures.
     pub fn tick(&mut self) {
+        self.tell_incidents();
         let now_boot_ns = clock::boot_ns();
         if let Some(step) = self.wall_clock.look(now_boot_ns, clock::unix_ns()) {
             self.say(What::ClockStep(step));

@@ -13,6 +13,7 @@ pub mod event;
 pub mod gpu;
 pub mod http;
 pub mod identity;
+pub mod incident;
 pub mod kubelet;
 pub mod message;
 pub mod own;

@@ -234,11 +234,25 @@ pub fn run_with(command: &mut Command, input: &[u8]) -> Result<Output, String> {
     child.wait_with_output().map_err(|error| error.to_string())
 }
 
+/// Says something to the daemon. The first line of an answer that is not 200 is the error.
+pub fn post(address: SocketAddr, path: &str, authorization: &str, body: &str) -> Result<String, String> {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: {authorization}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    exchange(address, &request)
+}
+
 /// GET over HTTP/1.0: the end of the connection is the end of the body.
 pub fn get(address: SocketAddr, path: &str, headers: &str) -> Result<String, String> {
+    exchange(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n"))
+}
+
+fn exchange(address: SocketAddr, request: &str) -> Result<String, String> {
     let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").map_err(|error| error.to_string())?;
+    // A daemon that refuses a long body need not read all of it.
+    let _ = stream.write_all(request.as_bytes());
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("not an HTTP answer")?;

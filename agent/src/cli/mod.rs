@@ -4,6 +4,7 @@ mod audit;
 mod config;
 mod doctor;
 mod gpu;
+mod incident;
 mod policy;
 mod run;
 mod span;
@@ -50,6 +51,9 @@ enum Command {
     Witness(witness::Arguments),
     /// Show the GPUs and what they do not tell, let go of them for a driver's upgrade, take them back
     Gpu(gpu::Arguments),
+    /// Look more closely for a while, and end that
+    #[command(subcommand)]
+    Incident(incident::Command),
     /// Asks the GPUs for the daemon, over the socket that is its standard input
     #[command(hide = true)]
     GpuWorker(gpu::WorkerArguments),
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::main(&command),
         Command::Witness(arguments) => witness::main(&arguments),
         Command::Gpu(arguments) => gpu::main(&arguments),
+        Command::Incident(command) => incident::main(&command),
         Command::GpuWorker(arguments) => gpu::work(&arguments),
         Command::Canary => ExitCode::SUCCESS,
         Command::Audit(command) => audit::main(&command),
@@ -105,14 +110,28 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks the running daemon. One request, one answer: HTTP/1.0, so that the end of the connection is the end of the body.
 fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    request(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// Says something to the running daemon that it wants a token for.
+fn post(address: SocketAddr, path: &str, token: &str, body: &str) -> std::io::Result<String> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    request(address, &(head + body))
+}
+
+fn request(address: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(8 << 20).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other("not an HTTP answer"))?;
     if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
-        return Err(std::io::Error::other(head.lines().next().unwrap_or_default().to_owned()));
+        let status = head.lines().next().unwrap_or_default();
+        return Err(std::io::Error::other(format!("{status} {}", body.trim_end()).trim_end().to_owned()));
     }
     Ok(body.to_owned())
 }

@@ -36,8 +36,9 @@ use crate::{
     engines,
     event::{Event, Start, Stop, What},
     gpu,
-    http::{self, Node},
+    http::{self, Node, incident::Gate},
     identity::{World, procfs::Procfs},
+    incident::Incident,
     kubelet,
     message::Message,
     probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
@@ -75,6 +76,8 @@ pub enum DaemonError {
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("{0}")]
     Policies(String),
+    #[error("the token of incidents cannot be used")]
+    Token(#[source] io::Error),
     #[error("the configuration of the kernel programs is not valid")]
     Probes(#[source] ProbesError),
     #[error("nothing useful is left: no kernel program runs ({probes}), GPUs and engines are switched off")]
@@ -98,6 +101,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         None => None,
     };
 
+    let incident = Incident::default();
+    let gate = Gate::new(incident.clone(), &config.incident).map_err(DaemonError::Token)?;
     let (stop_all, stop) = watch::channel(false);
     let (stop_shipping, shipping) = watch::channel(false);
     let (messages, inbox) = mpsc::channel(QUEUE_MESSAGES);
@@ -134,6 +139,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         last_match: HashMap::new(),
         diagnosis: Diagnosis::default(),
         upkeep: Upkeep::new((std::process::id(), pid_namespace()), &config.state_dir),
+        incident: incident.clone(),
+        incident_by_findings: config.incident.by_findings,
     };
     let core = spawn_core(core, inbox, sensor.tasks(), said)?;
     // With the core at work, so that what this node does meanwhile cannot fill the queue before an answer.
@@ -148,10 +155,16 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
     let coverage = sensor.coverage();
 
-    let gpu = config
-        .gpu
-        .enabled
-        .then(|| gpu::spawn(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir, messages.clone(), stop.clone()));
+    let gpu = config.gpu.enabled.then(|| {
+        gpu::spawn(
+            &config.gpu,
+            Path::new(OWN_PROGRAM),
+            &config.state_dir,
+            incident.clone(),
+            messages.clone(),
+            stop.clone(),
+        )
+    });
     let gpu = gpu.transpose().map_err(DaemonError::System)?;
     if gpu.is_none() {
         // Said once, so that the status shows why, and the ledger knows that the node is what costs.
@@ -177,8 +190,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     sensor.publish_hooks(&store);
     let (node, node_seen) = watch::channel(node);
     let gpus = gpu.as_ref().map_or_else(gpu::View::off, |gpu| gpu.view.clone());
-    let http =
-        listener.map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, gpus, stop.clone())));
+    let http = listener
+        .map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, gpus, gate, stop.clone())));
     if let Some(address) = config.listen {
         tracing::info!(%address, "serving /metrics");
     }

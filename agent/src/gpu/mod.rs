@@ -31,7 +31,7 @@ mod xid;
 
 pub use config::GpuConfig;
 pub use identity::Identity;
-pub use keeper::{GpuView, Incident, SOURCE, State, View, Worker, XidCount, look, spawn};
+pub use keeper::{GpuView, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;
 pub use wire::Rhythm;
 pub use worker::main as work;

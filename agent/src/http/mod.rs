@@ -1,15 +1,18 @@
-//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`. It reads the store and changes nothing.
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`; and one write,
+//! `POST /api/v1/incident`. It reads the store and changes nothing there.
 
+pub mod incident;
 pub mod policies;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::State,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch};
@@ -56,6 +59,7 @@ struct Shared {
     store: SharedStore,
     node: Arc<watch::Receiver<Node>>,
     gpus: watch::Receiver<gpu::View>,
+    gate: Arc<incident::Gate>,
 }
 
 /// Binds; a port in use is an error here and not later.
@@ -69,6 +73,7 @@ pub async fn serve(
     store: SharedStore,
     node: watch::Receiver<Node>,
     gpus: watch::Receiver<gpu::View>,
+    gate: incident::Gate,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let router = Router::new()
@@ -77,7 +82,8 @@ pub async fn serve(
         .route("/api/v1/status", get(status))
         .route("/api/v1/policies", get(in_force))
         .route("/api/v1/gpu", get(gpus_seen))
-        .with_state(Shared { store, node: Arc::new(node), gpus });
+        .route("/api/v1/incident", post(begin_incident).layer(DefaultBodyLimit::max(incident::MOST_BYTES)))
+        .with_state(Shared { store, node: Arc::new(node), gpus, gate: Arc::new(gate) });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             let _ = stop.wait_for(|&stop| stop).await;
@@ -131,6 +137,10 @@ async fn status(State(shared): State<Shared>) -> Response {
 
 async fn in_force(State(shared): State<Shared>) -> Response {
     json(&policies::statuses(&shared.node.borrow(), &snapshot(&shared.store)))
+}
+
+async fn begin_incident(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    shared.gate.answer(&headers, &body)
 }
 
 async fn gpus_seen(State(shared): State<Shared>) -> Response {

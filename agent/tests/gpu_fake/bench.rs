@@ -12,6 +12,7 @@ use expect_test::Expect;
 use plumbline::{
     event::{Finding, What},
     gpu::{self, GpuConfig, View, Worker},
+    incident::Incident,
     message::Message,
     series::{Point, Sample},
 };
@@ -45,6 +46,7 @@ pub struct Bench {
     pub inbox: mpsc::Receiver<Message>,
     pub stop: watch::Sender<bool>,
     pub worker: Worker,
+    pub incident: Incident,
 }
 
 impl Bench {
@@ -67,9 +69,10 @@ impl Bench {
         };
         fs::write(dir.path().join("kmsg"), "").unwrap();
         let (out, inbox) = mpsc::channel(64);
+        let incident = Incident::default();
         let (stop, stopped) = watch::channel(false);
-        let worker = gpu::spawn(&config, program(), dir.path(), out.clone(), stopped).unwrap();
-        Self { dir, config, out, inbox, stop, worker }
+        let worker = gpu::spawn(&config, program(), dir.path(), incident.clone(), out.clone(), stopped).unwrap();
+        Self { dir, config, out, inbox, stop, worker, incident }
     }
 
     pub fn message(&mut self) -> Message {

@@ -210,12 +210,12 @@ fn released_gpus_are_held_by_nobody_until_they_are_taken_back() {
 fn in_an_incident_what_changes_fast_is_asked_four_times_a_second() {
     let mut bench = Bench::new(PAIR);
     bench.points(FIRST);
-    bench.worker.incident.until(clock::boot_ns() + 60_000_000_000);
+    bench.incident.begin(clock::boot_ns(), Duration::from_secs(60), "a drill");
     bench.view("the incident", |view| view.profile == "incident");
     let taken: Vec<u64> = (0..6).map(|_| bench.numbers(FIRST).0).collect();
     let apart: Vec<u64> = taken.windows(2).map(|pair| (pair[1] - pair[0]) / 1_000_000).collect();
     assert!(apart[1..].iter().all(|ms| *ms <= 300), "{apart:?}");
-    bench.worker.incident.until(0);
+    bench.incident.end(clock::boot_ns(), "it is over");
     bench.view("its end", |view| view.profile == "steady");
 }
 

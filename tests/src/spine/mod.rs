@@ -118,6 +118,7 @@ const CHECKS: &[Check] = &[
     ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),
     ("an engine that is down is absent and counted, and disturbs nobody", faults::a_dead_engine_is_absent),
     ("a simulated gpu is labelled as simulated", sources::a_simulated_gpu_says_so),
+    ("an incident is asked for by command, recorded, and over", sources::an_incident_is_asked_for_recorded_and_over),
     ("without a driver the gpu is absent with a reason", sources::an_absent_gpu_has_a_reason),
     ("without privileges the daemon says what is missing and serves the rest", faults::no_privileges),
     ("a kernel without type information is told, and the rest is served", faults::no_btf),

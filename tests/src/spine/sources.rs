@@ -1,13 +1,13 @@
 //! GPUs and engines become series and prices, and leave by Prometheus and OTLP.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use serde_json::Value;
 
 use super::{Spine, ensure, equal, not_ok, priced, skipped};
 use crate::{
     checks::Ended,
-    daemon::{Daemon, Tools, run, run_with},
+    daemon::{Daemon, Tools, post, run, run_with},
     fake_engine::FakeEngine,
     llama::Llama,
     otlp::{NoReceiver, Receiver},
@@ -137,6 +137,53 @@ pub(super) fn a_simulated_gpu_says_so(tools: &Tools, scratch: &Path) -> Result<(
     ensure(rows.len() > 10, || format!("{} rows", rows.len()))?;
     let unlabelled = rows.iter().find(|row| !row.contains(r#"simulated="true""#));
     ensure(unlabelled.is_none(), || format!("{unlabelled:?}"))
+}
+
+pub(super) fn an_incident_is_asked_for_recorded_and_over(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(library) = &tools.fake_nvml else { return Err(skipped("libfake_nvml.so is not built")) };
+    let scenario = tools.scripts.join("fake-nvml/scenarios/h100x8.yaml").display().to_string();
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let token = scratch.join("incident.token");
+    fs::write(&token, "0123456789abcdef\n").map_err(not_ok)?;
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).map_err(not_ok)?;
+    let config = format!(
+        "gpu: {{library: {}}}\nengines: {{discover: false}}\nincident: {{token_file: {}}}\n",
+        library.display(),
+        token.display()
+    );
+    let daemon = Daemon::start_with(tools, scratch, &config, &[("FAKE_NVML_SCENARIO", &scenario)]).map_err(not_ok)?;
+    daemon.wait_for("plumbline_gpu_up", |up| up > 0.5).map_err(not_ok)?;
+    let profile = |daemon: &Daemon| -> Result<Option<f64>, Ended> {
+        daemon.metric(r#"plumbline_gpu_sample_interval_seconds{round="light",profile="incident"}"#).map_err(not_ok)
+    };
+    ensure(profile(&daemon)?.is_none(), || "an incident that nobody began".to_owned())?;
+    let plumbline = |arguments: &[&str]| {
+        let listen = daemon.address.to_string();
+        let config = scratch.join("config.yaml").display().to_string();
+        let arguments = arguments.iter().copied().chain(["--config", &config, "--listen", &listen]);
+        let output = run(Command::new(&tools.plumbline).args(arguments)).map_err(not_ok)?;
+        Ok::<_, Ended>(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let answer = plumbline(&["incident", "begin", "--for", "5m", "--why", "a drill"])?;
+    ensure(answer.contains(r#""incident": true"#), || answer.clone())?;
+    daemon
+        .wait_for(r#"plumbline_gpu_sample_interval_seconds{round="light",profile="incident"}"#, |seconds| seconds < 0.3)
+        .map_err(not_ok)?;
+    plumbline(&["incident", "end"])?;
+    for (kind, words) in [("incident.begin", "begins for 300 s: a drill"), ("incident.end", "ends: by command")] {
+        let told = daemon.wait_for_record(kind, |record| record["finding_info"]["types"][0] == kind).map_err(not_ok)?;
+        let message = told["message"].as_str().unwrap_or_default();
+        ensure(message.contains(words), || message.to_owned())?;
+    }
+    // A stranger's word is none.
+    let refused = post(daemon.address, "/api/v1/incident", "Bearer 0123456789abcdeX", r#"{"status":"firing"}"#);
+    ensure(refused.as_ref().is_err_and(|status| status.contains("401")), || format!("{refused:?}"))?;
+    let refused = post(daemon.address, "/api/v1/incident", "Bearer 0123456789abcdef", &"x".repeat(300 << 10));
+    ensure(refused.as_ref().is_err_and(|status| status.contains("413")), || format!("{refused:?}"))?;
+    let page = daemon.metrics().map_err(not_ok)?;
+    let Some(promtool) = &tools.promtool else { return Ok(()) };
+    let said = run_with(Command::new(promtool).args(["check", "metrics"]), page.as_bytes()).map_err(not_ok)?;
+    ensure(said.status.success(), || String::from_utf8_lossy(&said.stderr).into_owned())
 }
 
 pub(super) fn an_absent_gpu_has_a_reason(tools: &Tools, scratch: &Path) -> Result<(), Ended> {

@@ -34,6 +34,8 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("evidence.hook", "a hook of the kernel does not see what it is for"),
     ("evidence.disk", "the log has little or no room"),
     ("evidence.clock", "the wall clock was set"),
+    ("incident.begin", "somebody or something began an incident: what changes fast is looked at more often"),
+    ("incident.end", "an incident is over"),
     ("gpu.lost", "a GPU fell off the bus, as its driver says"),
     ("gpu.xid", "a GPU's driver told an error number (XID); those that a program causes are low"),
     ("gpu.mig", "the MIG configuration of a GPU was changed"),

@@ -1,7 +1,6 @@
 //! The daemon's side of the GPU worker: it starts it, hears it, kills it when it is stuck, lets go of the GPUs when asked to.
 
 mod fleet;
-mod incident;
 mod look;
 mod running;
 mod view;
@@ -24,7 +23,6 @@ use self::{
 };
 pub use self::{
     fleet::{GpuView, SOURCE, State},
-    incident::Incident,
     look::look,
     running::Program,
     view::View,
@@ -41,6 +39,7 @@ use super::{
 use crate::{
     clock,
     event::{Event, Finding, What},
+    incident::Incident,
     message::Message,
     series::{
         Point,
@@ -80,7 +79,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 pub struct Worker {
     thread: JoinHandle<()>,
     pub view: watch::Receiver<View>,
-    pub incident: Incident,
 }
 
 impl Worker {
@@ -97,16 +95,16 @@ pub fn spawn(
     config: &GpuConfig,
     program: &Path,
     state_dir: &Path,
+    incident: Incident,
     out: mpsc::Sender<Message>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<Worker> {
     let (view, seen) = watch::channel(View::default());
-    let incident = Incident::default();
     let mut keeper = Keeper {
         program: Program { path: program.to_owned(), library: nvml::library(config) },
         release: ReleaseFiles::new(state_dir),
         rhythms: [config.steady(), config.incident()],
-        incident: incident.clone(),
+        incident,
         is_incident: false,
         fleet: Fleet::default(),
         xids: Xids::default(),
@@ -128,7 +126,7 @@ pub fn spawn(
         stop,
     };
     let thread = thread::Builder::new().name("gpu".to_owned()).spawn(move || keeper.run())?;
-    Ok(Worker { thread, view: seen, incident })
+    Ok(Worker { thread, view: seen })
 }
 
 /// Why a worker ended, as the series names it.
