@@ -11,6 +11,7 @@ mod distro;
 mod end_to_end;
 mod engine;
 mod error;
+mod gpu_e2e;
 mod lint;
 mod portable;
 mod privilege;
@@ -53,6 +54,8 @@ enum Task {
     Vm(vm::Vm),
     Engine(engine::Engine),
     Bench(bench::Bench),
+    #[command(name = "gpu-e2e")]
+    GpuE2e(gpu_e2e::GpuE2e),
     Distro(distro::Distro),
     Lint(lint::Lint),
 }
@@ -77,6 +80,7 @@ fn run(task: Task) -> Result<bool> {
         Task::Test(test) => Ok(test.run(&Cache::open()?)),
         Task::Vm(vm) => vm.run(&Cache::open()?),
         Task::Engine(engine) => engine.run(&Cache::open()?).map(|()| true),
+        Task::GpuE2e(gpu_e2e) => gpu_e2e.run(&Cache::open()?),
         Task::Bench(bench) => bench.run().map(|()| true),
         Task::Distro(distro) => distro.run(&Cache::open()?).map(|()| true),
         Task::Lint(lint) => Ok(lint.run()),

@@ -1,5 +1,7 @@
 //! What a GPU is, as opposed to how it does.
 
+use std::borrow::Cow;
+
 use nvml_wrapper::{Device, error::NvmlError};
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +59,8 @@ impl Identity {
     }
 
     /// An answer with all its labels; `None` where it has not as many as its series.
-    pub fn point(&self, measure: &Measure) -> Option<Point> {
-        let own = measure.labels.iter().map(|label| label.clone().into_owned());
+    pub fn point(&self, measure: Measure) -> Option<Point> {
+        let own = measure.labels.into_iter().map(Cow::into_owned);
         let labels: Vec<String> = self.labels().into_iter().chain(own).collect();
         let fits = labels.len() == measure.series.labels.len();
         fits.then_some(Point { series: measure.series, labels, value: Value::Number(measure.number) })

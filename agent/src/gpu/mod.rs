@@ -31,9 +31,9 @@ mod xid;
 
 pub use config::GpuConfig;
 pub use identity::Identity;
-pub use keeper::{GpuView, SOURCE, State, View, Worker, XidCount, look, spawn};
+pub use keeper::{Fleet, GpuView, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;
-pub use wire::Rhythm;
+pub use wire::{Frame, Rhythm};
 pub use worker::main as work;
 
 /// What an error number means.

@@ -51,7 +51,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(scenario: &str) -> Self {
-        Self::with(scenario, &GpuConfig::default())
+        Self::with(scenario, &GpuConfig { full_interval_seconds: 1, ..GpuConfig::default() })
     }
 
     pub fn with(scenario: &str, config: &GpuConfig) -> Self {
@@ -115,14 +115,24 @@ impl Bench {
         })
     }
 
-    /// The next numbers of this GPU.
+    /// All numbers of this GPU: of its next full round, and of the light one before it.
     pub fn points(&mut self, uuid: &str) -> Vec<Point> {
-        self.numbers(uuid).1
+        let mut light = Vec::new();
+        let (light_source, full_source) = (format!("gpu:{uuid}:light"), format!("gpu:{uuid}:full"));
+        let full = self.wait(&full_source, |message| match message {
+            Message::Sample(sample) if sample.source == light_source => {
+                light = sample.points.clone().unwrap();
+                None
+            }
+            Message::Sample(sample) if sample.source == full_source => Some(sample.points.clone().unwrap()),
+            _ => None,
+        });
+        light.into_iter().chain(full).collect()
     }
 
-    /// The same, with when they were taken.
+    /// The next numbers of this GPU that change fast, with when they were taken.
     pub fn numbers(&mut self, uuid: &str) -> (u64, Vec<Point>) {
-        let sample = self.sample(&format!("gpu:{uuid}"));
+        let sample = self.sample(&format!("gpu:{uuid}:light"));
         (sample.taken_boot_ns, sample.points.unwrap_or_else(|reason| panic!("{uuid}: {reason}")))
     }
 

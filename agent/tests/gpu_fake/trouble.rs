@@ -56,7 +56,7 @@ fn a_getter_that_hangs_ages_its_gpu_alone() {
     let mut bench = Bench::new(&HANG.replace("at_s: 2\n", "at_s: 0.5\n"));
     bench.points(SECOND);
     let reason = bench.wait("its end", |message| match message {
-        Message::Sample(sample) if sample.source.ends_with(SECOND) => sample.points.clone().err(),
+        Message::Sample(sample) if sample.source.contains(SECOND) => sample.points.clone().err(),
         _ => None,
     });
     assert!(reason.starts_with("absent (has not answered for"), "{reason}");
@@ -161,7 +161,7 @@ fn a_double_bit_error_is_in_the_counters_and_in_the_events() {
     let xids = [bench.finding("gpu.xid").evidence[0].1, bench.finding("gpu.xid").evidence[0].1];
     assert_eq!(xids, [48.0, 64.0]);
     let points = bench.wait("the error", |message| match message {
-        Message::Sample(sample) if sample.source.ends_with(FIRST) => {
+        Message::Sample(sample) if sample.source.contains(FIRST) && sample.source.ends_with("full") => {
             let points = sample.points.clone().unwrap();
             (by_label(&points, "memory_errors_total").get("uncorrected") == Some(&1.0)).then_some(points)
         }
@@ -177,7 +177,7 @@ fn a_double_bit_error_is_in_the_counters_and_in_the_events() {
 fn an_nvlink_that_is_trained_anew_and_goes_down_is_told_link_by_link() {
     let mut bench = Bench::with(NVLINK_DOWN, &GpuConfig { full_interval_seconds: 1, ..GpuConfig::default() });
     let points = bench.wait("the end of the link", |message| match message {
-        Message::Sample(sample) if sample.source.ends_with(FIRST) => {
+        Message::Sample(sample) if sample.source.contains(FIRST) && sample.source.ends_with("full") => {
             let points = sample.points.clone().unwrap();
             (by_label(&points, "nvlink_up")["3"] < 1.0).then_some(points)
         }

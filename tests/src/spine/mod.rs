@@ -119,6 +119,7 @@ const CHECKS: &[Check] = &[
     ("an engine that is down is absent and counted, and disturbs nobody", faults::a_dead_engine_is_absent),
     ("a simulated gpu is labelled as simulated", sources::a_simulated_gpu_says_so),
     ("an incident is asked for by command, recorded, and over", sources::an_incident_is_asked_for_recorded_and_over),
+    ("a page of gpus is compared with nvidia-smi value by value", sources::a_page_is_compared_with_nvidia_smi),
     ("without a driver the gpu is absent with a reason", sources::an_absent_gpu_has_a_reason),
     ("without privileges the daemon says what is missing and serves the rest", faults::no_privileges),
     ("a kernel without type information is told, and the rest is served", faults::no_btf),

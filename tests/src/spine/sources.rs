@@ -186,6 +186,34 @@ pub(super) fn an_incident_is_asked_for_recorded_and_over(tools: &Tools, scratch:
     ensure(said.status.success(), || String::from_utf8_lossy(&said.stderr).into_owned())
 }
 
+pub(super) fn a_page_is_compared_with_nvidia_smi(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(library) = &tools.fake_nvml else { return Err(skipped("libfake_nvml.so is not built")) };
+    let Some(python) = &tools.python else { return Err(skipped("no Python (PLUMBLINE_PYTHON)")) };
+    let scenario = tools.scripts.join("fake-nvml/scenarios/l4.yaml").display().to_string();
+    let config = format!("gpu: {{library: {}}}\nengines: {{discover: false}}\n", library.display());
+    let daemon = Daemon::start_with(tools, scratch, &config, &[("FAKE_NVML_SCENARIO", &scenario)]).map_err(not_ok)?;
+    daemon.wait_for("plumbline_gpu_clock_max_hertz", |_| true).map_err(not_ok)?;
+    let (page, csv) = (scratch.join("page.prom"), scratch.join("smi.csv"));
+    fs::write(&page, daemon.metrics().map_err(not_ok)?).map_err(not_ok)?;
+    let compared = |said: &str| -> Result<(bool, String), Ended> {
+        fs::write(&csv, said).map_err(not_ok)?;
+        let script = tools.scripts.join("gpu_compare.py");
+        let output = Command::new(python).arg(script).args([&page, &csv]).output().map_err(not_ok)?;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    // As nvidia-smi would tell of the scenario's L4.
+    let smi = "uuid, name, driver_version, pstate, memory.total [MiB], temperature.gpu, temperature.memory, clocks.max.sm [MHz], \
+               pcie.link.gen.max, ecc.errors.uncorrected.volatile.total\n\
+               GPU-5eed0000-0000-4000-8000-0000000000e4, NVIDIA L4, 550.54.15, P0, 23034, 51, N/A, 2040, 4, 0\n";
+    let (is_same, said) = compared(smi)?;
+    ensure(is_same && said.contains("8 same, 0 DIFFERS, 1 unknown to nvidia-smi"), || said.clone())?;
+    for (right, wrong) in [("P0", "P8"), ("2040, 4", "2040, 5"), ("0000e4", "0000e5"), ("23034", "24576")] {
+        let (is_same, said) = compared(&smi.replacen(right, wrong, 1))?;
+        ensure(!is_same && said.contains("DIFFERS"), || format!("{wrong}: {said}"))?;
+    }
+    Ok(())
+}
+
 pub(super) fn an_absent_gpu_has_a_reason(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let config = "gpu: {library: /nonexistent/libnvidia-ml.so.1}\nengines: {discover: false}\n";
     let daemon = Daemon::start(tools, scratch, config).map_err(not_ok)?;

@@ -6,6 +6,7 @@ mod audit;
 mod beside;
 mod daemon;
 mod flood;
+mod gpu;
 mod instructions;
 mod open;
 mod policies;
@@ -23,7 +24,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 5] = [
+const ALL: [Benchmark; 6] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -48,6 +49,11 @@ const ALL: [Benchmark; 5] = [
         name: "policies",
         about: "a thousand policies beside one: checking, reading, and asking them about an event",
         run: policies::run,
+    },
+    Benchmark {
+        name: "gpu",
+        about: "eight simulated GPUs: the worker and the daemon, steady and in an incident; memory over a million samples",
+        run: gpu::run,
     },
 ];
 

@@ -1,7 +1,7 @@
 //! What is known of the GPUs, from the worker's frames and from its silence. Pure: time comes with the calls.
 //!
-//! A GPU's numbers are those of its newest light and its newest full round. They are never told again once they are older
-//! than [`SILENT_AFTER_NS`]: then the GPU is down, with its age, and its series are absent with the reason.
+//! A GPU's numbers are those of its newest light and its newest full round, each a sample of its own. Once the newest is older
+//! than [`SILENT_AFTER_NS`], the GPU is down, with its age, and the series of both are absent with the reason.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What samples of the GPUs as a whole are called; each GPU's own are `gpu:UUID`.
+/// What samples of the GPUs as a whole are called; each GPU's own are `gpu:UUID:light` and `gpu:UUID:full`.
 pub const SOURCE: &str = "gpu";
 
 /// How long a GPU may take to answer before its numbers are too old to be told.
@@ -52,8 +52,8 @@ struct Gpu {
     state: State,
     /// Since when the state holds, or the newest answer's questions were asked.
     seen_boot_ns: u64,
-    light: Vec<Point>,
-    full: Vec<Point>,
+    /// How many numbers the newest light and full round told.
+    numbers: [usize; 2],
     refusals: Vec<Refusal>,
     /// Whether the end of its numbers was told.
     is_absence_told: bool,
@@ -71,6 +71,8 @@ pub struct Fleet {
     /// GPUs that refuse to say who they are.
     nameless: BTreeMap<u32, String>,
     findings: Vec<Finding>,
+    /// A GPU answers that did not before, which [`Fleet::tick`] has not told yet.
+    has_news: bool,
 }
 
 /// One GPU for `plumbline gpu`.
@@ -106,8 +108,7 @@ impl Fleet {
             identity: identity.clone(),
             state: State::Listed,
             seen_boot_ns: now_boot_ns,
-            light: Vec::new(),
-            full: Vec::new(),
+            numbers: [0, 0],
             refusals: Vec::new(),
             is_absence_told: false,
         };
@@ -132,25 +133,33 @@ impl Fleet {
         self.count.saturating_sub(u32::try_from(self.by_index.len()).unwrap_or(u32::MAX))
     }
 
-    /// The GPU's numbers, with what it answers now.
-    pub fn reading(&mut self, reading: Reading) -> Option<Sample> {
-        let gpu = self.gpus.get_mut(self.by_index.get(&reading.index)?)?;
-        let was_down = matches!(gpu.state, State::Silent | State::Lost);
+    /// What the GPU answered: a sample of the light round, and of the full one if that was its turn.
+    pub fn reading(&mut self, reading: Reading) -> Vec<Sample> {
+        let known = self.by_index.get(&reading.index).and_then(|uuid| self.gpus.get_mut(uuid));
+        let Some(gpu) = known else { return Vec::new() };
+        if matches!(gpu.state, State::Silent | State::Lost) {
+            tracing::info!(gpu = gpu.identity.uuid, index = gpu.identity.index, "a gpu answers again");
+        }
+        self.has_news |= gpu.state != State::Up;
         (gpu.state, gpu.is_absence_told) = (State::Up, false);
         gpu.seen_boot_ns = reading.taken_boot_ns;
-        gpu.light = points(&gpu.identity, Round::Light, &reading.light);
-        if let Some(full) = &reading.full {
-            gpu.full = points(&gpu.identity, Round::Full, full);
-        }
         if let Some(refusals) = reading.refusals {
             gpu.refusals = refusals;
         }
-        let sample = gpu.sample(reading.taken_boot_ns, Ok(gpu.light.iter().chain(&gpu.full).cloned().collect()));
-        let (uuid, index) = (gpu.identity.uuid.clone(), gpu.identity.index);
-        if was_down {
-            tracing::info!(gpu = uuid, index, "a gpu answers again");
-        }
-        Some(sample)
+        let answers = [(Round::Light, Some(reading.light)), (Round::Full, reading.full)];
+        let answered = answers.into_iter().filter_map(|(round, answers)| Some((round, answers?)));
+        answered
+            .map(|(round, answers)| {
+                let points = points(&gpu.identity, round, answers);
+                gpu.numbers[usize::from(round == Round::Full)] = points.len();
+                gpu.sample(round, reading.taken_boot_ns, Ok(points))
+            })
+            .collect()
+    }
+
+    /// Who the GPUs are and how they fare is to be told at once, and not in a second: numbers without it are of nobody.
+    pub const fn has_news(&self) -> bool {
+        self.has_news
     }
 
     /// The driver says that the GPU is lost.
@@ -188,6 +197,7 @@ impl Fleet {
 
     /// Lets time pass: the sample of all GPUs, and of each that has nothing to tell any more.
     pub fn tick(&mut self, now_boot_ns: u64, own: Vec<Point>) -> Vec<Sample> {
+        self.has_news = false;
         let mut samples = Vec::new();
         let mut silent = Vec::new();
         let mut told = own;
@@ -199,8 +209,9 @@ impl Fleet {
             }
             if let Some(reason) = gpu.absence(age_ns).filter(|_| !gpu.is_absence_told) {
                 gpu.is_absence_told = true;
-                (gpu.light, gpu.full) = (Vec::new(), Vec::new());
-                samples.push(gpu.sample(now_boot_ns, Err(reason)));
+                gpu.numbers = [0, 0];
+                samples.push(gpu.sample(Round::Light, now_boot_ns, Err(reason.clone())));
+                samples.push(gpu.sample(Round::Full, now_boot_ns, Err(reason)));
             }
             told.extend(gpu.standing(age_ns));
         }
@@ -232,7 +243,7 @@ impl Fleet {
         let is_known = self.unnamed() == u32::try_from(self.nameless.len()).unwrap_or(u32::MAX);
         !self.gpus.is_empty()
             && is_known
-            && self.gpus.values().all(|gpu| !gpu.full.is_empty() || gpu.state != State::Listed)
+            && self.gpus.values().all(|gpu| gpu.numbers[1] > 0 || gpu.state != State::Listed)
     }
 
     pub fn view(&self, now_boot_ns: u64) -> Vec<GpuView> {
@@ -243,7 +254,7 @@ impl Fleet {
                 identity: gpu.identity.clone(),
                 state: gpu.state.clone(),
                 age_seconds: seconds(now_boot_ns.saturating_sub(gpu.seen_boot_ns)),
-                series: gpu.light.len() + gpu.full.len(),
+                series: gpu.numbers.iter().sum(),
                 refusals: gpu.refusals.clone(),
             })
             .collect();
@@ -262,8 +273,8 @@ impl Fleet {
 }
 
 impl Gpu {
-    fn sample(&self, taken_boot_ns: u64, points: Result<Vec<Point>, String>) -> Sample {
-        Sample { source: format!("{SOURCE}:{}", self.identity.uuid), taken_boot_ns, points }
+    fn sample(&self, round: Round, taken_boot_ns: u64, points: Result<Vec<Point>, String>) -> Sample {
+        Sample { source: format!("{SOURCE}:{}:{}", self.identity.uuid, round.as_str()), taken_boot_ns, points }
     }
 
     /// Why there are no numbers.
@@ -293,14 +304,10 @@ impl Gpu {
     }
 }
 
-fn points(identity: &Identity, round: Round, answers: &Answers) -> Vec<Point> {
-    let name = match round {
-        Round::Light => "light",
-        Round::Full => "full",
-    };
+fn points(identity: &Identity, round: Round, answers: Answers) -> Vec<Point> {
     let [uuid, gpu, simulated] = identity.labels();
-    let took = Point::new(&ROUND_SECONDS, &[&uuid, &gpu, &simulated, name], seconds(answers.took_ns));
-    answers.measures.iter().filter_map(|measure| identity.point(measure)).chain([took]).collect()
+    let took = Point::new(&ROUND_SECONDS, &[&uuid, &gpu, &simulated, round.as_str()], seconds(answers.took_ns));
+    answers.measures.into_iter().filter_map(|measure| identity.point(measure)).chain([took]).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an age needs no nanoseconds")]

@@ -16,17 +16,16 @@ use std::{
 use plumbline_policy::Severity;
 use tokio::sync::{mpsc, watch};
 
-use self::{
-    fleet::Fleet,
-    running::{Ending, Next, Running},
-    xids::Xids,
-};
 pub use self::{
-    fleet::{GpuView, SOURCE, State},
+    fleet::{Fleet, GpuView, SOURCE, State},
     look::look,
-    running::Program,
+    running::{Program, Running},
     view::View,
     xids::XidCount,
+};
+use self::{
+    running::{Ending, Next},
+    xids::Xids,
 };
 use super::{
     config::GpuConfig,
@@ -235,7 +234,11 @@ impl Keeper {
                 self.start_at = Instant::now() + REOPEN_AFTER;
             }
             Frame::Reading(reading) => {
-                if let Some(sample) = self.fleet.reading(reading) {
+                let samples = self.fleet.reading(reading);
+                if self.fleet.has_news() {
+                    self.tell();
+                }
+                for sample in samples {
                     self.send(Message::Sample(sample));
                 }
             }

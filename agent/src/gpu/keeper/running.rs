@@ -3,7 +3,7 @@
 use std::{
     io::{self, BufReader},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     thread,
@@ -45,6 +45,16 @@ pub enum Next {
 
 impl Running {
     pub fn start(program: &Program, rhythm: Rhythm, lock: Option<&ReleaseFiles>) -> io::Result<Self> {
+        Self::start_with(program, rhythm, lock, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub fn start_with(
+        program: &Program,
+        rhythm: Rhythm,
+        lock: Option<&ReleaseFiles>,
+        variables: &[(&str, &Path)],
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let stdout = lock.map(ReleaseFiles::hold).transpose()?.map_or_else(Stdio::null, Stdio::from);
         let child = Command::new(&program.path)
@@ -52,6 +62,7 @@ impl Running {
             .arg("--library")
             .arg(&program.library)
             .args(["--light-ms", &rhythm.light_ms.to_string(), "--full-ms", &rhythm.full_ms.to_string()])
+            .envs(variables.iter().copied())
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout)
             .spawn()?;
@@ -71,6 +82,11 @@ impl Running {
             Err(RecvTimeoutError::Timeout) => Next::Nothing,
             Err(RecvTimeoutError::Disconnected) => Next::End,
         }
+    }
+
+    /// The next frame; `None` when none came in time, or none will.
+    pub fn frame(&self, timeout: Duration) -> Option<Frame> {
+        self.frames.recv_timeout(timeout).ok()
     }
 
     /// A worker that does not read its orders is noticed by its silence.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Round, SUBJECTS};
+use super::SUBJECTS;
 use crate::series::{Series, gpu::GPU};
 
 fn markdown() -> String {
@@ -17,10 +17,7 @@ fn markdown() -> String {
     );
     let mut rows: Vec<String> = Vec::new();
     for question in SUBJECTS.iter().copied().flatten() {
-        let round = match question.round {
-            Round::Light => "light",
-            Round::Full => "full",
-        };
+        let round = question.round.as_str();
         for (series, label) in question.tells() {
             let unit = format!("{:?}", series.unit).to_lowercase();
             let unit = if series.name.ends_with("_per_second") { "bytes per second".to_owned() } else { unit };

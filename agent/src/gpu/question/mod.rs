@@ -55,6 +55,15 @@ pub enum Round {
     Full,
 }
 
+impl Round {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Light => "light",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// A number that lacks only the GPU's own labels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {

@@ -29,6 +29,11 @@ fn fleet() -> Fleet {
     fleet
 }
 
+/// The sources of these GPUs.
+fn both(gpus: &[&str]) -> Vec<String> {
+    gpus.iter().flat_map(|gpu| ["light", "full"].map(|round| format!("gpu:{gpu}:{round}"))).collect()
+}
+
 /// What a second brings: samples that have no numbers, by source, and the kinds of what was found.
 fn tick(fleet: &mut Fleet, second: u64) -> (Vec<String>, Vec<&'static str>) {
     let samples = fleet.tick(second * SECOND_NS, Vec::new());
@@ -37,11 +42,11 @@ fn tick(fleet: &mut Fleet, second: u64) -> (Vec<String>, Vec<&'static str>) {
 }
 
 #[test]
-fn a_light_round_keeps_the_numbers_of_the_full_one_before() {
+fn a_light_round_is_a_sample_and_a_full_one_is_another() {
     let mut fleet = fleet();
-    let numbers = |sample: Option<Sample>| sample.unwrap().points.unwrap().len();
-    assert_eq!(numbers(fleet.reading(reading(0, 0, true))), 4);
-    assert_eq!(numbers(fleet.reading(reading(0, 1, false))), 4);
+    let sources = |samples: Vec<Sample>| samples.into_iter().map(|sample| sample.source).collect::<Vec<_>>();
+    assert_eq!(sources(fleet.reading(reading(0, 0, true))), ["gpu:GPU-0:light", "gpu:GPU-0:full"]);
+    assert_eq!(sources(fleet.reading(reading(0, 1, false))), ["gpu:GPU-0:light"]);
 }
 
 #[test]
@@ -51,23 +56,14 @@ fn a_gpu_that_is_silent_for_more_than_five_seconds_is_told_once() {
     fleet.reading(reading(1, 1, true));
     assert_eq!(tick(&mut fleet, 6), (vec![], vec![]));
     fleet.reading(reading(0, 6, false));
-    assert_eq!(tick(&mut fleet, 7), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.silent"]));
+    assert_eq!(tick(&mut fleet, 7), (both(&["GPU-1"]), vec!["gpu.silent"]));
     fleet.reading(reading(0, 7, false));
     assert_eq!(tick(&mut fleet, 8), (vec![], vec![]));
     assert!(fleet.is_answering());
     // It answers again, and falls silent again.
     fleet.reading(reading(1, 9, false));
     fleet.reading(reading(0, 15, false));
-    assert_eq!(tick(&mut fleet, 15), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.silent"]));
-}
-
-#[test]
-fn a_stale_number_is_never_told_with_a_new_one() {
-    let mut fleet = fleet();
-    fleet.reading(reading(0, 0, true));
-    tick(&mut fleet, 6);
-    let sample = fleet.reading(reading(0, 7, false)).unwrap();
-    assert_eq!(sample.points.unwrap().len(), 2, "the full round from before the silence is gone");
+    assert_eq!(tick(&mut fleet, 15), (both(&["GPU-1"]), vec!["gpu.silent"]));
 }
 
 #[test]
@@ -76,7 +72,7 @@ fn a_lost_gpu_stays_lost_until_it_answers() {
     fleet.reading(reading(1, 0, true));
     fleet.lost(1, "nvmlDeviceGetPowerUsage");
     fleet.lost(1, "nvmlDeviceGetPowerUsage");
-    assert_eq!(tick(&mut fleet, 1), (vec!["gpu:GPU-1".to_owned()], vec!["gpu.lost"]));
+    assert_eq!(tick(&mut fleet, 1), (both(&["GPU-1"]), vec!["gpu.lost"]));
     // The next worker finds it listed, and does not hear of it.
     fleet.open("550.54.15", 2);
     fleet.listed(identity(1), SECOND_NS);
@@ -90,7 +86,7 @@ fn gpus_that_nobody_asks_are_absent_with_the_reason_and_alarm_nobody() {
     let mut fleet = fleet();
     fleet.reading(reading(0, 0, true));
     fleet.not_asked("released", SECOND_NS);
-    assert_eq!(tick(&mut fleet, 60), (vec!["gpu:GPU-0".to_owned(), "gpu:GPU-1".to_owned()], vec![]));
+    assert_eq!(tick(&mut fleet, 60), (both(&["GPU-0", "GPU-1"]), vec![]));
     assert_eq!(tick(&mut fleet, 61), (vec![], vec![]));
 }
 
@@ -99,8 +95,8 @@ fn an_index_means_what_the_present_worker_means_by_it() {
     let mut fleet = fleet();
     fleet.open("580.126.09", 1);
     fleet.listed(Identity { index: 0, ..identity(1) }, 0);
-    assert_eq!(fleet.reading(reading(0, 1, true)).unwrap().source, "gpu:GPU-1");
-    assert!(fleet.reading(reading(1, 1, true)).is_none());
+    assert_eq!(fleet.reading(reading(0, 1, true))[0].source, "gpu:GPU-1:light");
+    assert!(fleet.reading(reading(1, 1, true)).is_empty());
     assert_eq!(fleet.findings().into_iter().map(|finding| finding.kind).collect::<Vec<_>>(), ["gpu.driver"]);
 }
 
