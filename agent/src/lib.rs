@@ -14,6 +14,7 @@ pub mod gpu;
 pub mod http;
 pub mod identity;
 pub mod incident;
+pub mod infiniband;
 pub mod kubelet;
 pub mod message;
 pub mod own;

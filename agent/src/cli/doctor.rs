@@ -11,6 +11,7 @@ use crate::{
     daemon::OWN_PROGRAM,
     engines::discover,
     gpu,
+    infiniband::Ports,
     probes::{
         HookVerdict, Probes, State,
         kernel::{KernelFacts, words},
@@ -71,6 +72,11 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         }
         Some(Err(reason)) => say(&format!("  absent: {reason}")),
         None => say("  absent: switched off in the configuration"),
+    }
+    say("\nINFINIBAND, ROCE");
+    match Ports::here().read() {
+        Ok(points) => say(&format!("  {} numbers of the kernel's", points.len())),
+        Err(reason) => say(&format!("  {reason}")),
     }
     say("\nENGINES");
     let found = discover::look(Path::new("/proc"));

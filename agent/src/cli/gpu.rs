@@ -175,7 +175,7 @@ fn state_words(state: &State) -> String {
 fn not_answered(view: &View, all: bool) {
     let mut by_reason: BTreeMap<&str, BTreeMap<&str, (&Refusal, Vec<u32>)>> = BTreeMap::new();
     for gpu in &view.gpus {
-        for refusal in &gpu.refusals {
+        for refusal in &*gpu.refusals {
             let of_reason = by_reason.entry(&refusal.reason).or_default();
             let (_, gpus) = of_reason.entry(&refusal.question).or_insert_with(|| (refusal, Vec::new()));
             gpus.push(gpu.identity.index);

@@ -39,7 +39,7 @@ use crate::{
     http::{self, Node, incident::Gate},
     identity::{World, procfs::Procfs},
     incident::Incident,
-    kubelet,
+    infiniband, kubelet,
     message::Message,
     probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
     series::{Point, Sample, agent, kernel},
@@ -159,7 +159,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         gpu::spawn(
             &config.gpu,
             Path::new(OWN_PROGRAM),
-            &config.state_dir,
+            (&node, &config.state_dir),
             incident.clone(),
             messages.clone(),
             stop.clone(),
@@ -174,6 +174,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
+    let ports = tokio::spawn(infiniband::run(messages.clone(), stop.clone()));
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
         node,
@@ -202,6 +203,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
+    let _ = ports.await;
     if let Some(kubelet) = kubelet {
         let _ = kubelet.await;
     }

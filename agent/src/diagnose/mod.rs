@@ -4,10 +4,13 @@
 //! and nothing here asks anybody anything. A finding goes on until a reading denies it; then it can begin anew. What a
 //! source does not tell is neither a finding nor the end of one.
 
-use std::collections::HashMap;
+mod clock_drop;
+
+use std::{collections::HashMap, sync::Arc};
 
 use plumbline_policy::Severity;
 
+use self::clock_drop::ClockDrops;
 use crate::{
     event::Finding,
     series::{
@@ -35,13 +38,14 @@ enum Wrong {
     Rose,
     /// It was 1 and is 0.
     Fell,
-    /// The counter of seconds rose for more than this share of at least so long a time.
-    ShareOfTime { share: f64, least_ns: u64 },
+    /// The counter of seconds rose for more than this share of at least so long a time. Its end is a finding too, with how
+    /// long it took.
+    ShareOfTime { share: f64, least_ns: u64, end: &'static str },
 }
 
-/// What of the time may pass at lower clocks for heat before it is told: clocks move with every burst.
-const THERMAL_SHARE: f64 = 0.1;
-const THERMAL_WINDOW_NS: u64 = 30_000_000_000;
+/// What of the time may pass at lower clocks before it is told: clocks move with every burst.
+const THROTTLED_SHARE: f64 = 0.1;
+const THROTTLED_WINDOW_NS: u64 = 30_000_000_000;
 
 const RULES: &[Rule] = &[
     Rule {
@@ -89,8 +93,17 @@ const RULES: &[Rule] = &[
         severity: Severity::Medium,
         series: &throttle::THROTTLE_SECONDS_TOTAL,
         labels: &["thermal", "sw_thermal", "hw_thermal"],
-        wrong: Wrong::ShareOfTime { share: THERMAL_SHARE, least_ns: THERMAL_WINDOW_NS },
+        wrong: Wrong::ShareOfTime { share: THROTTLED_SHARE, least_ns: THROTTLED_WINDOW_NS, end: "gpu.thermal.end" },
         says: |gpu, share| format!("{gpu} was slowed down by heat for {:.0} % of the time", share * 100.0),
+    },
+    // Serving under load runs at the power cap: worth a record, and nobody's alarm.
+    Rule {
+        kind: "gpu.power",
+        severity: Severity::Low,
+        series: &throttle::THROTTLE_SECONDS_TOTAL,
+        labels: &["sw_power_cap", "hw_power_brake"],
+        wrong: Wrong::ShareOfTime { share: THROTTLED_SHARE, least_ns: THROTTLED_WINDOW_NS, end: "gpu.power.end" },
+        says: |gpu, share| format!("{gpu} was held down by its power limit for {:.0} % of the time", share * 100.0),
     },
 ];
 
@@ -110,7 +123,7 @@ fn recovery_words(action: f64) -> &'static str {
 const MAX_PARTS: usize = 4096;
 
 /// A rule's place in the table and the labels of what it looks at.
-type Part = (usize, Vec<String>);
+type Part = (usize, Arc<[String]>);
 
 /// What was read last.
 #[derive(Debug, Clone, Copy)]
@@ -118,12 +131,15 @@ struct Seen {
     boot_ns: u64,
     number: f64,
     is_wrong: bool,
+    /// When what is wrong began, and what the counter was then.
+    began: (u64, f64),
 }
 
 /// What is known of every part.
 #[derive(Debug, Default)]
 pub struct Diagnosis {
     seen: HashMap<Part, Seen>,
+    clock_drops: ClockDrops,
 }
 
 impl Diagnosis {
@@ -137,6 +153,7 @@ impl Diagnosis {
                 findings.push(finding);
             }
         }
+        findings.extend(self.clock_drops.observe(sample));
         findings
     }
 
@@ -144,20 +161,30 @@ impl Diagnosis {
         let Some(number) = point.number() else { return Vec::new() };
         let mut findings = Vec::new();
         for (index, rule) in RULES.iter().enumerate().filter(|(_, rule)| rule.speaks_of(point)) {
-            let part = (index, point.labels.clone());
+            let part = (index, Arc::clone(&point.labels));
             let before = self.seen.get(&part).copied();
             if before.is_none() && self.seen.len() >= MAX_PARTS {
                 continue;
             }
-            let now = Seen { boot_ns: taken_boot_ns, number, is_wrong: before.is_some_and(|before| before.is_wrong) };
+            let now = Seen {
+                boot_ns: taken_boot_ns,
+                number,
+                is_wrong: before.is_some_and(|before| before.is_wrong),
+                began: before.map_or((taken_boot_ns, number), |before| before.began),
+            };
             let Some((is_wrong, figure)) = rule.judge(before.as_ref(), &now) else {
                 // Too soon to say: what was read before stays the beginning of the window.
                 self.seen.entry(part).or_insert(now);
                 continue;
             };
-            self.seen.insert(part, Seen { is_wrong, ..now });
+            // It began with the window in which it was seen.
+            let window = before.map_or((now.boot_ns, now.number), |before| (before.boot_ns, before.number));
+            let began = if is_wrong && now.is_wrong { now.began } else { window };
+            self.seen.insert(part, Seen { is_wrong, began, ..now });
             if is_wrong && !now.is_wrong {
                 findings.push(rule.finding(point, figure));
+            } else if now.is_wrong && !is_wrong {
+                findings.extend(rule.end(point, &now));
             }
         }
         findings
@@ -177,7 +204,7 @@ impl Rule {
             Wrong::Fell => Some((now.number < 1.0 && (before?.is_wrong || before?.number >= 1.0), now.number)),
             // A counter that fell began anew: a driver was loaded again.
             Wrong::Rose => Some((now.number > before?.number, now.number - before?.number)),
-            Wrong::ShareOfTime { share, least_ns } => {
+            Wrong::ShareOfTime { share, least_ns, .. } => {
                 let passed_ns = now.boot_ns.saturating_sub(before?.boot_ns);
                 if passed_ns < least_ns {
                     return None;
@@ -187,6 +214,22 @@ impl Rule {
                 Some((of_time > share, of_time))
             }
         }
+    }
+
+    /// What is over, and how long it took.
+    fn end(&self, point: &Point, last: &Seen) -> Option<Finding> {
+        let Wrong::ShareOfTime { end, .. } = self.wrong else { return None };
+        let entity = point.labels.first().cloned().unwrap_or_default();
+        let reason = point.labels.last().map(String::as_str).unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        let lasted_seconds = last.boot_ns.saturating_sub(last.began.0) as f64 / 1e9;
+        let throttled_seconds = (last.number - last.began.1).max(0.0);
+        let text = format!(
+            "{entity} is not slowed down any more ({reason}): it was for {throttled_seconds:.1} s of {lasted_seconds:.0} s"
+        );
+        let evidence =
+            vec![("throttled_seconds".to_owned(), throttled_seconds), ("lasted_seconds".to_owned(), lasted_seconds)];
+        Some(Finding { kind: end, severity: Severity::Low, entity, text, evidence, process: None })
     }
 
     fn finding(&self, point: &Point, figure: f64) -> Finding {
@@ -252,14 +295,38 @@ mod tests {
     fn heat_is_told_when_it_takes_more_than_a_tenth_of_the_time() {
         let thermal: &[&str] = &["gpu.thermal"];
         let readings = [(0, 0.0), (10, 9.0), (30, 9.0), (60, 10.0), (90, 14.0)];
-        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("hw_thermal"), &readings, &[&[], &[], thermal, &[], thermal]);
-        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("sw_power_cap"), &[(0, 0.0), (60, 60.0)], &[&[], &[]]);
+        let end: &[&str] = &["gpu.thermal.end"];
+        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("hw_thermal"), &readings, &[&[], &[], thermal, end, thermal]);
+        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("sw_power_cap"), &[(0, 0.0), (60, 60.0)], &[&[], &["gpu.power"]]);
+        check(&throttle::THROTTLE_SECONDS_TOTAL, Some("low_utilization"), &[(0, 0.0), (60, 60.0)], &[&[], &[]]);
+    }
+
+    #[test]
+    fn the_end_of_a_throttle_says_how_long_it_took() {
+        let mut diagnosis = Diagnosis::default();
+        let mut found = |second: u64, seconds: f64| {
+            let labels = ["GPU-1", "0", "true", "hw_thermal"];
+            let points = Ok(vec![Point::new(&throttle::THROTTLE_SECONDS_TOTAL, &labels, seconds)]);
+            let taken_boot_ns = second * SECOND_NS;
+            diagnosis.observe(&Sample { source: "gpu:GPU-1:light".into(), taken_boot_ns, points })
+        };
+        found(0, 100.0);
+        found(30, 110.0);
+        found(60, 125.0);
+        let end = found(90, 125.5);
+        assert_eq!(end[0].text, "GPU-1 is not slowed down any more (hw_thermal): it was for 25.5 s of 90 s");
+        assert_eq!(end[0].evidence[0], ("throttled_seconds".to_owned(), 25.5));
     }
 
     #[test]
     fn every_rule_finds_a_kind_that_policies_know() {
+        let is_known = |kind: &str| FINDINGS.iter().any(|(known, _)| *known == kind);
         for rule in RULES {
-            assert!(FINDINGS.iter().any(|(kind, _)| *kind == rule.kind), "{}", rule.kind);
+            assert!(is_known(rule.kind), "{}", rule.kind);
+            if let Wrong::ShareOfTime { end, .. } = rule.wrong {
+                assert!(is_known(end), "{end}");
+            }
         }
+        assert!(is_known("gpu.clock_drop"));
     }
 }

@@ -174,7 +174,7 @@ impl<'a> Table<'a> {
                 match value {
                     Some(value) => {
                         let labels = vec![engine.to_owned(), cell.model.clone()];
-                        points.push(Point { series: field.series, labels, value });
+                        points.push(Point { series: field.series, labels: labels.into(), value });
                     }
                     None => unusable.note(|| format!("{} contradicts itself", first.selector.name)),
                 }

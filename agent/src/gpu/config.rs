@@ -15,6 +15,8 @@ pub struct GpuConfig {
     pub library: Option<PathBuf>,
     /// Where the kernel's log is read, which says whose XIDs are.
     pub kernel_log: PathBuf,
+    /// Also told by the names of dcgm-exporter, so that dashboards that were written for it go on.
+    pub dcgm_names: bool,
     /// How often what changes fast is asked.
     pub interval_seconds: u64,
     /// How often all else is.
@@ -29,6 +31,7 @@ impl Default for GpuConfig {
             enabled: true,
             library: None,
             kernel_log: PathBuf::from("/dev/kmsg"),
+            dcgm_names: true,
             interval_seconds: 1,
             full_interval_seconds: 5,
             incident_interval_milliseconds: 250,

@@ -1,12 +1,12 @@
 //! What a GPU is, as opposed to how it does.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use nvml_wrapper::{Device, error::NvmlError};
 use serde::{Deserialize, Serialize};
 
 use super::{nvml::Session, question::Measure};
-use crate::series::{Point, Series, Value, gpu::identity::INFO};
+use crate::series::{Point, Series, gpu::identity::INFO};
 
 /// One GPU. What the driver does not tell is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,12 +58,11 @@ impl Identity {
         Point::new(series, &[&uuid, &gpu, &simulated], number)
     }
 
-    /// An answer with all its labels; `None` where it has not as many as its series.
-    pub fn point(&self, measure: Measure) -> Option<Point> {
-        let own = measure.labels.into_iter().map(Cow::into_owned);
-        let labels: Vec<String> = self.labels().into_iter().chain(own).collect();
-        let fits = labels.len() == measure.series.labels.len();
-        fits.then_some(Point { series: measure.series, labels, value: Value::Number(measure.number) })
+    /// All labels of an answer; `None` where it has not as many of its own as its series.
+    pub fn labels_of(&self, measure: &Measure) -> Option<Arc<[String]>> {
+        let own = measure.labels.iter().map(|label| label.clone().into_owned());
+        let labels: Arc<[String]> = self.labels().into_iter().chain(own).collect();
+        (labels.len() == measure.series.labels.len()).then_some(labels)
     }
 
     pub fn info(&self) -> Point {

@@ -24,7 +24,12 @@ fn describe(page: &mut String, row: &Series) {
     let _ = write!(
         page,
         "\n## `{}`\n\n{}\n\n- kind: {:?}, unit: {:?}\n- labels: {labels}\n- source: {}\n- OpenTelemetry: `{}`\n",
-        row.name, row.help, row.kind, row.unit, row.source, row.otel
+        row.name,
+        row.help,
+        row.kind,
+        row.unit,
+        row.source,
+        if row.otel.is_empty() { "–" } else { row.otel }
     );
 }
 

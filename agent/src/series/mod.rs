@@ -4,12 +4,15 @@
 //! row here. A new series is one `static` in the file of its subject and one entry in that file's `ROWS`; a test
 //! fails when a `static` is missing from its `ROWS`.
 
+use std::sync::Arc;
+
 pub mod agent;
 pub mod cost;
 #[cfg(test)]
 mod docs;
 pub mod engine;
 pub mod gpu;
+pub mod infiniband;
 pub mod kernel;
 pub mod prometheus;
 pub mod store;
@@ -31,6 +34,8 @@ pub const TABLE: &[&[&Series]] = &[
     gpu::fabric::ROWS,
     gpu::process::ROWS,
     gpu::xid::ROWS,
+    gpu::dcgm::ROWS,
+    infiniband::ROWS,
     engine::ROWS,
     cost::ROWS,
 ];
@@ -46,7 +51,7 @@ pub struct Series {
     pub help: &'static str,
     /// Where the number comes from: the NVML call, the field of the engine's page, the kernel program.
     pub source: &'static str,
-    /// The OpenTelemetry instrument name.
+    /// The OpenTelemetry instrument name; empty for another name of a series that has one.
     pub otel: &'static str,
     /// Label names, in the order in which a [`Point`] gives the values.
     pub labels: &'static [&'static str],
@@ -82,8 +87,8 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
     pub series: &'static Series,
-    /// One value per name in [`Series::labels`].
-    pub labels: Vec<String>,
+    /// One value per name in [`Series::labels`]; shared by all points of the same part of the node.
+    pub labels: Arc<[String]>,
     pub value: Value,
 }
 
@@ -145,9 +150,13 @@ mod tests {
         for row in TABLE.iter().copied().flatten() {
             assert!(seen.insert(row.name), "{} stands twice", row.name);
             assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
-            assert!(row.name.starts_with("plumbline_"), "{}", row.name);
+            let is_alias = row.name.starts_with("DCGM_FI_");
+            assert!(is_alias || row.name.starts_with("plumbline_"), "{}", row.name);
             assert!(
-                row.help.ends_with('.') && !row.help.is_empty() && !row.source.is_empty() && !row.otel.is_empty(),
+                row.help.ends_with('.')
+                    && !row.help.is_empty()
+                    && !row.source.is_empty()
+                    && row.otel.is_empty() == is_alias,
                 "{}",
                 row.name
             );

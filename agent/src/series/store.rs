@@ -3,7 +3,7 @@
 //! A source's reading replaces its former one whole; a failed reading leaves the source's series absent, with its age
 //! and its errors counted. Every series has at most [`MAX_LABEL_SETS`] label sets; what comes after goes to `other`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Kind, Point, Sample, Series, Value,
@@ -16,7 +16,7 @@ pub const MAX_LABEL_SETS: usize = 1000;
 /// The label value that stands for all that did not fit.
 pub const OTHER: &str = "other";
 
-type Labels = Vec<String>;
+type Labels = Arc<[String]>;
 
 /// All present values.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl Store {
         let full = family.values.len() >= MAX_LABEL_SETS && !family.values.contains_key(&labels);
         let labels = if full {
             *self.overflow.entry(series.name).or_default() += 1;
-            vec![OTHER.to_owned(); series.labels.len()]
+            std::iter::repeat_n(OTHER.to_owned(), series.labels.len()).collect()
         } else {
             labels
         };
@@ -130,6 +130,10 @@ impl Store {
 /// Keeps the first [`MAX_LABEL_SETS`] label sets of each series; the numbers of the rest are added up in `other`, and
 /// histograms beyond are left out. Says how many were folded, by series.
 fn cap(points: Vec<Point>) -> (Vec<Point>, BTreeMap<&'static str, u64>) {
+    // So few cannot be too many of one.
+    if points.len() <= MAX_LABEL_SETS {
+        return (points, BTreeMap::new());
+    }
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut others: BTreeMap<&'static str, Point> = BTreeMap::new();
     let mut folded = BTreeMap::new();
@@ -168,7 +172,7 @@ mod tests {
 
     fn value(store: &Store, series: &Series, labels: &[&str]) -> Option<f64> {
         let points = store.snapshot(5_000_000_000);
-        points.iter().find(|point| point.series == series && point.labels == labels).and_then(Point::number)
+        points.iter().find(|point| point.series == series && *point.labels == *labels).and_then(Point::number)
     }
 
     fn sample(taken_boot_ns: u64, points: Result<Vec<Point>, String>) -> Sample {

@@ -103,10 +103,11 @@ struct Times {
     now_unix_ns: u64,
 }
 
-/// One metric per series. `points` are sorted by series, as the store gives them.
+/// One metric per series that is not another's alias. `points` are sorted by series, as the store gives them.
 fn metrics(points: &[Point], times: Times) -> Vec<Metric> {
     let families = points.chunk_by(|a, b| a.series.name == b.series.name);
-    families.filter_map(|family| Some(metric(family.first()?.series, family, times))).collect()
+    let named = families.filter_map(|family| Some((family.first()?.series, family)));
+    named.filter(|(series, _)| !series.otel.is_empty()).map(|(series, family)| metric(series, family, times)).collect()
 }
 
 fn metric(series: &Series, family: &[Point], times: Times) -> Metric {
@@ -171,7 +172,7 @@ fn histogram(point: &Point, times: Times) -> Option<HistogramDataPoint> {
 
 /// An empty label is an absent attribute, as in Prometheus.
 fn attributes(point: &Point) -> Vec<KeyValue> {
-    let pairs = point.series.labels.iter().zip(&point.labels);
+    let pairs = point.series.labels.iter().zip(&*point.labels);
     pairs.filter(|(_, value)| !value.is_empty()).map(|(name, value)| text(name, value)).collect()
 }
 
@@ -294,7 +295,8 @@ mod tests {
     #[test]
     fn no_two_series_share_an_opentelemetry_name() {
         let mut seen = BTreeSet::new();
-        for row in TABLE.iter().copied().flatten() {
+        // An alias for Prometheus' sake has none.
+        for row in TABLE.iter().copied().flatten().filter(|row| !row.otel.is_empty()) {
             assert!(seen.insert(row.otel), "{} stands twice", row.otel);
         }
     }

@@ -71,7 +71,8 @@ impl Bench {
         let (out, inbox) = mpsc::channel(64);
         let incident = Incident::default();
         let (stop, stopped) = watch::channel(false);
-        let worker = gpu::spawn(&config, program(), dir.path(), incident.clone(), out.clone(), stopped).unwrap();
+        let worker =
+            gpu::spawn(&config, program(), ("node-7", dir.path()), incident.clone(), out.clone(), stopped).unwrap();
         Self { dir, config, out, inbox, stop, worker, incident }
     }
 
@@ -186,6 +187,11 @@ pub const SECOND: &str = "GPU-5eed0000-0000-4000-8000-000000000001";
 pub const OF_THROTTLED: &str = "GPU-5eed0000-0000-4000-8000-00000000000a";
 pub const OF_L4: &str = "GPU-5eed0000-0000-4000-8000-0000000000e4";
 
+/// What is not there for dcgm-exporter's dashboards.
+pub fn without_dcgm(points: Vec<Point>) -> Vec<Point> {
+    points.into_iter().filter(|point| point.series.name.starts_with("plumbline_")).collect()
+}
+
 /// One line per point; what counts time is only named.
 pub fn render(points: &[Point]) -> String {
     let mut lines: Vec<String> = points.iter().map(line).collect();
@@ -195,7 +201,7 @@ pub fn render(points: &[Point]) -> String {
 
 fn line(point: &Point) -> String {
     let own =
-        point.series.labels.iter().zip(&point.labels).filter(|(name, _)| !["UUID", "gpu", "simulated"].contains(name));
+        point.series.labels.iter().zip(&*point.labels).filter(|(name, _)| !["UUID", "gpu", "simulated"].contains(name));
     let labels: Vec<String> = own.map(|(name, value)| format!("{name}={value}")).collect();
     let name = point.series.name.trim_start_matches("plumbline_gpu_");
     let counts_time =

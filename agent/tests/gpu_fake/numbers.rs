@@ -9,7 +9,7 @@ use crate::bench::*;
 
 #[test]
 fn every_answer_of_a_gpu_becomes_a_series_and_all_are_marked_as_simulated() {
-    let points = Bench::new(THROTTLED).points(OF_THROTTLED);
+    let points = without_dcgm(Bench::new(THROTTLED).points(OF_THROTTLED));
     assert!(points.iter().all(|point| point.labels[..3] == [OF_THROTTLED, "0", "true"]), "{points:?}");
     check(
         &render(&points),
@@ -62,7 +62,7 @@ fn what_an_h100_tells_under_load() {
     let mut bench = Bench::new(&scenario);
     // GPM speaks of the time between two readings.
     bench.points(FIRST);
-    let points = bench.points(FIRST);
+    let points = without_dcgm(bench.points(FIRST));
     let without_links: Vec<Point> = points
         .into_iter()
         .filter(|point| !point.series.labels.contains(&"link") || point.labels.last().unwrap() == "17")
@@ -345,12 +345,12 @@ fn energy_is_what_the_power_adds_up_to() {
 
 #[test]
 fn a_question_that_a_gpu_does_not_answer_has_no_series_and_costs_no_other() {
-    let all = render(&Bench::new(THROTTLED).points(OF_THROTTLED));
+    let all = render(&without_dcgm(Bench::new(THROTTLED).points(OF_THROTTLED)));
     let scenario = THROTTLED.replace(
         "    steps:",
         "    unsupported: [nvmlDeviceGetPowerUsage, nvmlDeviceGetUtilizationRates, nvmlDeviceGetFieldValues]\n    steps:",
     );
-    let fewer = render(&Bench::new(&scenario).points(OF_THROTTLED));
+    let fewer = render(&without_dcgm(Bench::new(&scenario).points(OF_THROTTLED)));
     let missing: Vec<&str> =
         all.lines().filter(|line| !fewer.contains(line)).filter_map(|line| line.split('{').next()).collect();
     assert!(fewer.lines().all(|line| all.contains(line)), "{fewer}");
@@ -359,4 +359,73 @@ fn a_question_that_a_gpu_does_not_answer_has_no_series_and_costs_no_other() {
         .chain(["throttle_seconds_total"; 11])
         .chain(["utilization_ratio"]);
     assert_eq!(missing, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn dashboards_of_dcgm_exporter_find_their_names_units_and_labels() {
+    let mut bench = Bench::new(&H100X8.replace("at_s: 5", "at_s: 0"));
+    bench.points(FIRST);
+    let points = bench.points(FIRST);
+    let of_dcgm: Vec<&Point> = points.iter().filter(|point| point.series.name.starts_with("DCGM_FI_")).collect();
+    let labels =
+        of_dcgm[0].series.labels.iter().zip(&*of_dcgm[0].labels).map(|(name, value)| format!("{name}={value}\n"));
+    check(
+        &labels.collect::<String>(),
+        &expect![[r#"
+        gpu=0
+        UUID=GPU-5eed0000-0000-4000-8000-000000000000
+        pci_bus_id=00000000:18:00.0
+        device=nvidia0
+        modelName=NVIDIA H100 80GB HBM3
+        Hostname=node-7
+        hostname=node-7
+        DCGM_FI_DRIVER_VERSION=550.54.15
+        pod=
+        namespace=
+        container=
+        simulated=true
+    "#]],
+    );
+    let mut lines: Vec<String> = of_dcgm
+        .iter()
+        .filter(|point| !point.series.name.contains("ENERGY"))
+        .map(|point| format!("{} {}\n", point.series.name, point.number().unwrap()))
+        .collect();
+    lines.sort();
+    check(
+        &lines.concat(),
+        &expect![[r#"
+        DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS 0
+        DCGM_FI_DEV_DEC_UTIL 0
+        DCGM_FI_DEV_ECC_DBE_VOL_TOTAL 0
+        DCGM_FI_DEV_ECC_SBE_VOL_TOTAL 0
+        DCGM_FI_DEV_ENC_UTIL 0
+        DCGM_FI_DEV_FB_FREE 11301
+        DCGM_FI_DEV_FB_RESERVED 626
+        DCGM_FI_DEV_FB_TOTAL 81559
+        DCGM_FI_DEV_FB_USED 69632
+        DCGM_FI_DEV_GPU_TEMP 61
+        DCGM_FI_DEV_GPU_UTIL 100
+        DCGM_FI_DEV_MEMORY_TEMP 63
+        DCGM_FI_DEV_MEM_CLOCK 2619
+        DCGM_FI_DEV_MEM_COPY_UTIL 62
+        DCGM_FI_DEV_PCIE_REPLAY_COUNTER 0
+        DCGM_FI_DEV_POWER_USAGE 655
+        DCGM_FI_DEV_ROW_REMAP_FAILURE 0
+        DCGM_FI_DEV_SM_CLOCK 1755
+        DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS 0
+        DCGM_FI_PROF_DRAM_ACTIVE 0.62
+        DCGM_FI_PROF_GR_ENGINE_ACTIVE 0.99
+        DCGM_FI_PROF_NVLINK_RX_BYTES 95420416000
+        DCGM_FI_PROF_NVLINK_TX_BYTES 95420416000
+        DCGM_FI_PROF_PCIE_RX_BYTES 1268776960
+        DCGM_FI_PROF_PCIE_TX_BYTES 870318080
+        DCGM_FI_PROF_PIPE_FP16_ACTIVE 0.02
+        DCGM_FI_PROF_PIPE_FP32_ACTIVE 0.03
+        DCGM_FI_PROF_PIPE_FP64_ACTIVE 0
+        DCGM_FI_PROF_PIPE_TENSOR_ACTIVE 0.71
+        DCGM_FI_PROF_SM_ACTIVE 0.96
+        DCGM_FI_PROF_SM_OCCUPANCY 0.31
+    "#]],
+    );
 }

@@ -48,6 +48,10 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("gpu.nvlink_recovery", "an NVLink of a GPU had to be trained anew while work went on"),
     ("gpu.ecc", "a GPU counted memory errors that it could not correct"),
     ("gpu.thermal", "a GPU was slowed down because it was too hot"),
+    ("gpu.thermal.end", "it is not any more, and how long it was"),
+    ("gpu.power", "a GPU was held down by its power limit"),
+    ("gpu.power.end", "it is not any more, and how long it was"),
+    ("gpu.clock_drop", "the clock of a busy GPU fell below what it lately ran at"),
 ];
 
 static SHAPE: Shape = Shape {

@@ -331,7 +331,7 @@ fn a_page_is_read_only_as_the_dialect_that_the_configuration_names() {
 #[test]
 fn the_model_of_a_page_without_labels_comes_from_outside() {
     let reading = translate(LLAMACPP.as_bytes(), Format::Text, None, "e", "smollm2").expect("a page of llama.cpp");
-    assert!(reading.points.iter().all(|point| point.labels == ["e", "smollm2"]));
+    assert!(reading.points.iter().all(|point| *point.labels == ["e", "smollm2"]));
 }
 
 proptest! {

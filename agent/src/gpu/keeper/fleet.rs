@@ -3,21 +3,22 @@
 //! A GPU's numbers are those of its newest light and its newest full round, each a sample of its own. Once the newest is older
 //! than [`SILENT_AFTER_NS`], the GPU is down, with its age, and the series of both are absent with the reason.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use plumbline_policy::Severity;
 use serde::{Deserialize, Serialize};
 
+use super::dcgm;
 use crate::{
     event::Finding,
     gpu::{
         identity::Identity,
-        question::{Refusal, Round},
+        question::{Measure, Refusal, Round},
         wire::{Answers, Reading},
         xid::PciAddress,
     },
     series::{
-        Point, Sample,
+        Point, Sample, Series, Value,
         gpu::identity::{REFUSED_QUESTIONS, ROUND_SECONDS, SAMPLE_AGE_SECONDS, UP},
     },
 };
@@ -52,9 +53,10 @@ struct Gpu {
     state: State,
     /// Since when the state holds, or the newest answer's questions were asked.
     seen_boot_ns: u64,
-    /// How many numbers the newest light and full round told.
-    numbers: [usize; 2],
-    refusals: Vec<Refusal>,
+    /// What the newest light and full round told, without the numbers: the next ones mostly tell the same.
+    told: [Vec<Told>; 2],
+    dcgm_labels: Option<Arc<[String]>>,
+    refusals: Arc<[Refusal]>,
     /// Whether the end of its numbers was told.
     is_absence_told: bool,
 }
@@ -62,6 +64,8 @@ struct Gpu {
 /// Every GPU that was ever listed, by UUID: one that falls silent is down, not forgotten.
 #[derive(Debug, Default)]
 pub struct Fleet {
+    /// The host's name, where the numbers are also told by the names of dcgm-exporter.
+    dcgm_host: Option<String>,
     gpus: BTreeMap<String, Gpu>,
     /// Which GPU the present worker means by an index.
     by_index: BTreeMap<u32, String>,
@@ -83,10 +87,15 @@ pub struct GpuView {
     pub state: State,
     pub age_seconds: f64,
     pub series: usize,
-    pub refusals: Vec<Refusal>,
+    pub refusals: Arc<[Refusal]>,
 }
 
 impl Fleet {
+    /// One that also tells its numbers by the names of dcgm-exporter.
+    pub fn with_dcgm_names(host: String) -> Self {
+        Self { dcgm_host: Some(host), ..Self::default() }
+    }
+
     /// NVML was opened.
     pub fn open(&mut self, driver: &str, count: u32) {
         if let Some(before) = self.driver.replace(driver.to_owned()).filter(|before| before != driver) {
@@ -108,8 +117,9 @@ impl Fleet {
             identity: identity.clone(),
             state: State::Listed,
             seen_boot_ns: now_boot_ns,
-            numbers: [0, 0],
-            refusals: Vec::new(),
+            told: [Vec::new(), Vec::new()],
+            dcgm_labels: None,
+            refusals: Arc::default(),
             is_absence_told: false,
         };
         let gpu = self.gpus.entry(identity.uuid.clone()).or_insert_with(fresh);
@@ -117,7 +127,11 @@ impl Fleet {
         if matches!(gpu.state, State::NotAsked(_)) {
             (gpu.state, gpu.seen_boot_ns) = (State::Listed, now_boot_ns);
         }
-        gpu.identity = identity;
+        if gpu.identity != identity {
+            // Other labels than those that were made for the former.
+            (gpu.told, gpu.dcgm_labels) = ([Vec::new(), Vec::new()], None);
+            gpu.identity = identity;
+        }
     }
 
     /// A GPU refuses to say who it is. Why there is nobody to ask, when all of them do.
@@ -144,14 +158,17 @@ impl Fleet {
         (gpu.state, gpu.is_absence_told) = (State::Up, false);
         gpu.seen_boot_ns = reading.taken_boot_ns;
         if let Some(refusals) = reading.refusals {
-            gpu.refusals = refusals;
+            gpu.refusals = refusals.into();
         }
+        let dcgm_host = self.dcgm_host.as_deref();
         let answers = [(Round::Light, Some(reading.light)), (Round::Full, reading.full)];
         let answered = answers.into_iter().filter_map(|(round, answers)| Some((round, answers?)));
         answered
             .map(|(round, answers)| {
-                let points = points(&gpu.identity, round, answers);
-                gpu.numbers[usize::from(round == Round::Full)] = points.len();
+                let mut points = gpu.points(round, answers);
+                if let Some(host) = dcgm_host {
+                    points.extend(dcgm::aliases(&points, &gpu.dcgm_labels(host)));
+                }
                 gpu.sample(round, reading.taken_boot_ns, Ok(points))
             })
             .collect()
@@ -209,7 +226,7 @@ impl Fleet {
             }
             if let Some(reason) = gpu.absence(age_ns).filter(|_| !gpu.is_absence_told) {
                 gpu.is_absence_told = true;
-                gpu.numbers = [0, 0];
+                gpu.told = [Vec::new(), Vec::new()];
                 samples.push(gpu.sample(Round::Light, now_boot_ns, Err(reason.clone())));
                 samples.push(gpu.sample(Round::Full, now_boot_ns, Err(reason)));
             }
@@ -243,7 +260,7 @@ impl Fleet {
         let is_known = self.unnamed() == u32::try_from(self.nameless.len()).unwrap_or(u32::MAX);
         !self.gpus.is_empty()
             && is_known
-            && self.gpus.values().all(|gpu| gpu.numbers[1] > 0 || gpu.state != State::Listed)
+            && self.gpus.values().all(|gpu| !gpu.told[1].is_empty() || gpu.state != State::Listed)
     }
 
     pub fn view(&self, now_boot_ns: u64) -> Vec<GpuView> {
@@ -254,8 +271,8 @@ impl Fleet {
                 identity: gpu.identity.clone(),
                 state: gpu.state.clone(),
                 age_seconds: seconds(now_boot_ns.saturating_sub(gpu.seen_boot_ns)),
-                series: gpu.numbers.iter().sum(),
-                refusals: gpu.refusals.clone(),
+                series: gpu.told.iter().map(Vec::len).sum(),
+                refusals: Arc::clone(&gpu.refusals),
             })
             .collect();
         views.sort_by_key(|view| view.identity.index);
@@ -272,7 +289,50 @@ impl Fleet {
     }
 }
 
+/// A number's series, its own labels and all its labels.
+#[derive(Debug)]
+struct Told {
+    series: &'static Series,
+    own: Vec<Cow<'static, str>>,
+    all: Arc<[String]>,
+}
+
 impl Gpu {
+    /// The labels of dcgm-exporter, made once: an identity never changes without a new one being listed.
+    fn dcgm_labels(&mut self, host: &str) -> Arc<[String]> {
+        Arc::clone(self.dcgm_labels.get_or_insert_with(|| dcgm::labels(&self.identity, host)))
+    }
+
+    /// The answers with all their labels, which are made anew only where the round tells something else than the one before.
+    fn points(&mut self, round: Round, answers: Answers) -> Vec<Point> {
+        let took = Measure {
+            series: &ROUND_SECONDS,
+            labels: vec![Cow::Borrowed(round.as_str())],
+            number: seconds(answers.took_ns),
+        };
+        let mut before = std::mem::take(&mut self.told[usize::from(round == Round::Full)]).into_iter();
+        let mut told = Vec::with_capacity(answers.measures.len() + 1);
+        let mut points = Vec::with_capacity(answers.measures.len() + 1);
+        for measure in answers.measures.into_iter().chain([took]) {
+            let same = before.next().filter(|told| *told.series == *measure.series && told.own == measure.labels);
+            let all = match same {
+                Some(same) => same.all,
+                None => match self.identity.labels_of(&measure) {
+                    Some(labels) => labels,
+                    None => continue,
+                },
+            };
+            points.push(Point {
+                series: measure.series,
+                labels: Arc::clone(&all),
+                value: Value::Number(measure.number),
+            });
+            told.push(Told { series: measure.series, own: measure.labels, all });
+        }
+        self.told[usize::from(round == Round::Full)] = told;
+        points
+    }
+
     fn sample(&self, round: Round, taken_boot_ns: u64, points: Result<Vec<Point>, String>) -> Sample {
         Sample { source: format!("{SOURCE}:{}:{}", self.identity.uuid, round.as_str()), taken_boot_ns, points }
     }
@@ -302,12 +362,6 @@ impl Gpu {
         points.push(identity.number(&REFUSED_QUESTIONS, self.refusals.len() as f64));
         points
     }
-}
-
-fn points(identity: &Identity, round: Round, answers: Answers) -> Vec<Point> {
-    let [uuid, gpu, simulated] = identity.labels();
-    let took = Point::new(&ROUND_SECONDS, &[&uuid, &gpu, &simulated, round.as_str()], seconds(answers.took_ns));
-    answers.measures.into_iter().filter_map(|measure| identity.point(measure)).chain([took]).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an age needs no nanoseconds")]

@@ -1,5 +1,6 @@
 //! The daemon's side of the GPU worker: it starts it, hears it, kills it when it is stuck, lets go of the GPUs when asked to.
 
+mod dcgm;
 mod fleet;
 mod look;
 mod running;
@@ -93,7 +94,7 @@ impl Worker {
 pub fn spawn(
     config: &GpuConfig,
     program: &Path,
-    state_dir: &Path,
+    (host, state_dir): (&str, &Path),
     incident: Incident,
     out: mpsc::Sender<Message>,
     stop: watch::Receiver<bool>,
@@ -105,7 +106,7 @@ pub fn spawn(
         rhythms: [config.steady(), config.incident()],
         incident,
         is_incident: false,
-        fleet: Fleet::default(),
+        fleet: if config.dcgm_names { Fleet::with_dcgm_names(host.to_owned()) } else { Fleet::default() },
         xids: Xids::default(),
         kernel_log: open_kernel_log(&config.kernel_log),
         no_events: None,

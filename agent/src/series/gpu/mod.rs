@@ -9,6 +9,7 @@
 
 pub mod activity;
 pub mod clock;
+pub mod dcgm;
 pub mod ecc;
 pub mod fabric;
 pub mod identity;
