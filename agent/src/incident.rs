@@ -6,7 +6,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -71,44 +71,62 @@ const END: &str = "incident.end";
 impl Incident {
     /// Begins one, or makes it last longer; never shorter. Returns when it will be over.
     pub fn begin(&self, now_boot_ns: u64, length: Duration, why: &str) -> u64 {
-        let until = now_boot_ns + u64::try_from(length.as_nanos()).unwrap_or(0);
-        let before = self.0.until_boot_ns.fetch_max(until, Ordering::Relaxed);
-        let verb = if before > now_boot_ns { "goes on" } else { "begins" };
-        let seconds = length.as_secs();
-        self.said(BEGIN, format!("an incident {verb} for {seconds} s: {why}"), true);
-        until.max(before)
+        let mut said = self.lock();
+        said.settle(now_boot_ns, self.until());
+        let until = self.until().max(now_boot_ns + u64::try_from(length.as_nanos()).unwrap_or(0));
+        self.0.until_boot_ns.store(until, Ordering::Relaxed);
+        let verb = if said.is_one { "goes on" } else { "begins" };
+        said.is_one = true;
+        said.push(BEGIN, format!("an incident {verb} for {} s: {why}", length.as_secs()));
+        until
     }
 
     /// Ends it before its time.
     pub fn end(&self, now_boot_ns: u64, why: &str) {
-        if self.holds(now_boot_ns) {
+        let mut said = self.lock();
+        said.settle(now_boot_ns, self.until());
+        if said.is_one {
             self.0.until_boot_ns.store(0, Ordering::Relaxed);
-            self.said(END, format!("the incident ends: {why}"), false);
+            said.is_one = false;
+            said.push(END, format!("the incident ends: {why}"));
         }
     }
 
     pub fn holds(&self, now_boot_ns: u64) -> bool {
-        now_boot_ns < self.0.until_boot_ns.load(Ordering::Relaxed)
-    }
-
-    fn said(&self, kind: &'static str, words: String, is_one: bool) {
-        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.is_one = is_one;
-        if said.words.len() < MOST_WORDS {
-            said.words.push((kind, words));
-        }
+        now_boot_ns < self.until()
     }
 
     /// What was said since the last call, and that its time was over: for the core, which records it.
     pub fn take_said(&self, now_boot_ns: u64) -> Vec<(&'static str, String)> {
-        let holds = self.holds(now_boot_ns);
-        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut words = std::mem::take(&mut said.words);
-        if said.is_one && !holds {
-            said.is_one = false;
-            words.push((END, "the incident ends: its time is over".to_owned()));
+        let mut said = self.lock();
+        said.settle(now_boot_ns, self.until());
+        std::mem::take(&mut said.words)
+    }
+
+    fn until(&self) -> u64 {
+        self.0.until_boot_ns.load(Ordering::Relaxed)
+    }
+
+    /// Whoever changes anything holds this; whoever only asks does not wait for it.
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Said {
+    /// An incident whose time is over has ended, before anything else is said.
+    fn settle(&mut self, now_boot_ns: u64, until_boot_ns: u64) {
+        if self.is_one && now_boot_ns >= until_boot_ns {
+            self.is_one = false;
+            self.push(END, "the incident ends: its time is over".to_owned());
         }
-        words
+    }
+
+    /// A beginning may be one too many; an end has always room.
+    fn push(&mut self, kind: &'static str, words: String) {
+        if self.words.len() < MOST_WORDS || kind == END {
+            self.words.push((kind, words));
+        }
     }
 }
 
@@ -143,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_follows_another_at_once_is_another() {
+        let incident = Incident::default();
+        incident.begin(0, Duration::from_secs(1), "a");
+        incident.begin(2 * SECOND_NS, Duration::from_secs(1), "b");
+        let words =
+            ["an incident begins for 1 s: a", "the incident ends: its time is over", "an incident begins for 1 s: b"];
+        assert_eq!(said(&incident, 2), words);
+    }
+
+    #[test]
     fn it_can_be_ended() {
         let incident = Incident::default();
         incident.end(0, "there is none");
@@ -158,7 +186,12 @@ mod tests {
         for _ in 0..1000 {
             incident.begin(0, Duration::from_secs(1), "x");
         }
-        assert_eq!(said(&incident, 0).len(), MOST_WORDS);
+        incident.end(0, "enough");
+        let words = said(&incident, 0);
+        assert_eq!(
+            (words.len(), words.last().map(String::as_str)),
+            (MOST_WORDS + 1, Some("the incident ends: enough"))
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::{
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, watch};
@@ -36,6 +37,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// When nothing is there, it is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+/// How soon a stop is noticed.
+const STOP_POLL: Duration = Duration::from_millis(250);
+
 /// Ports and counters of one port that are told; a tree that has more is not believed.
 const MOST_PORTS: usize = 64;
 const MOST_COUNTERS: usize = 128;
@@ -43,33 +47,36 @@ const MOST_COUNTERS: usize = 128;
 /// A file of sysfs is at most a page.
 const MOST_BYTES: usize = 4096;
 
-/// Says it until `stop`; once, when there is no port.
-pub async fn run(out: mpsc::Sender<Message>, mut stop: watch::Receiver<bool>) {
-    let mut ports = Ports::here();
-    let mut was_there = None;
-    loop {
-        // A driver may ask its firmware, and take its time.
-        let read = tokio::task::spawn_blocking(move || {
+/// Reads on a thread of its own, until `stop` or until nobody receives any more; once, when there is no port.
+///
+/// A read may wait for a driver's firmware for good. So nobody waits for the thread, and it keeps no channel open.
+pub fn spawn(out: &mpsc::Sender<Message>, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let weak = out.downgrade();
+    let work = move || {
+        let mut ports = Ports::here();
+        let mut was_there = None;
+        let is_stopped = || *stop.borrow() || stop.has_changed().is_err();
+        while !is_stopped() {
+            let began = Instant::now();
+            let taken_boot_ns = clock::boot_ns();
             let points = ports.read();
-            (ports, points)
-        });
-        let Ok((again, points)) = read.await else { return };
-        ports = again;
-        let is_there = points.is_ok();
-        // A node without such ports is no news every minute.
-        if is_there || was_there != Some(false) {
-            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
-            if out.send(Message::Sample(sample)).await.is_err() {
-                return;
+            let is_there = points.is_ok();
+            // A node without such ports is no news every minute.
+            if is_there || was_there != Some(false) {
+                let Some(out) = weak.upgrade() else { return };
+                let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points };
+                if out.blocking_send(Message::Sample(sample)).is_err() {
+                    return;
+                }
+            }
+            was_there = Some(is_there);
+            let pause = if is_there { EVERY } else { LOOK_AGAIN };
+            while !is_stopped() && began.elapsed() < pause {
+                thread::sleep(STOP_POLL);
             }
         }
-        was_there = Some(is_there);
-        let pause = tokio::time::sleep(if is_there { EVERY } else { LOOK_AGAIN });
-        tokio::select! {
-            () = pause => {}
-            _ = stop.wait_for(|&stop| stop) => return,
-        }
-    }
+    };
+    thread::Builder::new().name("infiniband".to_owned()).spawn(work).map(drop)
 }
 
 /// The ports below one directory, and the counters that wrap.
@@ -84,6 +91,7 @@ pub struct Ports {
 struct Wrapped {
     last: u64,
     turns: u64,
+    is_wide: bool,
 }
 
 impl Ports {
@@ -163,15 +171,17 @@ fn counter(labels: &[&str; 3], name: &str, number: u64) -> Option<Point> {
 }
 
 impl Wrapped {
-    /// One that fell from the upper half of 32 bits has wrapped; one that fell otherwise began anew.
+    /// One that fell from the upper half of 32 bits has wrapped; one that fell otherwise began anew, and one that was ever higher
+    /// is of 64 bits.
     fn advance(&mut self, now: u64) -> u64 {
         const HALF: u64 = 1 << 31;
         const WHOLE: u64 = 1 << 32;
+        self.is_wide |= now >= WHOLE;
         if now < self.last {
-            self.turns = if (HALF..WHOLE).contains(&self.last) { self.turns + 1 } else { 0 };
+            self.turns = if (HALF..WHOLE).contains(&self.last) { self.turns.saturating_add(1) } else { 0 };
         }
         self.last = now;
-        self.turns * WHOLE + now
+        if self.is_wide { now } else { self.turns.saturating_mul(WHOLE).saturating_add(now) }
     }
 }
 
@@ -309,6 +319,9 @@ mod tests {
         };
         let told = ["4294967290", "4", "5", "2"].map(&mut next);
         assert_eq!(told, [4_294_967_290.0, 4_294_967_300.0, 4_294_967_301.0, 2.0]);
+        // One of 64 bits that a driver resets has not wrapped.
+        let told = ["5000000000", "3000000000", "7"].map(&mut next);
+        assert_eq!(told, [5e9, 3e9, 7.0]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 
     say("\nGPU");
-    match config.gpu.enabled.then(|| gpu::look(&config.gpu, Path::new(OWN_PROGRAM))) {
+    match config.gpu.enabled.then(|| gpu::look(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir)) {
         Some(Ok(view)) => {
             useful = true;
             super::gpu::summary(&view).iter().for_each(|line| say(&format!("  {line}")));

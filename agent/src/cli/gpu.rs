@@ -107,8 +107,11 @@ type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn list(arguments: &ListArguments) -> Outcome {
     let (config, _) = Config::load(arguments.config.config.as_deref())?;
-    let view =
-        if arguments.direct { gpu::look(&config.gpu, Path::new(OWN_PROGRAM))? } else { of_daemon(arguments, &config)? };
+    let view = if arguments.direct {
+        gpu::look(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir)?
+    } else {
+        of_daemon(arguments, &config)?
+    };
     if arguments.json {
         say(&serde_json::to_string_pretty(&view)?);
     } else {
@@ -132,6 +135,9 @@ fn show(view: &View, all: bool) {
     say(&format!("worker    {}{pid}{driver}, {} profile", view.worker, view.profile));
     if let Some(reason) = &view.reason {
         say(&format!("absent    {reason}"));
+    }
+    for pid in &view.stuck_pids {
+        say(&format!("stuck     a worker that was killed (pid {pid}) does not end: the driver holds it"));
     }
     if view.unnamed > 0 {
         say(&format!("unnamed   {} more that the driver lists have not said who they are", view.unnamed));

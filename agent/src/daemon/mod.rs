@@ -174,7 +174,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
-    let ports = tokio::spawn(infiniband::run(messages.clone(), stop.clone()));
+    infiniband::spawn(&messages, stop.clone()).map_err(DaemonError::System)?;
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
         node,
@@ -203,7 +203,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
-    let _ = ports.await;
     if let Some(kubelet) = kubelet {
         let _ = kubelet.await;
     }

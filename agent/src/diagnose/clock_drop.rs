@@ -28,8 +28,11 @@ const HALF_LIFE_NS: f64 = 60e9;
 const DROP: f64 = 0.8;
 const RECOVERED: f64 = 0.9;
 
-/// So many busy readings in a row: one alone is a moment between two kernels.
-const IN_A_ROW: u32 = 3;
+/// For so long without a reading of another kind: less is a moment between two kernels.
+const LOW_NS: u64 = 2_000_000_000;
+
+/// After so long without load the baseline is of another time.
+const FORGET_NS: u64 = 120_000_000_000;
 
 /// GPUs that are remembered.
 const MOST_GPUS: usize = 256;
@@ -43,7 +46,7 @@ struct Clock {
     busy_since_boot_ns: u64,
     seen_boot_ns: u64,
     baseline_hertz: f64,
-    low: u32,
+    low_since_boot_ns: Option<u64>,
     is_dropped: bool,
 }
 
@@ -53,6 +56,9 @@ impl ClockDrops {
         let points = sample.points.as_deref().unwrap_or_default();
         let busy = points.iter().find(|point| *point.series == UTILIZATION_RATIO)?;
         if busy.number()? < BUSY {
+            if let Some(known) = self.0.get_mut(&busy.labels) {
+                known.low_since_boot_ns = None;
+            }
             return None;
         }
         let is_sm = |labels: &[String]| labels.last().is_some_and(|clock| clock == "sm");
@@ -65,22 +71,26 @@ impl ClockDrops {
             busy_since_boot_ns: now_boot_ns,
             seen_boot_ns: now_boot_ns,
             baseline_hertz: hertz,
-            low: 0,
+            low_since_boot_ns: None,
             is_dropped: false,
         };
         let known = self.0.entry(Arc::clone(&busy.labels)).or_insert_with(fresh);
+        if now_boot_ns.saturating_sub(known.seen_boot_ns) > FORGET_NS {
+            *known = fresh();
+        }
         let share = hertz / known.baseline_hertz;
         let has_baseline = now_boot_ns.saturating_sub(known.busy_since_boot_ns) >= BASELINE_NS;
         if has_baseline && share < DROP {
-            known.low += 1;
+            known.low_since_boot_ns.get_or_insert(now_boot_ns);
         } else {
-            known.low = 0;
+            known.low_since_boot_ns = None;
             known.is_dropped &= share < RECOVERED;
             // What is low does not become the measure of itself.
             known.settle(hertz, now_boot_ns);
         }
         known.seen_boot_ns = now_boot_ns;
-        if known.low < IN_A_ROW || known.is_dropped {
+        let is_low = known.low_since_boot_ns.is_some_and(|since| now_boot_ns.saturating_sub(since) >= LOW_NS);
+        if !is_low || known.is_dropped {
             return None;
         }
         known.is_dropped = true;
@@ -155,6 +165,19 @@ mod tests {
     #[test]
     fn a_moment_between_two_kernels_is_no_drop() {
         check(&[(40, 1.0, 1755.0), (2, 1.0, 900.0), (5, 1.0, 1755.0), (2, 1.0, 900.0)], &[]);
+    }
+
+    #[test]
+    fn low_readings_between_idle_ones_are_not_in_a_row() {
+        check(
+            &[(40, 1.0, 1755.0), (1, 1.0, 900.0), (5, 0.0, 345.0), (1, 1.0, 900.0), (5, 0.0, 345.0), (1, 1.0, 900.0)],
+            &[],
+        );
+    }
+
+    #[test]
+    fn after_a_pause_the_baseline_is_made_anew() {
+        check(&[(40, 1.0, 1980.0), (600, 0.0, 345.0), (20, 1.0, 1300.0)], &[]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     event::Finding,
     series::{
         Point, Sample, Series,
-        gpu::{ecc, nvlink, throttle},
+        gpu::{GPU, ecc, nvlink, throttle},
     },
 };
 
@@ -148,8 +148,9 @@ impl Diagnosis {
         let points = sample.points.as_deref().unwrap_or_default();
         let mut findings: Vec<Finding> = Vec::new();
         for finding in points.iter().flat_map(|point| self.point(point, sample.taken_boot_ns)) {
-            // Heat has several reasons; one is enough.
-            if !findings.iter().any(|other| other.kind == finding.kind && other.entity == finding.entity) {
+            // Heat has several reasons; one is enough. Of two links each is told.
+            let is_same = |other: &Finding| other.kind == finding.kind && other.entity == finding.entity;
+            if !is_of_time(finding.kind) || !findings.iter().any(is_same) {
                 findings.push(finding);
             }
         }
@@ -177,18 +178,39 @@ impl Diagnosis {
                 self.seen.entry(part).or_insert(now);
                 continue;
             };
+            if matches!(rule.wrong, Wrong::ShareOfTime { .. }) && before.is_some_and(|before| number < before.number) {
+                // The counter began anew: so does the window.
+                self.seen.insert(part, Seen { began: (taken_boot_ns, number), ..now });
+                continue;
+            }
             // It began with the window in which it was seen.
             let window = before.map_or((now.boot_ns, now.number), |before| (before.boot_ns, before.number));
             let began = if is_wrong && now.is_wrong { now.began } else { window };
             self.seen.insert(part, Seen { is_wrong, began, ..now });
-            if is_wrong && !now.is_wrong {
+            // What reads otherwise is wrong in another way.
+            let is_other = matches!(rule.wrong, Wrong::Reads(_))
+                && before.is_some_and(|before| before.number.to_bits() != number.to_bits());
+            if is_wrong && (!now.is_wrong || is_other) {
                 findings.push(rule.finding(point, figure));
-            } else if now.is_wrong && !is_wrong {
+            } else if now.is_wrong && !is_wrong && !self.is_wrong_otherwise(index, point) {
                 findings.extend(rule.end(point, &now));
             }
         }
         findings
     }
+}
+
+impl Diagnosis {
+    /// Another reason of the same rule holds the same part of the node.
+    fn is_wrong_otherwise(&self, rule: usize, point: &Point) -> bool {
+        let of_same = |(other, labels): &Part| *other == rule && labels.first() == point.labels.first();
+        self.seen.iter().any(|(part, seen)| of_same(part) && seen.is_wrong)
+    }
+}
+
+/// A kind of finding about a share of time.
+fn is_of_time(kind: &str) -> bool {
+    RULES.iter().any(|rule| rule.kind == kind && matches!(rule.wrong, Wrong::ShareOfTime { .. }))
 }
 
 impl Rule {
@@ -235,7 +257,13 @@ impl Rule {
     fn finding(&self, point: &Point, figure: f64) -> Finding {
         // Every series of a GPU begins with its UUID.
         let entity = point.labels.first().cloned().unwrap_or_default();
-        let text = (self.says)(&entity, figure);
+        let mut text = (self.says)(&entity, figure);
+        // Which link, which reason.
+        let own = point.series.labels.iter().zip(&*point.labels).skip(GPU.len());
+        let own: Vec<String> = own.map(|(name, value)| format!("{name} {value}")).collect();
+        if !own.is_empty() {
+            text += &format!(" ({})", own.join(", "));
+        }
         let evidence =
             vec![(self.series.name.to_owned(), point.number().unwrap_or_default()), ("figure".to_owned(), figure)];
         Finding { kind: self.kind, severity: self.severity, entity, text, evidence, process: None }
@@ -285,9 +313,47 @@ mod tests {
     }
 
     #[test]
+    fn two_links_that_go_down_at_once_are_two_findings_with_their_numbers() {
+        let mut diagnosis = Diagnosis::default();
+        let mut found = |second: u64, up: f64| {
+            let links = ["3", "4"].map(|link| Point::new(&nvlink::NVLINK_UP, &["GPU-1", "0", "true", link], up));
+            let taken_boot_ns = second * SECOND_NS;
+            let sample = Sample { source: "gpu:GPU-1:full".into(), taken_boot_ns, points: Ok(links.to_vec()) };
+            diagnosis.observe(&sample).into_iter().map(|finding| finding.text).collect::<Vec<_>>()
+        };
+        assert!(found(0, 1.0).is_empty());
+        assert_eq!(found(5, 0.0), ["an NVLink of GPU-1 went down (link 3)", "an NVLink of GPU-1 went down (link 4)"]);
+    }
+
+    #[test]
+    fn heat_ends_when_its_last_reason_does() {
+        let mut diagnosis = Diagnosis::default();
+        let mut found = |second: u64, sw: f64, hw: f64| {
+            let of = |reason, seconds| {
+                Point::new(&throttle::THROTTLE_SECONDS_TOTAL, &["GPU-1", "0", "true", reason], seconds)
+            };
+            let points = Ok(vec![of("sw_thermal", sw), of("hw_thermal", hw)]);
+            let taken_boot_ns = second * SECOND_NS;
+            let sample = Sample { source: "gpu:GPU-1:light".into(), taken_boot_ns, points };
+            diagnosis.observe(&sample).into_iter().map(|finding| finding.kind).collect::<Vec<_>>()
+        };
+        assert!(found(0, 0.0, 0.0).is_empty());
+        assert_eq!(found(30, 20.0, 20.0), ["gpu.thermal"]);
+        assert!(found(60, 20.0, 40.0).is_empty(), "one reason is over, the other is not");
+        assert_eq!(found(90, 20.0, 40.0), ["gpu.thermal.end"]);
+        // A driver that was loaded anew counts anew: neither a beginning nor an end.
+        assert!(found(120, 0.0, 0.0).is_empty());
+    }
+
+    #[test]
     fn what_the_driver_wants_done_is_told_when_it_begins() {
         let action: &[&str] = &["gpu.recovery_action"];
-        check(&ecc::RECOVERY_ACTION, None, &[(0, 0.0), (5, 1.0), (10, 1.0), (15, 0.0)], &[&[], action, &[], &[]]);
+        check(
+            &ecc::RECOVERY_ACTION,
+            None,
+            &[(0, 0.0), (5, 1.0), (10, 1.0), (15, 2.0), (20, 0.0)],
+            &[&[], action, &[], action, &[]],
+        );
         check(&ecc::ROW_REMAP_FAILED, None, &[(0, 1.0), (5, 1.0)], &[&["gpu.row_remap_failure"], &[]]);
     }
 

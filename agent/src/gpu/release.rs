@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -62,11 +63,15 @@ impl ReleaseFiles {
 
     /// For a worker to inherit: locked, shared, for as long as any process has it open.
     pub fn hold(&self) -> io::Result<File> {
-        File::options().create(true).append(true).open(&self.lock)?;
+        File::options().create(true).append(true).mode(0o600).open(&self.lock)?;
         // Read only: the worker has it as its standard output, and what a library prints there must not fill the disk.
         let file = File::open(&self.lock)?;
-        file.lock_shared()?;
-        Ok(file)
+        // Nobody waits for whoever holds it alone, which only root can.
+        match file.try_lock_shared() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(io::Error::other(format!("{} is locked", self.lock.display()))),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     /// Whether a worker lives.

@@ -70,7 +70,6 @@ impl Gate {
         };
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         if given.is_none_or(|given| hash(given) != token) {
-            tracing::warn!("somebody wanted an incident without the token");
             return refused(
                 StatusCode::UNAUTHORIZED,
                 "expected `Authorization: Bearer TOKEN` with the token of `incident.token_file`",

@@ -372,19 +372,18 @@ fn dashboards_of_dcgm_exporter_find_their_names_units_and_labels() {
     check(
         &labels.collect::<String>(),
         &expect![[r#"
-        gpu=0
-        UUID=GPU-5eed0000-0000-4000-8000-000000000000
-        pci_bus_id=00000000:18:00.0
-        device=nvidia0
-        modelName=NVIDIA H100 80GB HBM3
-        Hostname=node-7
-        hostname=node-7
-        DCGM_FI_DRIVER_VERSION=550.54.15
-        pod=
-        namespace=
-        container=
-        simulated=true
-    "#]],
+            gpu=0
+            UUID=GPU-5eed0000-0000-4000-8000-000000000000
+            pci_bus_id=00000000:18:00.0
+            device=nvidia0
+            Hostname=node-7
+            hostname=node-7
+            DCGM_FI_DRIVER_VERSION=550.54.15
+            pod=
+            namespace=
+            container=
+            simulated=true
+        "#]],
     );
     let mut lines: Vec<String> = of_dcgm
         .iter()

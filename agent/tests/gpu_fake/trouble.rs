@@ -92,7 +92,9 @@ fn a_worker_that_is_killed_in_a_getter_ages_the_series_and_then_they_recover() {
     let joules = |points: &[Point]| by_label(points, "energy_joules_total")[""];
     assert!(after > before && joules(&later) > joules(&energy), "counters go on");
     let restarts: Vec<f64> = bench
-        .standing()
+        .sample("gpu:worker")
+        .points
+        .unwrap()
         .iter()
         .filter(|point| point.series.name == "plumbline_gpu_worker_restarts_total" && point.labels[0] == "died")
         .filter_map(Point::number)
@@ -207,6 +209,37 @@ fn released_gpus_are_held_by_nobody_until_they_are_taken_back() {
 }
 
 #[test]
+fn a_release_holds_over_a_restart_and_nobody_opens_the_devices_meanwhile() {
+    let first = Bench::new(PAIR);
+    let files = ReleaseFiles::new(first.dir.path());
+    files.release(&Release { until_unix_seconds: None, by_uid: 0, why: String::new() }).unwrap();
+    let Bench { dir, config, stop, worker, inbox, .. } = first;
+    stop.send(true).unwrap();
+    worker.join();
+    drop(inbox);
+    let look = gpu::look(&config, program(), dir.path()).unwrap_err();
+    assert!(look.contains("plumbline gpu resume"), "{look}");
+    let mut second = Bench::of(dir, &config);
+    let view = second.view("the release", |view| view.worker == "released");
+    assert_eq!((view.driver, view.worker_pid), (None, None), "nvml was never open");
+    assert!(!files.is_held().unwrap());
+}
+
+#[test]
+fn a_library_that_ends_the_process_is_told_as_such() {
+    // Not a library of ours: one whose initialisation ends the process.
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("broken.c");
+    fs::write(&source, "void __attribute__((constructor)) broken(void) { __builtin_trap(); }\n").unwrap();
+    let library = dir.path().join("libnvidia-ml.so.1");
+    let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.unwrap().success(), "a C compiler, as the linker of Rust programs is");
+    let mut bench = Bench::of(dir, &GpuConfig::default());
+    let reason = bench.sample("gpu").points.unwrap_err();
+    assert_eq!(reason, "absent (the GPU worker died before NVML was open)");
+}
+
+#[test]
 fn in_an_incident_what_changes_fast_is_asked_four_times_a_second() {
     let mut bench = Bench::new(PAIR);
     bench.points(FIRST);
@@ -223,7 +256,7 @@ fn in_an_incident_what_changes_fast_is_asked_four_times_a_second() {
 fn reasons_for_which_there_is_no_gpu() {
     let reason = |mut bench: Bench| {
         let reason = bench.sample("gpu").points.unwrap_err();
-        let described = gpu::look(&bench.config, program()).unwrap_err();
+        let described = gpu::look(&bench.config, program(), bench.dir.path()).unwrap_err();
         assert_eq!(reason, format!("absent ({described})"));
         described.replace(&*bench.dir.path().to_string_lossy(), "DIR") + "\n"
     };
@@ -258,7 +291,7 @@ fn reasons_for_which_there_is_no_gpu() {
 #[test]
 fn a_look_is_not_held_up_by_a_gpu_that_hangs() {
     let bench = Bench::new(&HANG.replace("at_s: 2\n", "at_s: 0\n"));
-    let view = gpu::look(&bench.config, program()).unwrap();
+    let view = gpu::look(&bench.config, program(), bench.dir.path()).unwrap();
     assert_eq!((view.gpus.len(), view.gpus[0].series > 0, view.unnamed), (1, true, 1));
 }
 

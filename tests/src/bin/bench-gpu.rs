@@ -164,7 +164,7 @@ impl Bench<'_> {
                 return Err(io::Error::other("the worker is silent"));
             };
             match frame {
-                Frame::Open { driver, count, .. } => fleet.open(&driver, count),
+                Frame::Open { driver, count, .. } => fleet.open(&driver, count, 0),
                 Frame::Listed(identity) => fleet.listed(identity, 0),
                 Frame::Reading(reading) => {
                     samples += 1;

@@ -17,7 +17,6 @@ pub fn labels(identity: &Identity, host: &str) -> Arc<[String]> {
         uuid,
         identity.pci_bus_id.clone(),
         device,
-        identity.name.clone(),
         host.to_owned(),
         host.to_owned(),
         identity.driver.clone(),

@@ -1,9 +1,13 @@
 //! What is known of the GPUs, from the worker's frames and from its silence. Pure: time comes with the calls.
 //!
 //! A GPU's numbers are those of its newest light and its newest full round, each a sample of its own. Once the newest is older
-//! than [`SILENT_AFTER_NS`], the GPU is down, with its age, and the series of both are absent with the reason.
+//! than the patience, while a worker asks, the GPU is down, with its age, and the series of both are absent with the reason.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use plumbline_policy::Severity;
 use serde::{Deserialize, Serialize};
@@ -26,8 +30,8 @@ use crate::{
 /// What samples of the GPUs as a whole are called; each GPU's own are `gpu:UUID:light` and `gpu:UUID:full`.
 pub const SOURCE: &str = "gpu";
 
-/// How long a GPU may take to answer before its numbers are too old to be told.
-pub const SILENT_AFTER_NS: u64 = 5_000_000_000;
+/// How long a GPU may take to answer before its numbers are too old to be told; or three rounds, where those are longer.
+const SILENT_AFTER_NS: u64 = 5_000_000_000;
 
 /// GPUs that are remembered: MIG and replacements included, more than a node ever has.
 const MOST_GPUS: usize = 1024;
@@ -72,8 +76,14 @@ pub struct Fleet {
     /// The driver when NVML was opened last, and how many GPUs it listed.
     driver: Option<String>,
     count: u32,
+    /// Since when a worker has NVML open; silence before that is ours, and not a GPU's.
+    open_since_boot_ns: Option<u64>,
+    /// Between two rounds, as configured.
+    light_ms: u64,
     /// GPUs that refuse to say who they are.
     nameless: BTreeMap<u32, String>,
+    /// Those of which a finding has told.
+    told_nameless: BTreeSet<u32>,
     findings: Vec<Finding>,
     /// A GPU answers that did not before, which [`Fleet::tick`] has not told yet.
     has_news: bool,
@@ -91,13 +101,13 @@ pub struct GpuView {
 }
 
 impl Fleet {
-    /// One that also tells its numbers by the names of dcgm-exporter.
-    pub fn with_dcgm_names(host: String) -> Self {
-        Self { dcgm_host: Some(host), ..Self::default() }
+    /// With the host's name, it also tells its numbers by the names of dcgm-exporter.
+    pub fn new(dcgm_host: Option<String>, light_ms: u64) -> Self {
+        Self { dcgm_host, light_ms, ..Self::default() }
     }
 
     /// NVML was opened.
-    pub fn open(&mut self, driver: &str, count: u32) {
+    pub fn open(&mut self, driver: &str, count: u32, now_boot_ns: u64) {
         if let Some(before) = self.driver.replace(driver.to_owned()).filter(|before| before != driver) {
             let text = format!("the driver is {driver} now, and was {before}");
             self.find("gpu.driver", Severity::Low, String::new(), text);
@@ -105,6 +115,21 @@ impl Fleet {
         self.count = count;
         self.by_index.clear();
         self.nameless.clear();
+        self.open_since_boot_ns = Some(now_boot_ns);
+        // Those that are not listed again have fallen silent.
+        for gpu in self.gpus.values_mut().filter(|gpu| matches!(gpu.state, State::NotAsked(_))) {
+            (gpu.state, gpu.seen_boot_ns) = (State::Listed, now_boot_ns);
+        }
+    }
+
+    /// The worker is gone: nobody is asked until the next one has NVML open.
+    pub fn closed(&mut self) {
+        self.open_since_boot_ns = None;
+        self.by_index.clear();
+    }
+
+    pub const fn is_open(&self) -> bool {
+        self.open_since_boot_ns.is_some()
     }
 
     /// A GPU has said who it is.
@@ -124,9 +149,6 @@ impl Fleet {
         };
         let gpu = self.gpus.entry(identity.uuid.clone()).or_insert_with(fresh);
         // A GPU that is down stays so until it answers.
-        if matches!(gpu.state, State::NotAsked(_)) {
-            (gpu.state, gpu.seen_boot_ns) = (State::Listed, now_boot_ns);
-        }
         if gpu.identity != identity {
             // Other labels than those that were made for the former.
             (gpu.told, gpu.dcgm_labels) = ([Vec::new(), Vec::new()], None);
@@ -138,6 +160,11 @@ impl Fleet {
     pub fn nameless(&mut self, index: u32, reason: &str) -> Option<String> {
         tracing::warn!(index, reason, "a gpu does not say who it is");
         self.nameless.insert(index, reason.to_owned());
+        let is_known = self.gpus.values().any(|gpu| gpu.identity.index == index);
+        if !is_known && self.told_nameless.insert(index) {
+            let text = format!("GPU {index}, which the driver lists, does not say who it is: {reason}");
+            self.find("gpu.lost", Severity::Critical, format!("index {index}"), text);
+        }
         let all = self.nameless.len() == usize::try_from(self.count).unwrap_or(usize::MAX);
         all.then(|| format!("none of the driver's {} GPUs says who it is: {reason}", self.count))
     }
@@ -185,15 +212,24 @@ impl Fleet {
         if gpu.state == State::Lost {
             return;
         }
-        gpu.state = State::Lost;
+        (gpu.state, gpu.is_absence_told) = (State::Lost, false);
         let uuid = gpu.identity.uuid.clone();
         let text = format!("{uuid} does not answer any more: the driver says that it is lost ({question})");
         self.find("gpu.lost", Severity::Critical, uuid, text);
     }
 
-    /// Nobody asks the GPUs: there is no driver, or they were released.
+    /// Nobody asks the GPUs: there is no driver. What is lost stays lost until it answers.
     pub fn not_asked(&mut self, reason: &str, now_boot_ns: u64) {
-        for gpu in self.gpus.values_mut() {
+        self.stand_down(reason, now_boot_ns, |state| !matches!(state, State::Lost | State::Silent));
+    }
+
+    /// Nobody asks the GPUs, because somebody wants so.
+    pub fn released(&mut self, reason: &str, now_boot_ns: u64) {
+        self.stand_down(reason, now_boot_ns, |_| true);
+    }
+
+    fn stand_down(&mut self, reason: &str, now_boot_ns: u64, which: impl Fn(&State) -> bool) {
+        for gpu in self.gpus.values_mut().filter(|gpu| which(&gpu.state)) {
             if gpu.state != State::NotAsked(reason.to_owned()) {
                 (gpu.state, gpu.is_absence_told) = (State::NotAsked(reason.to_owned()), false);
                 gpu.seen_boot_ns = gpu.seen_boot_ns.min(now_boot_ns);
@@ -213,16 +249,26 @@ impl Fleet {
     }
 
     /// Lets time pass: the sample of all GPUs, and of each that has nothing to tell any more.
-    pub fn tick(&mut self, now_boot_ns: u64, own: Vec<Point>) -> Vec<Sample> {
+    pub fn tick(&mut self, now_boot_ns: u64) -> Vec<Sample> {
         self.has_news = false;
         let mut samples = Vec::new();
         let mut silent = Vec::new();
-        let mut told = own;
+        let mut told = Vec::new();
+        let patience_ns = SILENT_AFTER_NS.max(3 * self.light_ms * 1_000_000);
         for gpu in self.gpus.values_mut() {
             let age_ns = now_boot_ns.saturating_sub(gpu.seen_boot_ns);
-            if matches!(gpu.state, State::Up | State::Listed) && age_ns > SILENT_AFTER_NS {
-                gpu.state = State::Silent;
-                silent.push(gpu.identity.uuid.clone());
+            let is_expected = matches!(gpu.state, State::Up | State::Listed);
+            match self.open_since_boot_ns {
+                Some(since) if is_expected && now_boot_ns.saturating_sub(since.max(gpu.seen_boot_ns)) > patience_ns => {
+                    (gpu.state, gpu.is_absence_told) = (State::Silent, false);
+                    silent.push(gpu.identity.uuid.clone());
+                }
+                // No fault of the GPU's; but its numbers are too old all the same.
+                None if is_expected && age_ns > patience_ns => {
+                    let reason = "the GPU worker is not there".to_owned();
+                    (gpu.state, gpu.is_absence_told) = (State::NotAsked(reason), false);
+                }
+                _ => {}
             }
             if let Some(reason) = gpu.absence(age_ns).filter(|_| !gpu.is_absence_told) {
                 gpu.is_absence_told = true;
@@ -233,7 +279,7 @@ impl Fleet {
             told.extend(gpu.standing(age_ns));
         }
         for uuid in silent {
-            let text = format!("{uuid} has not answered for {} s", SILENT_AFTER_NS / 1_000_000_000);
+            let text = format!("{uuid} has not answered for {} s", patience_ns / 1_000_000_000);
             self.find("gpu.silent", Severity::High, uuid, text);
         }
         samples.push(Sample { source: SOURCE.to_owned(), taken_boot_ns: now_boot_ns, points: Ok(told) });
@@ -249,10 +295,18 @@ impl Fleet {
         self.gpus.is_empty()
     }
 
-    /// Some GPU that the present worker asks answers. If none does, only another worker can tell more.
-    pub fn is_answering(&self) -> bool {
-        let mut asked = self.by_index.values().filter_map(|uuid| self.gpus.get(uuid));
-        asked.any(|gpu| matches!(gpu.state, State::Up | State::Listed))
+    /// None of the GPUs that the present worker asks answers, and one of them does not even say that it is lost: only another
+    /// worker can tell more.
+    pub fn is_stuck(&self) -> bool {
+        let asked: Vec<&State> =
+            self.by_index.values().filter_map(|uuid| self.gpus.get(uuid)).map(|gpu| &gpu.state).collect();
+        let is_down = |state: &&State| matches!(state, State::Silent | State::Lost);
+        asked.iter().all(is_down) && (asked.is_empty() || asked.contains(&&State::Silent))
+    }
+
+    /// A GPU is lost, or refuses to say who it is.
+    pub fn has_lost(&self) -> bool {
+        !self.nameless.is_empty() || self.gpus.values().any(|gpu| gpu.state == State::Lost)
     }
 
     /// All GPUs that are asked have told everything once.

@@ -10,23 +10,26 @@ use super::{
 };
 use crate::{
     clock,
-    gpu::{config::GpuConfig, nvml, wire::Frame},
+    gpu::{config::GpuConfig, nvml, release::ReleaseFiles, wire::Frame},
 };
 
 /// How long `plumbline doctor` waits for the driver.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For `plumbline doctor`, and `plumbline gpu` where no daemon runs: every GPU once, by a worker of its own.
-pub fn look(config: &GpuConfig, program: &Path) -> Result<View, String> {
+pub fn look(config: &GpuConfig, program: &Path, state_dir: &Path) -> Result<View, String> {
     let program = Program { path: program.to_owned(), library: nvml::library(config) };
-    let running = Running::start(&program, config.steady(), None).map_err(|error| error.to_string())?;
+    let files = ReleaseFiles::new(state_dir);
+    // Where there is no state directory to write to, nobody has released anything there.
+    let lock = files.hold().is_ok().then_some(&files);
+    let running = Running::start(&program, config.steady(), lock).map_err(|error| error.to_string())?;
     let mut fleet = Fleet::default();
     let mut driver = None;
     let looked = loop {
         let left = LOOK_PATIENCE.saturating_sub(running.started.elapsed());
         match running.next(left) {
             Next::Frame(Frame::Open { driver: told, count, .. }) => {
-                fleet.open(&told, count);
+                fleet.open(&told, count, clock::boot_ns());
                 driver = Some(told);
             }
             Next::Frame(Frame::Listed(identity)) => fleet.listed(identity, clock::boot_ns()),
@@ -60,6 +63,7 @@ pub fn look(config: &GpuConfig, program: &Path) -> Result<View, String> {
         xids: Vec::new(),
         no_kernel_log: open_kernel_log(&config.kernel_log).err(),
         no_events: None,
+        stuck_pids: Vec::new(),
     };
     // Stuck or not, nobody waits for it.
     drop(running.kill());

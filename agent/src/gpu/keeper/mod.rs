@@ -4,10 +4,12 @@ mod dcgm;
 mod fleet;
 mod look;
 mod running;
+mod tell;
 mod view;
 mod xids;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::Path,
     thread::{self, JoinHandle},
@@ -25,7 +27,7 @@ pub use self::{
     xids::XidCount,
 };
 use self::{
-    running::{Ending, Next},
+    running::{Ending, Next, QUEUE_FRAMES, StartError},
     xids::Xids,
 };
 use super::{
@@ -41,13 +43,6 @@ use crate::{
     event::{Event, Finding, What},
     incident::Incident,
     message::Message,
-    series::{
-        Point,
-        gpu::identity::{
-            SAMPLE_INTERVAL_SECONDS, WORKER_CPU_SECONDS_TOTAL, WORKER_LIBRARY_CPU_SECONDS_TOTAL, WORKER_RESIDENT_BYTES,
-            WORKER_RESTARTS_TOTAL, WORKER_UP,
-        },
-    },
 };
 
 /// How often all GPUs' ages are told, and the release is looked for.
@@ -58,6 +53,9 @@ const STOP_POLL: Duration = Duration::from_millis(100);
 
 /// When NVML is opened again, if there was none, or a GPU is lost: one that comes back from a reset is seen only then.
 const REOPEN_AFTER: Duration = Duration::from_secs(60);
+
+/// NVML is opened anew for a lost GPU after a minute, then two, and so on up to this.
+const LONGEST_REOPEN: Duration = Duration::from_secs(16 * 60);
 
 /// A worker whose GPUs are all silent is given this long before it is killed: a driver that loads firmware takes its time.
 const KILL_AFTER: Duration = Duration::from_secs(30);
@@ -82,8 +80,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Waits for the keeper to end, which it does after a stop; not much longer than two seconds.
+    /// Waits for the keeper to end, which it does after a stop; not longer than three seconds.
     pub fn join(self) {
+        let began = Instant::now();
+        while !self.thread.is_finished() {
+            if began.elapsed() >= JOIN_PATIENCE + TICK {
+                tracing::warn!("the keeper of the gpu worker is left behind");
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
         if self.thread.join().is_err() {
             tracing::error!("the keeper of the gpu worker had panicked");
         }
@@ -106,18 +112,20 @@ pub fn spawn(
         rhythms: [config.steady(), config.incident()],
         incident,
         is_incident: false,
-        fleet: if config.dcgm_names { Fleet::with_dcgm_names(host.to_owned()) } else { Fleet::default() },
+        fleet: Fleet::new(config.dcgm_names.then(|| host.to_owned()), config.steady().light_ms),
         xids: Xids::default(),
         kernel_log: open_kernel_log(&config.kernel_log),
-        no_events: None,
+        no_events: BTreeMap::new(),
         running: None,
         ending: Vec::new(),
         start_at: Instant::now(),
         pause: FIRST_PAUSE,
         absence: None,
+        told_absence: None,
         is_released: false,
         silent_since: None,
         reopen_at: None,
+        reopen_pause: REOPEN_AFTER,
         driver: None,
         cost: None,
         restarts: [0; RESTARTS.len()],
@@ -129,7 +137,10 @@ pub fn spawn(
     Ok(Worker { thread, view: seen })
 }
 
-/// Why a worker ended, as the series names it.
+/// A worker that found nobody to ask has done what it was started for.
+const ABSENT: &str = "absent";
+
+/// Why a worker ended otherwise, as the series names it.
 const RESTARTS: [&str; 5] = ["died", "silent", "gone", "lost", "released"];
 
 struct Keeper {
@@ -142,7 +153,8 @@ struct Keeper {
     fleet: Fleet,
     xids: Xids,
     kernel_log: Result<KernelLog, String>,
-    no_events: Option<String>,
+    /// GPUs that do not tell their events, by index.
+    no_events: BTreeMap<u32, String>,
     running: Option<Running>,
     ending: Vec<Ending>,
     /// Not before this is a worker started.
@@ -150,10 +162,12 @@ struct Keeper {
     pause: Duration,
     /// Why there is nobody to ask.
     absence: Option<String>,
+    told_absence: Option<String>,
     is_released: bool,
     silent_since: Option<Instant>,
     /// While a GPU is lost.
     reopen_at: Option<Instant>,
+    reopen_pause: Duration,
     driver: Option<String>,
     cost: Option<[f64; 3]>,
     restarts: [u64; RESTARTS.len()],
@@ -175,17 +189,33 @@ impl Keeper {
                     Next::Nothing
                 }
             };
-            match next {
-                Next::Frame(frame) => self.frame(frame),
-                Next::End => self.end("died"),
-                Next::Nothing => {}
-            }
+            self.next(next);
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
+                // What was said while we waited for somebody else is no silence.
+                for _ in 0..QUEUE_FRAMES {
+                    let Some(Next::Frame(frame)) = self.running.as_ref().map(|running| running.next(Duration::ZERO))
+                    else {
+                        break;
+                    };
+                    self.frame(frame);
+                }
                 self.tick();
             }
         }
         self.leave();
+    }
+
+    fn next(&mut self, next: Next) {
+        match next {
+            Next::Frame(frame) => self.frame(frame),
+            Next::End if self.fleet.is_open() || self.absence.is_some() => self.end("died"),
+            Next::End => {
+                self.be_absent("the GPU worker died before NVML was open".to_owned());
+                self.end("died");
+            }
+            Next::Nothing => {}
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -201,12 +231,17 @@ impl Keeper {
         // One that is stuck may hold one GPU; two would be a habit.
         let is_in_the_way =
             self.ending.len() > 1 || self.ending.iter().any(|ending| ending.lasts() < STUCK_AFTER || self.is_released);
-        if self.running.is_some() || self.is_released || is_in_the_way || Instant::now() < self.start_at {
+        if self.running.is_some() || is_in_the_way || Instant::now() < self.start_at {
+            return;
+        }
+        self.follow_release();
+        if self.is_released {
             return;
         }
         match Running::start(&self.program, self.rhythm(), Some(&self.release)) {
             Ok(running) => self.running = Some(running),
-            Err(error) => {
+            Err(StartError::Released) => {}
+            Err(StartError::System(error)) => {
                 self.be_absent(format!("the GPU worker cannot be started: {error}"));
                 self.start_at = Instant::now() + REOPEN_AFTER;
             }
@@ -217,21 +252,24 @@ impl Keeper {
         match frame {
             Frame::Open { driver, is_simulated, count } => {
                 tracing::info!(driver, simulated = is_simulated, gpus = count, "nvml is open");
-                self.absence = None;
-                self.fleet.open(&driver, count);
+                (self.absence, self.told_absence) = (None, None);
+                self.fleet.open(&driver, count, clock::boot_ns());
+                self.no_events.clear();
                 self.driver = Some(driver);
             }
             Frame::Listed(identity) => self.fleet.listed(identity, clock::boot_ns()),
             Frame::Nameless { index, reason } => {
                 if let Some(reason) = self.fleet.nameless(index, &reason) {
                     self.be_absent(reason);
-                    self.end("gone");
+                    self.end(ABSENT);
                     self.start_at = Instant::now() + REOPEN_AFTER;
+                } else {
+                    self.reopen_later();
                 }
             }
             Frame::Absent { reason } => {
                 self.be_absent(reason);
-                self.end("gone");
+                self.end(ABSENT);
                 self.start_at = Instant::now() + REOPEN_AFTER;
             }
             Frame::Reading(reading) => {
@@ -243,16 +281,19 @@ impl Keeper {
                     self.send(Message::Sample(sample));
                 }
             }
-            Frame::Events { refused, .. } => {
+            Frame::Events { index, refused } => {
                 if let Some(reason) = &refused {
                     tracing::warn!(reason, "a gpu does not tell its events");
                 }
-                self.no_events = refused;
+                match refused {
+                    Some(reason) => drop(self.no_events.insert(index, reason)),
+                    None => drop(self.no_events.remove(&index)),
+                }
             }
             Frame::Event { index, boot_ns, kind, data, instances } => self.event(index, boot_ns, kind, data, instances),
             Frame::Lost { index, question } => {
                 self.fleet.lost(index, &question);
-                self.reopen_at.get_or_insert(Instant::now() + REOPEN_AFTER);
+                self.reopen_later();
             }
             Frame::DriverGone => {
                 self.be_absent("the driver is gone, or another than before".to_owned());
@@ -261,6 +302,14 @@ impl Keeper {
             Frame::Cost { cpu_seconds, library_cpu_seconds, resident_bytes } => {
                 self.cost = Some([cpu_seconds, library_cpu_seconds, resident_bytes]);
             }
+        }
+    }
+
+    /// A GPU that stays lost must not cost the others a restart every minute.
+    fn reopen_later(&mut self) {
+        if self.reopen_at.is_none() {
+            self.reopen_at = Some(Instant::now() + self.reopen_pause);
+            self.reopen_pause = (self.reopen_pause * 2).min(LONGEST_REOPEN);
         }
     }
 
@@ -295,7 +344,7 @@ impl Keeper {
                 }
             }
         }
-        let both = self.kernel_log.is_ok() && self.no_events.is_none() && self.absence.is_none();
+        let both = self.kernel_log.is_ok() && self.no_events.is_empty() && self.absence.is_none();
         for finding in self.xids.findings(now_boot_ns, both) {
             tracing::warn!(xid = finding.text, "xid");
             self.find(finding, now_boot_ns);
@@ -323,7 +372,10 @@ impl Keeper {
     fn end(&mut self, why: &str) {
         let Some(running) = self.running.take() else { return };
         let (pid, lasted) = (running.pid(), running.started.elapsed());
-        tracing::warn!(pid, why, "the gpu worker ends");
+        if why != ABSENT {
+            tracing::warn!(pid, why, "the gpu worker ends");
+        }
+        self.fleet.closed();
         if let Some(count) = RESTARTS.iter().position(|&known| known == why).and_then(|at| self.restarts.get_mut(at)) {
             *count += 1;
         }
@@ -339,11 +391,14 @@ impl Keeper {
         self.follow_incident();
         self.read_kernel_log();
         self.tell();
-        let is_silent = self.running.is_some() && (!self.fleet.is_answering() || self.absence.is_some());
+        let is_silent = self.running.is_some() && (self.fleet.is_stuck() || self.absence.is_some());
         if is_silent {
             let since = *self.silent_since.get_or_insert_with(Instant::now);
             if since.elapsed() >= KILL_AFTER {
-                self.be_absent(format!("the driver has not answered for {} s", KILL_AFTER.as_secs()));
+                // GPUs that are known are silent or lost, which says more than that nobody asks them.
+                if self.fleet.is_empty() {
+                    self.be_absent(format!("the driver has not answered for {} s", KILL_AFTER.as_secs()));
+                }
                 self.end("silent");
             }
         } else {
@@ -351,6 +406,8 @@ impl Keeper {
         }
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.end("lost");
+        } else if self.fleet.is_open() && !self.fleet.has_lost() {
+            self.reopen_pause = REOPEN_AFTER;
         }
     }
 
@@ -362,6 +419,7 @@ impl Keeper {
                 let words = release.words();
                 if self.absence.as_ref() != Some(&words) {
                     self.fleet.find("gpu.release", Severity::Low, String::new(), format!("the GPUs are {words}"));
+                    self.fleet.released(&words, clock::boot_ns());
                     self.be_absent(words);
                 }
                 self.end("released");
@@ -386,77 +444,6 @@ impl Keeper {
         if let Some(running) = &mut self.running {
             running.order(Order::Ask(rhythm));
         }
-    }
-
-    /// The sample of all GPUs, and what began.
-    fn tell(&mut self) {
-        let now_boot_ns = clock::boot_ns();
-        if self.fleet.is_empty() && self.absence.is_none() {
-            // The first worker has not said yet whether there is anything to ask.
-            return;
-        }
-        let own = self.own_points();
-        for mut sample in self.fleet.tick(now_boot_ns, own) {
-            // Without any GPU the reason is all there is to say.
-            if let (SOURCE, true, Some(reason)) = (&*sample.source, self.fleet.is_empty(), &self.absence) {
-                sample.points = Err(format!("absent ({reason})"));
-            }
-            self.send(Message::Sample(sample));
-        }
-        for finding in self.fleet.findings() {
-            self.find(finding, now_boot_ns);
-        }
-        let view = View {
-            worker: self.state().to_owned(),
-            worker_pid: self.running.as_ref().map(Running::pid),
-            reason: self.absence.clone(),
-            driver: self.driver.clone(),
-            profile: self.profile().to_owned(),
-            unnamed: self.fleet.unnamed(),
-            gpus: self.fleet.view(now_boot_ns),
-            xids: self.xids.counts(),
-            no_kernel_log: self.kernel_log.as_ref().err().cloned(),
-            no_events: self.no_events.clone(),
-        };
-        self.view.send_if_modified(|old| {
-            let is_new = *old != view;
-            *old = view;
-            is_new
-        });
-    }
-
-    fn state(&self) -> &'static str {
-        match &self.running {
-            _ if self.is_released => "released",
-            _ if self.ending.iter().any(|ending| ending.lasts() >= STUCK_AFTER) => "stuck",
-            Some(_) if self.absence.is_none() => "running",
-            _ => "absent",
-        }
-    }
-
-    fn profile(&self) -> &'static str {
-        if self.is_incident { "incident" } else { "steady" }
-    }
-
-    fn own_points(&self) -> Vec<Point> {
-        let state = self.state();
-        let up = if state == "running" { 1.0 } else { 0.0 };
-        let mut points = vec![Point::new(&WORKER_UP, &[state], up)];
-        let Rhythm { light_ms, full_ms } = self.rhythm();
-        for (round, ms) in [("light", light_ms), ("full", full_ms)] {
-            let seconds = Duration::from_millis(ms).as_secs_f64();
-            points.push(Point::new(&SAMPLE_INTERVAL_SECONDS, &[round, self.profile()], seconds));
-        }
-        for (why, count) in RESTARTS.iter().zip(self.restarts) {
-            #[expect(clippy::cast_precision_loss, reason = "a count")]
-            points.push(Point::new(&WORKER_RESTARTS_TOTAL, &[why], count as f64));
-        }
-        if let Some([cpu, library, resident]) = self.cost.filter(|_| self.running.is_some()) {
-            points.push(Point::new(&WORKER_CPU_SECONDS_TOTAL, &[], cpu));
-            points.push(Point::new(&WORKER_LIBRARY_CPU_SECONDS_TOTAL, &[], library));
-            points.push(Point::new(&WORKER_RESIDENT_BYTES, &[], resident));
-        }
-        points
     }
 
     /// The core takes messages until the daemon ends; then nobody is there to be told.

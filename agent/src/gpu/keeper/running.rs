@@ -10,13 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::gpu::{
-    release::ReleaseFiles,
-    wire::{self, Frame, Order, Rhythm},
+use thiserror::Error;
+
+use crate::{
+    clock,
+    gpu::{
+        release::ReleaseFiles,
+        wire::{self, Frame, Order, Rhythm},
+    },
 };
 
 /// Frames that wait for the keeper. The worker waits when it is full, which ages its samples and nothing else.
-const QUEUE_FRAMES: usize = 256;
+pub const QUEUE_FRAMES: usize = 256;
 
 /// How the worker is started.
 #[derive(Debug, Clone)]
@@ -24,6 +29,15 @@ pub struct Program {
     /// The daemon's own, as it runs: also when its file was replaced meanwhile.
     pub path: PathBuf,
     pub library: PathBuf,
+}
+
+/// Why no worker was started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the GPUs are released; `plumbline gpu resume` takes them back")]
+    Released,
+    #[error(transparent)]
+    System(#[from] io::Error),
 }
 
 #[derive(Debug)]
@@ -44,7 +58,7 @@ pub enum Next {
 }
 
 impl Running {
-    pub fn start(program: &Program, rhythm: Rhythm, lock: Option<&ReleaseFiles>) -> io::Result<Self> {
+    pub fn start(program: &Program, rhythm: Rhythm, lock: Option<&ReleaseFiles>) -> Result<Self, StartError> {
         Self::start_with(program, rhythm, lock, &[])
     }
 
@@ -54,10 +68,21 @@ impl Running {
         rhythm: Rhythm,
         lock: Option<&ReleaseFiles>,
         variables: &[(&str, &Path)],
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let (ours, theirs) = UnixStream::pair()?;
-        let stdout = lock.map(ReleaseFiles::hold).transpose()?.map_or_else(Stdio::null, Stdio::from);
-        let child = Command::new(&program.path)
+        let stdout = match lock {
+            None => Stdio::null(),
+            Some(files) => {
+                let held = files.hold()?;
+                // Whoever releases writes first and asks for the lock then; so the other way round nobody misses the other.
+                if files.holds(clock::unix_ns() / 1_000_000_000).is_some() {
+                    return Err(StartError::Released);
+                }
+                Stdio::from(held)
+            }
+        };
+        let orders = ours.try_clone()?;
+        let mut child = Command::new(&program.path)
             .arg("gpu-worker")
             .arg("--library")
             .arg(&program.library)
@@ -66,9 +91,12 @@ impl Running {
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout)
             .spawn()?;
-        let orders = ours.try_clone()?;
         let (out, frames) = mpsc::sync_channel(QUEUE_FRAMES);
-        thread::Builder::new().name("gpu-frames".to_owned()).spawn(move || read(ours, &out))?;
+        if let Err(error) = thread::Builder::new().name("gpu-frames".to_owned()).spawn(move || read(ours, &out)) {
+            // Nobody would hear it.
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(error.into());
+        }
         Ok(Self { child, frames, orders, started: Instant::now() })
     }
 

@@ -24,6 +24,8 @@ pub struct View {
     pub no_kernel_log: Option<String>,
     /// Why NVML does not tell XIDs, of the last GPU that refused.
     pub no_events: Option<String>,
+    /// Workers that were killed and that the driver does not let end.
+    pub stuck_pids: Vec<u32>,
 }
 
 impl View {

@@ -45,7 +45,7 @@ pub struct Refusal {
 pub struct Reading {
     pub measures: Vec<Measure>,
     /// The driver says that the GPU has fallen off the bus, or that NVML must be opened anew.
-    pub end: Option<End>,
+    pub end: Option<(End, &'static str)>,
 }
 
 /// Why there is no use in asking on.
@@ -138,7 +138,7 @@ impl Asker {
                 self.refused.remove(call);
             }
             Err(error) => {
-                reading.end = reading.end.or(End::of(&error));
+                reading.end = reading.end.or_else(|| End::of(&error).map(|end| (end, call)));
                 let is_for_good = matches!(
                     error,
                     NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::NoPermission

@@ -46,12 +46,11 @@ pub fn run(bench: &Arc<Bench>, session: &Session, index: u32) {
             (full, end) = (Some(answers), ended);
         }
         match end {
-            Some(End::Lost) => {
-                let question = gpu.refusals().into_iter().next().map(|refusal| refusal.question).unwrap_or_default();
-                bench.say(&Frame::Lost { index, question });
+            Some((End::Lost, call)) => {
+                bench.say(&Frame::Lost { index, question: call.to_owned() });
                 return;
             }
-            Some(End::DriverGone) => {
+            Some((End::DriverGone, _)) => {
                 bench.say(&Frame::DriverGone);
                 super::end();
             }
@@ -83,7 +82,7 @@ fn listen(bench: &Arc<Bench>, session: &Session, index: u32) {
     let _ = thread::Builder::new().name(format!("events-{index}")).spawn(listen);
 }
 
-fn ask(bench: &Bench, gpu: &mut Asker, round: Round) -> (Answers, Option<End>) {
+fn ask(bench: &Bench, gpu: &mut Asker, round: Round) -> (Answers, Option<(End, &'static str)>) {
     let (began, cpu_before) = (Instant::now(), thread_cpu_ns());
     let reading = gpu.ask(round);
     let took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -10,13 +10,13 @@ use super::{
     activity, clock, ecc, memory, pcie, power, temperature,
 };
 
-/// As dcgm-exporter has them, in both spellings of the host's name; the pod's are empty where nobody told.
+/// As dcgm-exporter has them, in both spellings of the host's name; the pod's are empty where nobody told. Its `modelName` is not
+/// among them, since Prometheus' own linter refuses the spelling: `plumbline_gpu_info` has the name by `UUID`.
 pub const LABELS: &[&str] = &[
     "gpu",
     "UUID",
     "pci_bus_id",
     "device",
-    "modelName",
     "Hostname",
     "hostname",
     "DCGM_FI_DRIVER_VERSION",

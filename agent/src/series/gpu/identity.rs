@@ -9,6 +9,8 @@ pub const ROWS: &[&Series] = &[
     &ROUND_SECONDS,
     &REFUSED_QUESTIONS,
     &CONFIDENTIAL_COMPUTE,
+    &UNNAMED,
+    &KERNEL_LOG_OVERRUNS_TOTAL,
     &WORKER_UP,
     &WORKER_RESTARTS_TOTAL,
     &WORKER_CPU_SECONDS_TOTAL,
@@ -71,6 +73,24 @@ pub static CONFIDENTIAL_COMPUTE: Series = gauge(
     "plumbline.gpu.confidential_compute",
     "nvmlSystemGetConfComputeState ccFeature",
     "Whether confidential computing is on (1) or off (0), which the driver says for all its GPUs.",
+);
+
+pub static UNNAMED: Series = gauge(
+    "plumbline_gpu_unnamed",
+    Unit::None,
+    &[],
+    "plumbline.gpu.unnamed",
+    "nvmlDeviceGetCount_v2, nvmlDeviceGetUUID",
+    "GPUs that the driver lists and that do not say who they are, or have not yet.",
+);
+
+pub static KERNEL_LOG_OVERRUNS_TOTAL: Series = counter(
+    "plumbline_gpu_kernel_log_overruns_total",
+    Unit::None,
+    &[],
+    "plumbline.gpu.kernel_log.overruns",
+    "/dev/kmsg EPIPE",
+    "How often the kernel's log had gone over what was not read yet: XIDs may be missing.",
 );
 
 pub static WORKER_UP: Series = gauge(
