@@ -155,7 +155,8 @@ impl Bench<'_> {
         );
         let program = Program { path: self.plumbline.to_owned(), library: self.library.to_owned() };
         let rhythm = Rhythm { light_ms: 1, full_ms: 5 };
-        let running = Running::start_with(&program, rhythm, None, &[("FAKE_NVML_SCENARIO", self.scenario)])?;
+        let running = Running::start_with(&program, rhythm, None, &[("FAKE_NVML_SCENARIO", self.scenario)])
+            .map_err(io::Error::other)?;
         let (mut fleet, mut store) = (Fleet::default(), Store::default());
         let (mut samples, mut first) = (0, None);
         let began = Instant::now();

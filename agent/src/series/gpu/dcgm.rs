@@ -4,10 +4,11 @@
 //! What dcgm-exporter has by default and what is commonly added (`default-counters.csv`), in Prometheus' formats only. What it
 //! calls a counter is a gauge in name here, since OpenMetrics would put `_total` behind it; `rate()` is the same. Its
 //! `DCGM_FI_DEV_XID_ERRORS`, the last XID for ever, is not among them: `plumbline_gpu_xid_errors_total` counts.
+//! Nor is `DCGM_FI_DEV_PCIE_REPLAY_COUNTER`, a name that Prometheus' own linter refuses.
 
 use super::{
     super::{Kind, Series, Unit},
-    activity, clock, ecc, memory, pcie, power, temperature,
+    activity, clock, ecc, memory, power, temperature,
 };
 
 /// As dcgm-exporter has them, in both spellings of the host's name; the pod's are empty where nobody told. Its `modelName` is not
@@ -54,7 +55,6 @@ pub const ROWS: &[&Series] = &[
     &MEMORY_TEMP,
     &POWER_USAGE,
     &TOTAL_ENERGY,
-    &PCIE_REPLAY,
     &FB_FREE,
     &FB_USED,
     &FB_RESERVED,
@@ -90,7 +90,6 @@ pub static ALIASES: &[Alias] = &[
     alias(&MEMORY_TEMP, &temperature::TEMPERATURE_CELSIUS, &["memory"], SAME),
     alias(&POWER_USAGE, &power::POWER_WATTS, &[], SAME),
     alias(&TOTAL_ENERGY, &power::ENERGY_JOULES_TOTAL, &[], MILLI),
-    alias(&PCIE_REPLAY, &pcie::PCIE_REPLAYS_TOTAL, &[], SAME),
     alias(&FB_FREE, &memory::MEMORY_FREE_BYTES, &[], MEBI),
     alias(&FB_USED, &memory::MEMORY_USED_BYTES, &[], MEBI),
     alias(&FB_RESERVED, &memory::MEMORY_RESERVED_BYTES, &[], MEBI),
@@ -134,7 +133,6 @@ static MEMORY_TEMP: Series = named("DCGM_FI_DEV_MEMORY_TEMP", "Memory temperatur
 static POWER_USAGE: Series = named("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).");
 static TOTAL_ENERGY: Series =
     named("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Total energy consumption since boot (in mJ).");
-static PCIE_REPLAY: Series = named("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "Total number of PCIe retries.");
 static FB_FREE: Series = named("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).");
 static FB_USED: Series = named("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).");
 static FB_RESERVED: Series = named("DCGM_FI_DEV_FB_RESERVED", "Framebuffer memory reserved (in MiB).");
