@@ -22,7 +22,7 @@ pub(super) enum Command {
 pub(super) struct BeginArguments {
     #[command(flatten)]
     daemon: DaemonArguments,
-    /// For so long, such as 5m [default: `incident.minutes`]
+    /// For so long, such as 5m, rounded up to whole minutes [default: `incident.minutes`]
     #[arg(long = "for", value_name = "SPAN")]
     span: Option<Span>,
     /// Why, for the record

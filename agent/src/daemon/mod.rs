@@ -1,5 +1,5 @@
-//! Putting the roles together. Today all of them run in one process: the sensor and the engines' scrapers as tasks, the
-//! GPU worker and the core as threads. This is the one place that decides so.
+//! Putting the roles together. The GPU worker is a process of its own, kept by a thread; the sensor and the engines' scrapers
+//! are tasks of this one, the core is a thread. This is the one place that decides so.
 
 mod enforcement;
 mod policies;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use expect_test::expect;
-use plumbline::series::Point;
+use plumbline::{message::Message, series::Point};
 
 use crate::bench::*;
 
@@ -282,7 +282,15 @@ fn all_gpus_of_a_kind_are_read_each_by_itself() {
     let view = bench.view("all GPUs", |view| view.gpus.iter().filter(|gpu| gpu.series > 0).count() == 8);
     let pci: Vec<&str> = view.gpus.iter().map(|gpu| &gpu.identity.pci_bus_id[9..11]).collect();
     assert_eq!(pci, ["18", "19", "1A", "1B", "1C", "1D", "1E", "1F"]);
-    assert_eq!(by_label(&bench.standing(), "up").len(), 1, "by index, all with the same own labels");
+    let all: Vec<String> = (0..8).map(|index| index.to_string()).collect();
+    bench.wait("all eight are up", |message| match message {
+        Message::Sample(sample) if sample.source == "gpu" => {
+            let points = sample.points.as_ref().unwrap().iter();
+            let up = points.filter(|point| point.series.name == "plumbline_gpu_up" && point.number() == Some(1.0));
+            (up.map(|point| point.labels[1].clone()).collect::<Vec<_>>() == all).then_some(())
+        }
+        _ => None,
+    });
 }
 
 #[test]

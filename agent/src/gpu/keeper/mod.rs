@@ -364,7 +364,8 @@ impl Keeper {
             tracing::warn!(reason, "no gpu is read");
         }
         self.fleet.not_asked(&reason, clock::boot_ns());
-        self.absence = Some(reason);
+        // Each attempt is told, so that its age is that of the last.
+        (self.absence, self.told_absence) = (Some(reason), None);
         self.tell();
     }
 
