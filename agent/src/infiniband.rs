@@ -10,13 +10,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::{
     clock,
+    halt::Halt,
     message::Message,
     series::{
         Point, Sample,
@@ -37,9 +38,6 @@ const EVERY: Duration = Duration::from_secs(5);
 /// When nothing is there, it is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// How soon a stop is noticed.
-const STOP_POLL: Duration = Duration::from_millis(250);
-
 /// Ports and counters of one port that are told; a tree that has more is not believed.
 const MOST_PORTS: usize = 64;
 const MOST_COUNTERS: usize = 128;
@@ -47,17 +45,15 @@ const MOST_COUNTERS: usize = 128;
 /// A file of sysfs is at most a page.
 const MOST_BYTES: usize = 4096;
 
-/// Reads on a thread of its own, until `stop` or until nobody receives any more; once, when there is no port.
+/// Reads on a thread of its own, until the halt or until nobody receives any more; once, when there is no port.
 ///
 /// A read may wait for a driver's firmware for good. So nobody waits for the thread, and it keeps no channel open.
-pub fn spawn(out: &mpsc::Sender<Message>, stop: watch::Receiver<bool>) -> io::Result<()> {
+pub fn spawn(out: &mpsc::Sender<Message>, halt: Halt) -> io::Result<()> {
     let weak = out.downgrade();
     let work = move || {
         let mut ports = Ports::here();
         let mut was_there = None;
-        let is_stopped = || *stop.borrow() || stop.has_changed().is_err();
-        while !is_stopped() {
-            let began = Instant::now();
+        while !halt.is_halted() {
             let taken_boot_ns = clock::boot_ns();
             let points = ports.read();
             let is_there = points.is_ok();
@@ -70,10 +66,7 @@ pub fn spawn(out: &mpsc::Sender<Message>, stop: watch::Receiver<bool>) -> io::Re
                 }
             }
             was_there = Some(is_there);
-            let pause = if is_there { EVERY } else { LOOK_AGAIN };
-            while !is_stopped() && began.elapsed() < pause {
-                thread::sleep(STOP_POLL);
-            }
+            halt.wait(if is_there { EVERY } else { LOOK_AGAIN });
         }
     };
     thread::Builder::new().name("infiniband".to_owned()).spawn(work).map(drop)

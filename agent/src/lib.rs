@@ -11,6 +11,7 @@ pub mod diagnose;
 pub mod engines;
 pub mod event;
 pub mod gpu;
+pub mod halt;
 pub mod http;
 pub mod identity;
 pub mod incident;

@@ -36,6 +36,7 @@ use crate::{
     engines,
     event::{Event, Start, Stop, What},
     gpu,
+    halt::Halt,
     http::{self, Node, incident::Gate},
     identity::{World, procfs::Procfs},
     incident::Incident,
@@ -155,6 +156,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     say(&messages, What::Coverage(sensor.statement("start".to_owned()))).await;
     let coverage = sensor.coverage();
 
+    let halt = Halt::at(stop.clone()).map_err(DaemonError::System)?;
     let gpu = config.gpu.enabled.then(|| {
         gpu::spawn(
             &config.gpu,
@@ -162,7 +164,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             (&node, &config.state_dir),
             incident.clone(),
             messages.clone(),
-            stop.clone(),
+            halt.clone(),
         )
     });
     let gpu = gpu.transpose().map_err(DaemonError::System)?;
@@ -174,7 +176,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
-    infiniband::spawn(&messages, stop.clone()).map_err(DaemonError::System)?;
+    infiniband::spawn(&messages, halt).map_err(DaemonError::System)?;
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
         node,

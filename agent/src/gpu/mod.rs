@@ -31,7 +31,7 @@ mod xid;
 
 pub use config::GpuConfig;
 pub use identity::Identity;
-pub use keeper::{Fleet, GpuView, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
+pub use keeper::{Fleet, GpuView, Next, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;
 pub use wire::{Frame, Rhythm};
 pub use worker::main as work;

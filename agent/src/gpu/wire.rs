@@ -111,14 +111,16 @@ pub fn write<T: Serialize>(to: &mut impl Write, what: &T) -> io::Result<()> {
     to.write_all(&line)
 }
 
-/// The next one; `None` at the end.
+/// The next one; `None` at the end. What has come of it stays in `line` over an error, such as that there is no more yet.
 pub fn read<T: DeserializeOwned>(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<T>> {
-    line.clear();
-    let read = from.by_ref().take(MOST_BYTES).read_until(b'\n', line)?;
-    if read == 0 {
+    let left = MOST_BYTES.saturating_sub(u64::try_from(line.len()).unwrap_or(MOST_BYTES));
+    from.by_ref().take(left).read_until(b'\n', line)?;
+    if line.is_empty() {
         return Ok(None);
     }
-    Ok(Some(serde_json::from_slice(line)?))
+    let what = serde_json::from_slice(line)?;
+    line.clear();
+    Ok(Some(what))
 }
 
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Series>> =
@@ -167,6 +169,23 @@ mod tests {
         let (mut from, mut line) = (&bytes[..], Vec::new());
         let read: Vec<Frame> = std::iter::from_fn(|| read(&mut from, &mut line).unwrap()).collect();
         assert_eq!(read, frames);
+    }
+
+    #[test]
+    fn a_line_that_comes_in_pieces_is_read_once_it_is_whole() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &frame()).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (mut from, mut line) = (io::BufReader::new(ours), Vec::new());
+        for piece in bytes.chunks(7) {
+            let waiting = read::<Frame>(&mut from, &mut line).unwrap_err();
+            assert_eq!(waiting.kind(), io::ErrorKind::WouldBlock);
+            theirs.write_all(piece).unwrap();
+        }
+        assert_eq!(read(&mut from, &mut line).unwrap(), Some(frame()));
+        drop(theirs);
+        assert_eq!(read::<Frame>(&mut from, &mut line).unwrap(), None);
     }
 
     #[test]

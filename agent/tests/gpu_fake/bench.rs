@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::Write as _,
+    io::{PipeWriter, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -12,15 +12,13 @@ use expect_test::Expect;
 use plumbline::{
     event::{Finding, What},
     gpu::{self, GpuConfig, View, Worker},
+    halt::Halt,
     incident::Incident,
     message::Message,
     series::{Point, Sample},
 };
 use tempfile::TempDir;
-use tokio::sync::{
-    mpsc::{self, error::TryRecvError},
-    watch,
-};
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 pub const PAIR: &str = include_str!("../../../tests/fake-nvml/scenarios/h100-pair.yaml");
 pub const THROTTLED: &str = include_str!("../../../tests/fake-nvml/scenarios/throttled.yaml");
@@ -44,7 +42,8 @@ pub struct Bench {
     pub config: GpuConfig,
     pub out: mpsc::Sender<Message>,
     pub inbox: mpsc::Receiver<Message>,
-    pub stop: watch::Sender<bool>,
+    /// The daemon halts when this is dropped.
+    pub stop: PipeWriter,
     pub worker: Worker,
     pub incident: Incident,
 }
@@ -70,9 +69,9 @@ impl Bench {
         fs::write(dir.path().join("kmsg"), "").unwrap();
         let (out, inbox) = mpsc::channel(64);
         let incident = Incident::default();
-        let (stop, stopped) = watch::channel(false);
+        let (stop, halt) = Halt::pair().unwrap();
         let worker =
-            gpu::spawn(&config, program(), ("node-7", dir.path()), incident.clone(), out.clone(), stopped).unwrap();
+            gpu::spawn(&config, program(), ("node-7", dir.path()), incident.clone(), out.clone(), halt).unwrap();
         Self { dir, config, out, inbox, stop, worker, incident }
     }
 

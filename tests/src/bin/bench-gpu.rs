@@ -15,7 +15,8 @@ use std::{
 };
 
 use plumbline::{
-    gpu::{Fleet, Frame, Program, Rhythm, Running},
+    gpu::{Fleet, Frame, Next, Program, Rhythm, Running},
+    halt::Halt,
     series::store::Store,
 };
 use plumbline_tests::daemon::{get, post};
@@ -155,13 +156,14 @@ impl Bench<'_> {
         );
         let program = Program { path: self.plumbline.to_owned(), library: self.library.to_owned() };
         let rhythm = Rhythm { light_ms: 1, full_ms: 5 };
-        let running = Running::start_with(&program, rhythm, None, &[("FAKE_NVML_SCENARIO", self.scenario)])
+        let mut running = Running::start_with(&program, rhythm, None, &[("FAKE_NVML_SCENARIO", self.scenario)])
             .map_err(io::Error::other)?;
+        let (_other_half, halt) = Halt::pair()?;
         let (mut fleet, mut store) = (Fleet::default(), Store::default());
         let (mut samples, mut first) = (0, None);
         let began = Instant::now();
         while samples < SAMPLES {
-            let Some(frame) = running.frame(Duration::from_secs(10)) else {
+            let Next::Frame(frame) = running.next(&halt, Duration::from_secs(10)) else {
                 return Err(io::Error::other("the worker is silent"));
             };
             match frame {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     clock,
     gpu::{config::GpuConfig, nvml, release::ReleaseFiles, wire::Frame},
+    halt::Halt,
 };
 
 /// How long `plumbline doctor` waits for the driver.
@@ -22,12 +23,14 @@ pub fn look(config: &GpuConfig, program: &Path, state_dir: &Path) -> Result<View
     let files = ReleaseFiles::new(state_dir);
     // Where there is no state directory to write to, nobody has released anything there.
     let lock = files.hold().is_ok().then_some(&files);
-    let running = Running::start(&program, config.steady(), lock).map_err(|error| error.to_string())?;
+    let mut running = Running::start(&program, config.steady(), lock).map_err(|error| error.to_string())?;
+    // Nobody halts this.
+    let (_other_half, halt) = Halt::pair().map_err(|error| error.to_string())?;
     let mut fleet = Fleet::default();
     let mut driver = None;
     let looked = loop {
         let left = LOOK_PATIENCE.saturating_sub(running.started.elapsed());
-        match running.next(left) {
+        match running.next(&halt, left) {
             Next::Frame(Frame::Open { driver: told, count, .. }) => {
                 fleet.open(&told, count, clock::boot_ns());
                 driver = Some(told);

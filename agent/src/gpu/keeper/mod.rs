@@ -22,12 +22,12 @@ use tokio::sync::{mpsc, watch};
 pub use self::{
     fleet::{Fleet, GpuView, SOURCE, State},
     look::look,
-    running::{Program, Running},
+    running::{Next, Program, Running},
     view::View,
     xids::XidCount,
 };
 use self::{
-    running::{Ending, Next, QUEUE_FRAMES, StartError},
+    running::{Ending, StartError},
     xids::Xids,
 };
 use super::{
@@ -41,6 +41,7 @@ use super::{
 use crate::{
     clock,
     event::{Event, Finding, What},
+    halt::Halt,
     incident::Incident,
     message::Message,
 };
@@ -48,8 +49,11 @@ use crate::{
 /// How often all GPUs' ages are told, and the release is looked for.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How soon a stop is noticed.
-const STOP_POLL: Duration = Duration::from_millis(100);
+/// Between two looks whether a worker can be started.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Frames that came while we waited for somebody else, and are heard before a tick: more than a socket holds are a habit.
+const MOST_WAITING: usize = 256;
 
 /// When NVML is opened again, if there was none, or a GPU is lost: one that comes back from a reset is seen only then.
 const REOPEN_AFTER: Duration = Duration::from_secs(60);
@@ -96,14 +100,14 @@ impl Worker {
     }
 }
 
-/// Starts the keeper, which starts the worker. It ends when `stop` turns true or nobody receives any more.
+/// Starts the keeper, which starts the worker. It ends at the halt, or when nobody receives any more.
 pub fn spawn(
     config: &GpuConfig,
     program: &Path,
     (host, state_dir): (&str, &Path),
     incident: Incident,
     out: mpsc::Sender<Message>,
-    stop: watch::Receiver<bool>,
+    halt: Halt,
 ) -> io::Result<Worker> {
     let (view, seen) = watch::channel(View::default());
     let mut keeper = Keeper {
@@ -131,7 +135,7 @@ pub fn spawn(
         restarts: [0; RESTARTS.len()],
         view,
         out,
-        stop,
+        halt,
     };
     let thread = thread::Builder::new().name("gpu".to_owned()).spawn(move || keeper.run())?;
     Ok(Worker { thread, view: seen })
@@ -173,7 +177,7 @@ struct Keeper {
     restarts: [u64; RESTARTS.len()],
     view: watch::Sender<View>,
     out: mpsc::Sender<Message>,
-    stop: watch::Receiver<bool>,
+    halt: Halt,
 }
 
 impl Keeper {
@@ -181,11 +185,12 @@ impl Keeper {
         let mut next_tick = Instant::now() + TICK;
         while !self.is_stopped() {
             self.start_when_due();
-            let patience = STOP_POLL.min(next_tick.saturating_duration_since(Instant::now()));
-            let next = match &self.running {
-                Some(running) => running.next(patience),
+            let patience = next_tick.saturating_duration_since(Instant::now());
+            let next = match &mut self.running {
+                Some(running) => running.next(&self.halt, patience),
                 None => {
-                    thread::sleep(patience);
+                    let until_start = self.start_at.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+                    self.halt.wait(patience.min(until_start));
                     Next::Nothing
                 }
             };
@@ -193,11 +198,9 @@ impl Keeper {
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 // What was said while we waited for somebody else is no silence.
-                for _ in 0..QUEUE_FRAMES {
-                    let Some(Next::Frame(frame)) = self.running.as_ref().map(|running| running.next(Duration::ZERO))
-                    else {
-                        break;
-                    };
+                for _ in 0..MOST_WAITING {
+                    let next = self.running.as_mut().map(|running| running.next(&self.halt, Duration::ZERO));
+                    let Some(Next::Frame(frame)) = next else { break };
                     self.frame(frame);
                 }
                 self.tick();
@@ -219,7 +222,7 @@ impl Keeper {
     }
 
     fn is_stopped(&self) -> bool {
-        *self.stop.borrow() || self.stop.has_changed().is_err() || self.out.is_closed()
+        self.halt.is_halted() || self.out.is_closed()
     }
 
     fn rhythm(&self) -> Rhythm {

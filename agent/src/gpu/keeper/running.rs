@@ -2,11 +2,12 @@
 
 use std::{
     io::{self, BufReader},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -18,10 +19,8 @@ use crate::{
         release::ReleaseFiles,
         wire::{self, Frame, Order, Rhythm},
     },
+    halt::{Halt, Woken},
 };
-
-/// Frames that wait for the keeper. The worker waits when it is full, which ages its samples and nothing else.
-pub const QUEUE_FRAMES: usize = 256;
 
 /// How the worker is started.
 #[derive(Debug, Clone)]
@@ -43,8 +42,10 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    frames: Receiver<Frame>,
-    orders: UnixStream,
+    /// Its frames wait here. The worker waits when it is full, which ages its samples and nothing else.
+    socket: BufReader<UnixStream>,
+    /// What has come of the next frame.
+    line: Vec<u8>,
     pub started: Instant,
 }
 
@@ -81,8 +82,8 @@ impl Running {
                 Stdio::from(held)
             }
         };
-        let orders = ours.try_clone()?;
-        let mut child = Command::new(&program.path)
+        ours.set_nonblocking(true)?;
+        let child = Command::new(&program.path)
             .arg("gpu-worker")
             .arg("--library")
             .arg(&program.library)
@@ -91,43 +92,43 @@ impl Running {
             .stdin(OwnedFd::from(theirs))
             .stdout(stdout)
             .spawn()?;
-        let (out, frames) = mpsc::sync_channel(QUEUE_FRAMES);
-        if let Err(error) = thread::Builder::new().name("gpu-frames".to_owned()).spawn(move || read(ours, &out)) {
-            // Nobody would hear it.
-            let _ = child.kill().and_then(|()| child.wait());
-            return Err(error.into());
-        }
-        Ok(Self { child, frames, orders, started: Instant::now() })
+        Ok(Self { child, socket: BufReader::new(ours), line: Vec::new(), started: Instant::now() })
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn next(&self, timeout: Duration) -> Next {
-        match self.frames.recv_timeout(timeout) {
-            Ok(frame) => Next::Frame(frame),
-            Err(RecvTimeoutError::Timeout) => Next::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Next::End,
+    /// The next frame, if it comes in time and before the halt.
+    pub fn next(&mut self, halt: &Halt, timeout: Duration) -> Next {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match wire::read(&mut self.socket, &mut self.line) {
+                Ok(Some(frame)) => return Next::Frame(frame),
+                Ok(None) => return Next::End,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::error!(%error, "the gpu worker says what nobody understands");
+                    return Next::End;
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if halt.wait_or(Some(self.socket.get_ref().as_fd()), left) != Woken::Readable {
+                return Next::Nothing;
+            }
         }
-    }
-
-    /// The next frame; `None` when none came in time, or none will.
-    pub fn frame(&self, timeout: Duration) -> Option<Frame> {
-        self.frames.recv_timeout(timeout).ok()
     }
 
     /// A worker that does not read its orders is noticed by its silence.
     pub fn order(&mut self, order: Order) {
-        let _ = self.orders.set_write_timeout(Some(Duration::from_millis(100)));
-        let _ = wire::write(&mut self.orders, &order);
+        let _ = wire::write(self.socket.get_mut(), &order);
     }
 
     /// Kills it. One that is stuck in the driver does not end before the driver lets it.
     pub fn kill(mut self) -> Ending {
         // It may have ended already.
         let _ = self.child.kill();
-        let _ = self.orders.shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
         Ending { child: self.child, since: Instant::now() }
     }
 }
@@ -151,23 +152,5 @@ impl Ending {
 
     pub fn lasts(&self) -> Duration {
         self.since.elapsed()
-    }
-}
-
-fn read(socket: UnixStream, out: &SyncSender<Frame>) {
-    let (mut socket, mut line) = (BufReader::new(socket), Vec::new());
-    loop {
-        match wire::read(&mut socket, &mut line) {
-            Ok(Some(frame)) => {
-                if out.send(frame).is_err() {
-                    return;
-                }
-            }
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(%error, "the gpu worker says what nobody understands");
-                return;
-            }
-        }
     }
 }
