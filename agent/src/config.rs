@@ -20,7 +20,7 @@ use crate::{
     engines::config::Engines,
     gpu::GpuConfig,
     incident::IncidentConfig,
-    kubelet::KubeletApi,
+    kubelet::{KubeletApi, PodResourcesConfig},
     probes::ProbesConfig,
     record::redact::{Redactor, Rule},
     ship::http::Endpoint,
@@ -197,11 +197,13 @@ pub struct KubeletConfig {
     pub log_dir: PathBuf,
     /// The kubelet's own interface, which has labels too. Without it, nobody is asked.
     pub api: Option<KubeletApi>,
+    /// Its socket that tells which container has which GPU; `null` asks nobody.
+    pub pod_resources: Option<PodResourcesConfig>,
 }
 
 impl Default for KubeletConfig {
     fn default() -> Self {
-        Self { log_dir: PathBuf::from("/var/log"), api: None }
+        Self { log_dir: PathBuf::from("/var/log"), api: None, pod_resources: Some(PodResourcesConfig::default()) }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
     diagnose::Diagnosis,
     event::{Event, Finding, Loss, Policies, What},
+    holders::{Holders, News},
     identity::{Identity, World, pod::Told, procfs::Processes},
     incident::{self, Incident},
     message::Message,
@@ -61,6 +62,7 @@ pub struct Core<P> {
     /// When each rule matched last, by policy and rule: published at each tick.
     pub last_match: HashMap<(Arc<str>, Arc<str>), u64>,
     pub diagnosis: Diagnosis,
+    pub holders: Holders,
     pub upkeep: Upkeep,
     pub incident: Incident,
     /// Grave findings about GPUs begin an incident.
@@ -75,13 +77,26 @@ impl<P: Processes> Core<P> {
             Message::Tasks { taken_boot_ns, tasks } => self.world.heal(taken_boot_ns, &tasks, &self.processes),
             Message::Pods { taken_boot_ns, pods } => self.pods(taken_boot_ns, pods),
             Message::Rules(rules) => self.set_rules(*rules),
-            Message::Sample(sample) => {
+            Message::Allocations(allocations) => {
+                let news = self.holders.allocated(allocations);
+                self.tell_holders(news);
+            }
+            Message::Sample(mut sample) => {
+                let (world, processes) = (&mut self.world, &self.processes);
+                let news = self.holders.observe(&mut sample, |pid| world.named(pid, clock::boot_ns(), processes));
+                self.tell_holders(news);
                 self.ledger.observe(&sample);
                 for finding in self.diagnosis.observe(&sample) {
                     self.say(What::Finding(finding));
                 }
                 lock(&self.store).take(sample);
             }
+        }
+    }
+
+    fn tell_holders(&self, news: Option<News>) {
+        for (series, points) in news.unwrap_or_default() {
+            lock(&self.store).replace(series, points);
         }
     }
 

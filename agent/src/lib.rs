@@ -12,6 +12,7 @@ pub mod engines;
 pub mod event;
 pub mod gpu;
 pub mod halt;
+pub mod holders;
 pub mod http;
 pub mod identity;
 pub mod incident;

@@ -3,6 +3,7 @@
 
 use crate::event::{Event, Task};
 use crate::identity::pod::Told;
+use crate::kubelet::pod_resources::Allocation;
 use crate::series::Sample;
 use crate::verdict::Rules;
 
@@ -14,6 +15,8 @@ pub enum Message {
     Tasks { taken_boot_ns: u64, tasks: Vec<Task> },
     /// Every pod of this node, by its uid, as the kubelet had them at this time.
     Pods { taken_boot_ns: u64, pods: Vec<(String, Told)> },
+    /// Every GPU that the kubelet has given to a container; none where it does not answer.
+    Allocations(Vec<Allocation>),
     /// Other policies, or directories, than before: in force for events that come after it.
     Rules(Box<Rules>),
     /// What a GPU or an engine said of itself.

@@ -143,7 +143,7 @@ fn show(view: &View, all: bool) {
         say(&format!("unnamed   {} more that the driver lists have not said who they are", view.unnamed));
     }
     for gpu in &view.gpus {
-        let GpuView { identity, state, age_seconds, series, refusals } = gpu;
+        let GpuView { identity, state, age_seconds, series, holders, refusals } = gpu;
         let simulated = if identity.is_simulated { " (simulated)" } else { "" };
         say(&format!("{:<9} {} {}{simulated}", format!("gpu {}", identity.index), identity.name, identity.uuid));
         let device = identity.minor.map(|minor| format!(", /dev/nvidia{minor}")).unwrap_or_default();
@@ -153,6 +153,9 @@ fn show(view: &View, all: bool) {
             state_words(state),
             refusals.len()
         ));
+        for holder in holders {
+            say(&format!("          held by {holder}"));
+        }
     }
     for XidCount { uuid, xid, nvml, kernel_log } in &view.xids {
         let words = xid.parse().map_or("", |xid| gpu::xid_words(xid));

@@ -37,6 +37,7 @@ use crate::{
     event::{Event, Start, Stop, What},
     gpu,
     halt::Halt,
+    holders::Holders,
     http::{self, Node, incident::Gate},
     identity::{World, procfs::Procfs},
     incident::Incident,
@@ -124,6 +125,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         world.pods.ask_by(Arc::clone(&wanted));
         tokio::spawn(kubelet::run(api, wanted, messages.clone(), stop.clone()))
     });
+    let (held, held_seen) = watch::channel(Arc::default());
     let core = Core {
         world,
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
@@ -139,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         throttles: Throttles::default(),
         last_match: HashMap::new(),
         diagnosis: Diagnosis::default(),
+        holders: Holders::new(held),
         upkeep: Upkeep::new((std::process::id(), pid_namespace()), &config.state_dir),
         incident: incident.clone(),
         incident_by_findings: config.incident.by_findings,
@@ -163,6 +166,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             Path::new(OWN_PROGRAM),
             (&node, &config.state_dir),
             incident.clone(),
+            held_seen,
             messages.clone(),
             halt.clone(),
         )
@@ -176,6 +180,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines =
         tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
+    let pod_resources =
+        config.kubelet.pod_resources.clone().map(|pod_resources| {
+            tokio::spawn(kubelet::pod_resources::run(pod_resources, messages.clone(), stop.clone()))
+        });
     infiniband::spawn(&messages, halt).map_err(DaemonError::System)?;
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
@@ -205,8 +213,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let stopped = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what: What::Stop(Stop { reason }) };
     // The core ends when every sender is gone; what is in the queue is recorded first, and the stop last.
     let _ = engines.await;
-    if let Some(kubelet) = kubelet {
-        let _ = kubelet.await;
+    for asking in [kubelet, pod_resources].into_iter().flatten() {
+        let _ = asking.await;
     }
     if let Some(gpu) = gpu {
         let _ = tokio::task::spawn_blocking(move || gpu.join()).await;

@@ -12,12 +12,14 @@
 //! | `wire` | what the process and the daemon say to each other |
 //! | `keeper/` | the daemon's side: starts, hears, kills; what is known of each GPU, and how old it is |
 //! | `xid`, `kmsg` | the driver's error numbers, and the kernel's log that tells of them |
+//! | `held` | which container has which, as whoever fuses says |
 //! | `release` | letting go of the devices |
 //!
 //! A GPU that does not answer a question has no such series. Nothing here says what the numbers mean together.
 
 mod config;
 mod driver;
+mod held;
 mod identity;
 mod keeper;
 mod kmsg;
@@ -30,6 +32,7 @@ mod worker;
 mod xid;
 
 pub use config::GpuConfig;
+pub use held::{Held, Holder, Part, Source};
 pub use identity::Identity;
 pub use keeper::{Fleet, GpuView, Next, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;

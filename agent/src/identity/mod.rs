@@ -264,6 +264,13 @@ impl World {
         Some(Identity { process, ancestors, artefact, pod, has_read, dns, user, exe_sha256, is_served })
     }
 
+    /// What a process is called, and its pod, for who knows its number alone.
+    pub fn named(&mut self, pid: u32, now_boot_ns: u64, proc: &dyn Processes) -> Option<(Vec<u8>, Option<Pod>)> {
+        let found = FoundProcess { pid, name: String::new() };
+        let Identity { process, pod, .. } = self.of_found(&found, now_boot_ns, proc)?;
+        Some((process.comm, pod))
+    }
+
     /// Who it is that somebody else has named, if it still runs or was known.
     fn of_found(&mut self, found: &FoundProcess, now_boot_ns: u64, proc: &dyn Processes) -> Option<Identity> {
         let process = match self.processes.get(&found.pid) {

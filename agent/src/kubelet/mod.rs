@@ -1,4 +1,5 @@
-//! What the kubelet of this node says of its pods, asked at its own interface (`GET /pods`): their labels, and names where
+//! What the kubelet of this node says of its pods, and of who has which GPU (`pod_resources`). Of pods it is asked at its own
+//! interface (`GET /pods`): their labels, and names where
 //! its directories of logs are not at hand. Read-only, and only where the configuration says so.
 //!
 //! Asked at the start, when a pod is seen that the last answer did not have, and each minute, because labels change.
@@ -6,6 +7,7 @@
 mod client;
 mod config;
 mod list;
+pub mod pod_resources;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +17,7 @@ use tokio::{
 };
 
 use self::client::AskError;
-pub use self::config::KubeletApi;
+pub use self::{config::KubeletApi, pod_resources::PodResourcesConfig};
 use crate::{
     clock,
     core::chain,

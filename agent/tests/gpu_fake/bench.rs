@@ -5,20 +5,24 @@ use std::{
     env, fs,
     io::{PipeWriter, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use expect_test::Expect;
 use plumbline::{
     event::{Finding, What},
-    gpu::{self, GpuConfig, View, Worker},
+    gpu::{self, GpuConfig, Held, View, Worker},
     halt::Halt,
     incident::Incident,
     message::Message,
     series::{Point, Sample},
 };
 use tempfile::TempDir;
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    watch,
+};
 
 pub const PAIR: &str = include_str!("../../../tests/fake-nvml/scenarios/h100-pair.yaml");
 pub const THROTTLED: &str = include_str!("../../../tests/fake-nvml/scenarios/throttled.yaml");
@@ -31,6 +35,8 @@ pub const HANG: &str = include_str!("../../../tests/fake-nvml/scenarios/hang.yam
 pub const XID_79: &str = include_str!("../../../tests/fake-nvml/scenarios/xid-79.yaml");
 pub const ECC: &str = include_str!("../../../tests/fake-nvml/scenarios/ecc.yaml");
 pub const NVLINK_DOWN: &str = include_str!("../../../tests/fake-nvml/scenarios/nvlink-down.yaml");
+pub const A100_MIG: &str = include_str!("../../../tests/fake-nvml/scenarios/a100-mig.yaml");
+pub const H100_MIG: &str = include_str!("../../../tests/fake-nvml/scenarios/h100-mig.yaml");
 pub const RELOAD: &str = include_str!("../../../tests/fake-nvml/scenarios/reload.yaml");
 
 /// How long anything may take that is waited for.
@@ -46,6 +52,7 @@ pub struct Bench {
     pub stop: PipeWriter,
     pub worker: Worker,
     pub incident: Incident,
+    pub held: watch::Sender<Arc<Held>>,
 }
 
 impl Bench {
@@ -69,10 +76,12 @@ impl Bench {
         fs::write(dir.path().join("kmsg"), "").unwrap();
         let (out, inbox) = mpsc::channel(64);
         let incident = Incident::default();
+        let (held, held_seen) = watch::channel(Arc::default());
         let (stop, halt) = Halt::pair().unwrap();
         let worker =
-            gpu::spawn(&config, program(), ("node-7", dir.path()), incident.clone(), out.clone(), halt).unwrap();
-        Self { dir, config, out, inbox, stop, worker, incident }
+            gpu::spawn(&config, program(), ("node-7", dir.path()), incident.clone(), held_seen, out.clone(), halt)
+                .unwrap();
+        Self { dir, config, out, inbox, stop, worker, incident, held }
     }
 
     pub fn message(&mut self) -> Message {

@@ -5,4 +5,5 @@
 
 mod bench;
 mod numbers;
+mod parts;
 mod trouble;

@@ -158,11 +158,11 @@ fn what_an_h100_tells_under_load() {
             power_instant_watts{} 671
             power_limit_watts{} 700
             power_watts{} 655
-            process_memory_bytes{type=compute,pid=4242} 72477573120
-            process_utilization_ratio{unit=decoder,pid=4242} 0
-            process_utilization_ratio{unit=encoder,pid=4242} 0
-            process_utilization_ratio{unit=memory,pid=4242} 0
-            process_utilization_ratio{unit=sm,pid=4242} 0.97
+            process_memory_bytes{GPU_I_ID=,type=compute,pid=4242,process=,pod=,namespace=,container=} 72477573120
+            process_utilization_ratio{unit=decoder,pid=4242,process=,pod=,namespace=,container=} 0
+            process_utilization_ratio{unit=encoder,pid=4242,process=,pod=,namespace=,container=} 0
+            process_utilization_ratio{unit=memory,pid=4242,process=,pod=,namespace=,container=} 0
+            process_utilization_ratio{unit=sm,pid=4242,process=,pod=,namespace=,container=} 0.97
             recovery_action{} 0
             remapped_rows_total{kind=corrected} 0
             remapped_rows_total{kind=uncorrected} 0
@@ -269,6 +269,7 @@ fn what_an_l4_does_not_have_is_absent_with_the_reason_and_never_zero() {
             nvmlDeviceGetGpuFabricInfoV: this GPU does not support it (Hopper and newer)
             nvmlDeviceGetMPSComputeRunningProcesses_v3: this driver's library has no such function (GPUs shared by MPS)
             nvmlDeviceGetMarginTemperature: this GPU does not support it (Ada, Hopper and newer)
+            nvmlDeviceGetMigMode: this GPU does not support it (data-centre GPUs since Ampere)
             nvmlDeviceGetNvLinkState: this GPU does not support it (GPUs with NVLink)
             nvmlGpmMetricsGet: this GPU does not support it (Hopper and newer)
             nvmlSystemGetConfComputeState: this GPU does not support it (Hopper and newer)
@@ -384,6 +385,8 @@ fn dashboards_of_dcgm_exporter_find_their_names_units_and_labels() {
             UUID=GPU-5eed0000-0000-4000-8000-000000000000
             pci_bus_id=00000000:18:00.0
             device=nvidia0
+            GPU_I_ID=
+            GPU_I_PROFILE=
             Hostname=node-7
             hostname=node-7
             DCGM_FI_DRIVER_VERSION=550.54.15

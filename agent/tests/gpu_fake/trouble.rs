@@ -40,11 +40,11 @@ fn a_gpu_that_falls_off_the_bus_is_down_with_its_name_and_without_numbers() {
     check(
         &render(&of_second),
         &expect![[r#"
-        info{name=NVIDIA H100 80GB HBM3,pci_bus_id=00000000:1C:00.0,device=nvidia0,serial=,vbios=,numa_node=,driver=580.126.09} 1
-        refused_questions{} 95
-        sample_age_seconds{} …
-        up{} 0
-    "#]],
+            info{name=NVIDIA H100 80GB HBM3,pci_bus_id=00000000:1C:00.0,device=nvidia0,serial=,vbios=,numa_node=,driver=580.126.09} 1
+            refused_questions{} 96
+            sample_age_seconds{} …
+            up{} 0
+        "#]],
     );
     bench.points(FIRST);
     let view = bench.view("its loss", |view| view.gpus[1].series == 0);

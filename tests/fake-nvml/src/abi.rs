@@ -8,13 +8,14 @@ pub(crate) const SUCCESS: Return = 0;
 pub(crate) const UNINITIALIZED: Return = 1;
 pub(crate) const INVALID_ARGUMENT: Return = 2;
 pub(crate) const NOT_SUPPORTED: Return = 3;
+pub(crate) const NOT_FOUND: Return = 6;
 pub(crate) const INSUFFICIENT_SIZE: Return = 7;
 pub(crate) const TIMEOUT: Return = 10;
 pub(crate) const GPU_IS_LOST: Return = 15;
 pub(crate) const ARGUMENT_VERSION_MISMATCH: Return = 25;
 pub(crate) const UNKNOWN: Return = 999;
 
-/// `nvmlDevice_t`: opaque; ours is the index plus one.
+/// `nvmlDevice_t`: opaque; ours is the index plus one, and above it the place of a MIG device.
 pub(crate) type Device = *mut c_void;
 
 /// The version word of a versioned struct (`NVML_STRUCT_VERSION`).

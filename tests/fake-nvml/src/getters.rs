@@ -7,7 +7,7 @@ use crate::abi::{
     MarginTemperature, MemoryV2, NOT_SUPPORTED, ProcessInfo, ProcessUtilizationSample, Return, SUCCESS, Utilization,
 };
 use crate::scenario::Process;
-use crate::{answer, answer_text, ask, ask_gpu, now};
+use crate::{answer, answer_text, ask, ask_gpu, mig, now};
 
 /// `nvmlClockType_t`.
 const CLOCK_SM: c_uint = 1;
@@ -38,6 +38,10 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(device: Device, memory: *mut
         return ARGUMENT_VERSION_MISMATCH;
     }
     let info = ask_gpu(device, "nvmlDeviceGetMemoryInfo_v2", |gpu, now| {
+        if let Some(mig) = mig::of(device, gpu) {
+            let (total, used) = (mig.memory_total_bytes, mig.memory_used_bytes);
+            return Some(MemoryV2 { version: VERSION, total, reserved: 0, free: total.saturating_sub(used), used });
+        }
         Some(MemoryV2 {
             version: VERSION,
             total: gpu.memory_total_bytes,
@@ -352,8 +356,8 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     let info = |process: &Process| ProcessInfo {
         pid: process.pid,
         used_gpu_memory: process.memory_bytes,
-        gpu_instance_id: c_uint::MAX,
-        compute_instance_id: c_uint::MAX,
+        gpu_instance_id: process.gpu_instance,
+        compute_instance_id: process.compute_instance,
     };
     // SAFETY: passed on.
     unsafe { answer_list(count, infos, told.map(|processes| processes.iter().map(info).collect())) }

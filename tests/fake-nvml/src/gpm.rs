@@ -10,7 +10,7 @@ use crate::abi::{
 use crate::{answer, ask};
 
 /// What a sample holds: the metrics of its time.
-type Sample = BTreeMap<u32, f64>;
+pub(crate) type Sample = BTreeMap<u32, f64>;
 
 /// # Safety
 /// `support` is null or valid for reads and writes.
@@ -61,11 +61,18 @@ pub unsafe extern "C" fn nvmlGpmSampleGet(device: Device, sample: *mut c_void) -
         Ok((_, _, now)) if now.gpm.is_empty() => NOT_SUPPORTED,
         Ok((_, _, now)) => {
             // SAFETY: it came from a box of ours, by the caller's contract.
-            unsafe { *sample.cast::<Sample>() = now.gpm };
+            unsafe { fill(sample, now.gpm) };
             SUCCESS
         }
         Err(error) => error,
     }
+}
+
+/// # Safety
+/// `sample` came from `nvmlGpmSampleAlloc`.
+pub(crate) unsafe fn fill(sample: *mut c_void, metrics: Sample) {
+    // SAFETY: it came from a box of ours, by this function's contract.
+    unsafe { *sample.cast::<Sample>() = metrics };
 }
 
 /// # Safety

@@ -15,6 +15,7 @@ mod events;
 mod fields;
 mod getters;
 mod gpm;
+mod mig;
 mod scenario;
 
 use std::ffi::{c_char, c_int, c_uint};
@@ -107,8 +108,11 @@ fn boot_ns() -> u64 {
 /// What `device` says now to `function`, or the error it answers with.
 fn ask(device: Device, function: &str) -> Result<(Arc<Scenario>, usize, State), Return> {
     let (scenario, elapsed) = now()?;
-    let index = device.addr().checked_sub(1).ok_or(INVALID_ARGUMENT)?;
+    let (index, place) = mig::of_handle(device).ok_or(INVALID_ARGUMENT)?;
     let gpu = scenario.gpus.get(index).ok_or(INVALID_ARGUMENT)?;
+    if place.is_some() && mig::of(device, gpu).is_none() {
+        return Err(INVALID_ARGUMENT);
+    }
     let state = gpu.at(elapsed);
     // Outside the lock: only this GPU's caller waits.
     if state.hang > Duration::ZERO {
@@ -214,7 +218,15 @@ pub unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, device: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, uuid: *mut c_char, length: c_uint) -> Return {
     // SAFETY: passed on.
-    unsafe { answer_text(uuid, length, ask_gpu(device, "nvmlDeviceGetUUID", |gpu, _| Some(gpu.uuid.clone()))) }
+    unsafe {
+        answer_text(
+            uuid,
+            length,
+            ask_gpu(device, "nvmlDeviceGetUUID", |gpu, _| {
+                Some(mig::of(device, gpu).map_or(&gpu.uuid, |mig| &mig.uuid).clone())
+            }),
+        )
+    }
 }
 
 /// # Safety
@@ -222,7 +234,16 @@ pub unsafe extern "C" fn nvmlDeviceGetUUID(device: Device, uuid: *mut c_char, le
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetName(device: Device, name: *mut c_char, length: c_uint) -> Return {
     // SAFETY: passed on.
-    unsafe { answer_text(name, length, ask_gpu(device, "nvmlDeviceGetName", |gpu, _| Some(gpu.name.clone()))) }
+    unsafe {
+        answer_text(
+            name,
+            length,
+            ask_gpu(device, "nvmlDeviceGetName", |gpu, _| {
+                let part = mig::of(device, gpu).map(|mig| format!("{} MIG {}", gpu.name, mig.profile));
+                Some(part.unwrap_or_else(|| gpu.name.clone()))
+            }),
+        )
+    }
 }
 
 /// # Safety

@@ -87,6 +87,8 @@ pub(crate) struct Gpu {
     pub(crate) pcie: Option<[u32; 4]>,
     #[serde(default)]
     pub(crate) memory_reserved_bytes: u64,
+    /// Its parts under MIG; none for one that is not divided, and without the field it cannot be.
+    pub(crate) mig: Option<Vec<MigDevice>>,
     /// C names of functions that answer `NVML_ERROR_NOT_SUPPORTED`.
     #[serde(default)]
     pub(crate) unsupported: Vec<String>,
@@ -145,6 +147,26 @@ pub(crate) struct Process {
     pub(crate) memory_bytes: u64,
     #[serde(default)]
     pub(crate) sm_percent: u32,
+    #[serde(default = "no_instance")]
+    pub(crate) gpu_instance: u32,
+    #[serde(default = "no_instance")]
+    pub(crate) compute_instance: u32,
+}
+
+/// A compute instance of a GPU instance.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MigDevice {
+    pub(crate) uuid: String,
+    pub(crate) gpu_instance: u32,
+    pub(crate) compute_instance: u32,
+    pub(crate) profile: String,
+    /// Of the GPU instance.
+    pub(crate) memory_total_bytes: u64,
+    pub(crate) memory_used_bytes: u64,
+    /// Of the GPU instance: metrics of GPM by id.
+    #[serde(default)]
+    pub(crate) gpm: BTreeMap<u32, f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -351,6 +373,8 @@ mod tests {
             (include_str!("../scenarios/hang.yaml"), 2),
             (include_str!("../scenarios/reload.yaml"), 1),
             (include_str!("../scenarios/nvlink-down.yaml"), 1),
+            (include_str!("../scenarios/a100-mig.yaml"), 2),
+            (include_str!("../scenarios/h100-mig.yaml"), 1),
         ] {
             assert_eq!(Scenario::parse(scenario).unwrap().gpus.len(), gpus, "{scenario}");
         }

@@ -4,6 +4,7 @@ mod deny;
 mod disk;
 mod evidence;
 mod faults;
+mod holders;
 mod kinds;
 mod many_policies;
 mod names;
@@ -45,6 +46,7 @@ const CHECKS: &[Check] = &[
         "a kubelet that refuses or cannot prove itself is said, and who cannot prove itself gets no token",
         pods::a_kubelet_that_does_not_answer_is_said,
     ),
+    ("who has which gpu is told as the kubelet and the processes tell it", holders::who_has_which_gpu_is_told),
     (
         "a connection from one network namespace to another is a policy event",
         evidence::a_forbidden_connection_is_recorded,

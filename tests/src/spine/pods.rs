@@ -21,10 +21,7 @@ const POD: &str = "3c1f2a4e-5b6c-7d8e-9f0a-1b2c3d4e5f60";
 
 pub(super) fn a_container_is_named(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let cgroup = Cgroup::make()?;
-    let logs = scratch.join("log");
-    fs::create_dir_all(logs.join(format!("pods/serving_vllm-0_{POD}"))).map_err(not_ok)?;
-    fs::create_dir_all(logs.join("containers")).map_err(not_ok)?;
-    fs::write(logs.join(format!("containers/vllm-0_serving_engine-{ID}.log")), "").map_err(not_ok)?;
+    let logs = cgroup.logs(&scratch.join("log"))?;
     let config = format!("{QUIET}kubelet: {{log_dir: {}}}\n", logs.display());
     let spine = Spine::start_with(tools, scratch, &config)?;
     let record = cgroup.opens_from_inside(&spine, "x.gguf")?;
@@ -78,18 +75,33 @@ pub(super) fn a_kubelet_that_does_not_answer_is_said(tools: &Tools, scratch: &Pa
 }
 
 /// A cgroup as containerd and the kubelet name it with systemd's driver.
-struct Cgroup {
+pub(super) struct Cgroup {
     slice: PathBuf,
     scope: PathBuf,
 }
 
 impl Cgroup {
-    fn make() -> Result<Self, Ended> {
+    pub(super) fn make() -> Result<Self, Ended> {
         let root = plumbline::probes::kernel::cgroup2_root().map_err(|error| skipped(&error.to_string()))?;
         let slice = root.join(format!("kubepods-burstable-pod{}.slice", POD.replace('-', "_")));
         let scope = slice.join(format!("cri-containerd-{ID}.scope"));
         fs::create_dir_all(&scope).map_err(not_ok)?;
         Ok(Self { slice, scope })
+    }
+
+    /// The kubelet's directories of logs, which name its pod `serving/vllm-0` and its container `engine`.
+    pub(super) fn logs(&self, logs: &Path) -> Result<PathBuf, Ended> {
+        fs::create_dir_all(logs.join(format!("pods/serving_vllm-0_{POD}"))).map_err(not_ok)?;
+        fs::create_dir_all(logs.join("containers")).map_err(not_ok)?;
+        fs::write(logs.join(format!("containers/vllm-0_serving_engine-{ID}.log")), "").map_err(not_ok)?;
+        Ok(logs.to_owned())
+    }
+
+    /// A process in it, which ends with this check.
+    pub(super) fn runs(&self, command: &mut Command) -> Result<Inside, Ended> {
+        let child = Inside(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(not_ok)?);
+        fs::write(self.scope.join("cgroup.procs"), child.0.id().to_string()).map_err(not_ok)?;
+        Ok(child)
     }
 
     /// The record of a process in it that reads weights.
@@ -109,6 +121,16 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.scope);
         let _ = fs::remove_dir(&self.slice);
+    }
+}
+
+/// A process in a cgroup.
+pub(super) struct Inside(pub(super) Child);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -16,6 +16,7 @@ use super::dcgm;
 use crate::{
     event::Finding,
     gpu::{
+        held::Held,
         identity::Identity,
         question::{Measure, Refusal, Round},
         wire::{Answers, Reading},
@@ -59,7 +60,7 @@ struct Gpu {
     seen_boot_ns: u64,
     /// What the newest light and full round told, without the numbers: the next ones mostly tell the same.
     told: [Vec<Told>; 2],
-    dcgm_labels: Option<Arc<[String]>>,
+    dcgm: dcgm::Labels,
     refusals: Arc<[Refusal]>,
     /// Whether the end of its numbers was told.
     is_absence_told: bool,
@@ -71,6 +72,8 @@ pub struct Fleet {
     /// The host's name, where the numbers are also told by the names of dcgm-exporter.
     dcgm_host: Option<String>,
     gpus: BTreeMap<String, Gpu>,
+    /// Which container has which.
+    held: Arc<Held>,
     /// Which GPU the present worker means by an index.
     by_index: BTreeMap<u32, String>,
     /// The driver when NVML was opened last, and how many GPUs it listed.
@@ -97,6 +100,9 @@ pub struct GpuView {
     pub state: State,
     pub age_seconds: f64,
     pub series: usize,
+    /// Which containers have it, or an instance of it, and who says so.
+    #[serde(default)]
+    pub holders: Vec<String>,
     pub refusals: Arc<[Refusal]>,
 }
 
@@ -143,7 +149,7 @@ impl Fleet {
             state: State::Listed,
             seen_boot_ns: now_boot_ns,
             told: [Vec::new(), Vec::new()],
-            dcgm_labels: None,
+            dcgm: dcgm::Labels::default(),
             refusals: Arc::default(),
             is_absence_told: false,
         };
@@ -151,7 +157,7 @@ impl Fleet {
         // A GPU that is down stays so until it answers.
         if gpu.identity != identity {
             // Other labels than those that were made for the former.
-            (gpu.told, gpu.dcgm_labels) = ([Vec::new(), Vec::new()], None);
+            (gpu.told, gpu.dcgm) = ([Vec::new(), Vec::new()], dcgm::Labels::default());
             gpu.identity = identity;
         }
     }
@@ -167,6 +173,12 @@ impl Fleet {
         }
         let all = self.nameless.len() == usize::try_from(self.count).unwrap_or(usize::MAX);
         all.then(|| format!("none of the driver's {} GPUs says who it is: {reason}", self.count))
+    }
+
+    /// Other containers have the GPUs than before.
+    pub fn held_by(&mut self, held: Arc<Held>) {
+        self.held = held;
+        self.gpus.values_mut().for_each(|gpu| gpu.dcgm = dcgm::Labels::default());
     }
 
     /// GPUs that the driver lists, and that nobody knows yet.
@@ -187,14 +199,14 @@ impl Fleet {
         if let Some(refusals) = reading.refusals {
             gpu.refusals = refusals.into();
         }
-        let dcgm_host = self.dcgm_host.as_deref();
+        let (dcgm_host, held) = (self.dcgm_host.as_deref(), &self.held);
         let answers = [(Round::Light, Some(reading.light)), (Round::Full, reading.full)];
         let answered = answers.into_iter().filter_map(|(round, answers)| Some((round, answers?)));
         answered
             .map(|(round, answers)| {
                 let mut points = gpu.points(round, answers);
                 if let Some(host) = dcgm_host {
-                    points.extend(dcgm::aliases(&points, &gpu.dcgm_labels(host)));
+                    points.extend(gpu.dcgm.aliases(&points, &gpu.identity, host, held));
                 }
                 gpu.sample(round, reading.taken_boot_ns, Ok(points))
             })
@@ -326,6 +338,7 @@ impl Fleet {
                 state: gpu.state.clone(),
                 age_seconds: seconds(now_boot_ns.saturating_sub(gpu.seen_boot_ns)),
                 series: gpu.told.iter().map(Vec::len).sum(),
+                holders: self.held.of(&gpu.identity.uuid).map(|held| held.to_string()).collect(),
                 refusals: Arc::clone(&gpu.refusals),
             })
             .collect();
@@ -352,11 +365,6 @@ struct Told {
 }
 
 impl Gpu {
-    /// The labels of dcgm-exporter, made once: an identity never changes without a new one being listed.
-    fn dcgm_labels(&mut self, host: &str) -> Arc<[String]> {
-        Arc::clone(self.dcgm_labels.get_or_insert_with(|| dcgm::labels(&self.identity, host)))
-    }
-
     /// The answers with all their labels, which are made anew only where the round tells something else than the one before.
     fn points(&mut self, round: Round, answers: Answers) -> Vec<Point> {
         let took = Measure {

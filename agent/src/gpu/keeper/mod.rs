@@ -12,6 +12,7 @@ use std::{
     collections::BTreeMap,
     io,
     path::Path,
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -32,6 +33,7 @@ use self::{
 };
 use super::{
     config::GpuConfig,
+    held::Held,
     kmsg::KernelLog,
     nvml,
     raw::events::{MIG_CHANGE, XID},
@@ -106,6 +108,7 @@ pub fn spawn(
     program: &Path,
     (host, state_dir): (&str, &Path),
     incident: Incident,
+    held: watch::Receiver<Arc<Held>>,
     out: mpsc::Sender<Message>,
     halt: Halt,
 ) -> io::Result<Worker> {
@@ -115,6 +118,7 @@ pub fn spawn(
         release: ReleaseFiles::new(state_dir),
         rhythms: [config.steady(), config.incident()],
         incident,
+        held,
         is_incident: false,
         fleet: Fleet::new(config.dcgm_names.then(|| host.to_owned()), config.steady().light_ms),
         xids: Xids::default(),
@@ -153,6 +157,7 @@ struct Keeper {
     /// Steady, incident.
     rhythms: [Rhythm; 2],
     incident: Incident,
+    held: watch::Receiver<Arc<Held>>,
     is_incident: bool,
     fleet: Fleet,
     xids: Xids,
@@ -276,6 +281,9 @@ impl Keeper {
                 self.start_at = Instant::now() + REOPEN_AFTER;
             }
             Frame::Reading(reading) => {
+                if self.held.has_changed().unwrap_or(false) {
+                    self.fleet.held_by(Arc::clone(&self.held.borrow_and_update()));
+                }
                 let samples = self.fleet.reading(reading);
                 if self.fleet.has_news() {
                     self.tell();

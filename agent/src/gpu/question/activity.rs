@@ -3,6 +3,7 @@
 //! GPM needs two samples; the one of the round before is kept. `nvml.h` gives its rates in percent and in MiB/s.
 
 use nvml_wrapper::{
+    Nvml,
     enums::gpm::GpmMetricId,
     error::NvmlError,
     gpm::{GpmSample, gpm_metrics_get},
@@ -20,6 +21,10 @@ use crate::{
                 UTILIZATION_RATIO, VIDEO_UTILIZATION_RATIO,
             },
             identity::CONFIDENTIAL_COMPUTE,
+            mig::{
+                MIG_DRAM_ACTIVE_RATIO, MIG_GRAPHICS_ACTIVE_RATIO, MIG_PIPE_ACTIVE_RATIO, MIG_SM_ACTIVE_RATIO,
+                MIG_SM_OCCUPANCY_RATIO,
+            },
         },
     },
 };
@@ -140,10 +145,28 @@ fn gpm(gpu: &mut Asker) -> Answer {
     let now: GpmSample<'static> = gpu.device.gpm_sample()?;
     let Some(before) = gpu.gpm.replace(now) else { return Ok(Vec::new()) };
     let Some(now) = &gpu.gpm else { return Ok(Vec::new()) };
+    between(gpu.nvml, &before, now)
+}
+
+/// What passed between two samples of a GPU, or of an instance.
+pub(super) fn between(nvml: &'static Nvml, before: &GpmSample<'static>, now: &GpmSample<'static>) -> Answer {
     let ids: Vec<GpmMetricId> = METRICS.iter().map(|metric| metric.id).collect();
-    let answers = gpm_metrics_get(gpu.nvml, &before, now, &ids)?;
+    let answers = gpm_metrics_get(nvml, before, now, &ids)?;
     let told = METRICS.iter().zip(answers).filter_map(|(metric, answer)| metric.measure(answer.ok()?.value));
     Ok(told.collect())
+}
+
+/// The series of an instance that is as this one of the whole GPU; links are of the whole alone.
+pub(super) fn of_instance(series: &Series) -> Option<&'static Series> {
+    [
+        (&GRAPHICS_ACTIVE_RATIO, &MIG_GRAPHICS_ACTIVE_RATIO),
+        (&SM_ACTIVE_RATIO, &MIG_SM_ACTIVE_RATIO),
+        (&SM_OCCUPANCY_RATIO, &MIG_SM_OCCUPANCY_RATIO),
+        (&PIPE_ACTIVE_RATIO, &MIG_PIPE_ACTIVE_RATIO),
+        (&DRAM_ACTIVE_RATIO, &MIG_DRAM_ACTIVE_RATIO),
+    ]
+    .into_iter()
+    .find_map(|(whole, part)| (*whole == *series).then_some(part))
 }
 
 impl Metric {

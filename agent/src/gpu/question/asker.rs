@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError, gpm::GpmSample};
 
-use super::{Ask, Measure, Question, Round, field, questions};
+use super::{Ask, Measure, Question, Round, field, mig::Instances, questions};
 use crate::gpu::{driver::FieldNumbers, raw};
 
 /// Full rounds until what was refused for good is asked again: a MIG change or a permission may have come meanwhile.
@@ -17,6 +17,9 @@ pub struct Asker {
     pub numbers: FieldNumbers,
     /// What GPM counted at the round before.
     pub gpm: Option<GpmSample<'static>>,
+    /// Whether MIG divides it, and into what.
+    pub is_divided: bool,
+    pub instances: Instances,
     /// Links that answer, once somebody has looked.
     pub nvlinks: u32,
     pub c2c_links: u32,
@@ -77,6 +80,8 @@ impl Asker {
             device,
             numbers,
             gpm: None,
+            is_divided: false,
+            instances: Instances::new(),
             nvlinks: 0,
             c2c_links: 0,
             processes_seen_us: 0,

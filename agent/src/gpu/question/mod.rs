@@ -13,6 +13,7 @@ mod ecc;
 mod fabric;
 mod field;
 mod memory;
+mod mig;
 mod nvlink;
 mod pcie;
 mod power;
@@ -42,6 +43,7 @@ static SUBJECTS: &[&[Question]] = &[
     pcie::QUESTIONS,
     nvlink::QUESTIONS,
     fabric::QUESTIONS,
+    mig::QUESTIONS,
     process::QUESTIONS,
 ];
 

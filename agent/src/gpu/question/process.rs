@@ -11,14 +11,14 @@ use crate::series::gpu::process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATI
 const MOST: usize = 256;
 
 pub(super) static QUESTIONS: &[Question] = &[
-    getter("nvmlDeviceGetComputeRunningProcesses_v3", Round::Full, ALL, &[(&PROCESS_MEMORY_BYTES, "compute")], |gpu| {
+    getter("nvmlDeviceGetComputeRunningProcesses_v3", Round::Full, ALL, &[(&PROCESS_MEMORY_BYTES, "")], |gpu| {
         Ok(memory("compute", &gpu.device.running_compute_processes()?))
     }),
     getter(
         "nvmlDeviceGetMPSComputeRunningProcesses_v3",
         Round::Full,
         "GPUs shared by MPS",
-        &[(&PROCESS_MEMORY_BYTES, "mps")],
+        &[(&PROCESS_MEMORY_BYTES, "")],
         |gpu| Ok(memory("mps", &gpu.device.mps_running_compute_processes()?)),
     ),
     getter(
@@ -30,18 +30,22 @@ pub(super) static QUESTIONS: &[Question] = &[
     ),
 ];
 
+/// What the process is called and its pod are for [`holders`](crate::holders) to say.
+const NAMELESS: [Cow<'static, str>; 4] = [const { Cow::Borrowed("") }; 4];
+
 fn memory(kind: &'static str, processes: &[ProcessInfo]) -> Vec<Measure> {
-    // Under MIG one process may be listed for several instances.
-    let mut used: HashMap<u32, u64> = HashMap::new();
+    // One process may be listed for several compute instances of one GPU instance.
+    let mut used: HashMap<(Option<u32>, u32), u64> = HashMap::new();
     for process in processes.iter().take(MOST) {
         if let UsedGpuMemory::Used(bytes) = process.used_gpu_memory {
-            *used.entry(process.pid).or_default() += bytes;
+            *used.entry((process.gpu_instance_id, process.pid)).or_default() += bytes;
         }
     }
-    let measure = |(pid, bytes): (u32, u64)| Measure {
-        series: &PROCESS_MEMORY_BYTES,
-        labels: vec![Cow::Borrowed(kind), Cow::Owned(pid.to_string())],
-        number: super::exact(bytes),
+    let measure = |((instance, pid), bytes): ((Option<u32>, u32), u64)| {
+        let instance = instance.map(|id| id.to_string()).unwrap_or_default();
+        let own = [Cow::Owned(instance), Cow::Borrowed(kind), Cow::Owned(pid.to_string())];
+        let labels = own.into_iter().chain(NAMELESS).collect();
+        Measure { series: &PROCESS_MEMORY_BYTES, labels, number: super::exact(bytes) }
     };
     used.into_iter().map(measure).collect()
 }
@@ -73,7 +77,7 @@ fn utilization(gpu: &mut Asker) -> Answer {
         for (unit, percent) in units {
             // A unit that the GPU does not have is told as something beyond a hundred.
             let Ok(number) = ratio(percent) else { continue };
-            let labels = vec![Cow::Borrowed(unit), Cow::Owned(pid.to_string())];
+            let labels = [Cow::Borrowed(unit), Cow::Owned(pid.to_string())].into_iter().chain(NAMELESS).collect();
             measures.push(Measure { series: &PROCESS_UTILIZATION_RATIO, labels, number });
         }
     }

@@ -174,6 +174,24 @@ pub fn fabric_info(device: &Device<'_>) -> Result<FabricInfo, NvmlError> {
     })
 }
 
+/// Which GPU instance a MIG device is of.
+pub fn gpu_instance_id(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetGpuInstanceId.as_ref())?;
+    let mut id = 0;
+    // SAFETY: the handle belongs to the NVML that `device` borrows; `id` outlives the call.
+    nvml_try(unsafe { call(device.handle(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Which compute instance of its GPU instance a MIG device is.
+pub fn compute_instance_id(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetComputeInstanceId.as_ref())?;
+    let mut id = 0;
+    // SAFETY: the handle belongs to the NVML that `device` borrows; `id` outlives the call.
+    nvml_try(unsafe { call(device.handle(), &raw mut id) })?;
+    Ok(id)
+}
+
 /// Whether the driver runs with confidential computing.
 pub fn is_confidential(nvml: &Nvml) -> Result<bool, NvmlError> {
     let call = nvml_sym(nvml.lib().nvmlSystemGetConfComputeState.as_ref())?;

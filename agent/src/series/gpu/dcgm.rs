@@ -8,16 +8,18 @@
 
 use super::{
     super::{Kind, Series, Unit},
-    activity, clock, ecc, memory, power, temperature,
+    activity, clock, ecc, memory, mig, power, temperature,
 };
 
-/// As dcgm-exporter has them, in both spellings of the host's name; the pod's are empty where nobody told. Its `modelName` is not
+/// As dcgm-exporter has them, in both spellings of the host's name; the pod's are empty where nobody told, or several share. Its `modelName` is not
 /// among them, since Prometheus' own linter refuses the spelling: `plumbline_gpu_info` has the name by `UUID`.
 pub const LABELS: &[&str] = &[
     "gpu",
     "UUID",
     "pci_bus_id",
     "device",
+    "GPU_I_ID",
+    "GPU_I_PROFILE",
     "Hostname",
     "hostname",
     "DCGM_FI_DRIVER_VERSION",
@@ -32,7 +34,9 @@ pub const LABELS: &[&str] = &[
 pub struct Alias {
     pub series: &'static Series,
     pub of: &'static Series,
-    /// The values of its own labels.
+    /// Whether the first of its own labels name a GPU instance.
+    pub is_of_instance: bool,
+    /// The values of its (other) own labels.
     pub own: &'static [&'static str],
     /// What makes dcgm-exporter's unit of ours.
     pub factor: f64,
@@ -111,10 +115,25 @@ pub static ALIASES: &[Alias] = &[
     alias(&PCIE_RX_BYTES, &activity::PCIE_THROUGHPUT_BYTES_PER_SECOND, &["receive"], SAME),
     alias(&NVLINK_TX_BYTES, &activity::NVLINK_THROUGHPUT_BYTES_PER_SECOND, &["transmit"], SAME),
     alias(&NVLINK_RX_BYTES, &activity::NVLINK_THROUGHPUT_BYTES_PER_SECOND, &["receive"], SAME),
+    of_instance(&FB_FREE, &mig::MIG_MEMORY_FREE_BYTES, &[], MEBI),
+    of_instance(&FB_USED, &mig::MIG_MEMORY_USED_BYTES, &[], MEBI),
+    of_instance(&FB_TOTAL, &mig::MIG_MEMORY_TOTAL_BYTES, &[], MEBI),
+    of_instance(&GR_ENGINE_ACTIVE, &mig::MIG_GRAPHICS_ACTIVE_RATIO, &[], SAME),
+    of_instance(&SM_ACTIVE, &mig::MIG_SM_ACTIVE_RATIO, &[], SAME),
+    of_instance(&SM_OCCUPANCY, &mig::MIG_SM_OCCUPANCY_RATIO, &[], SAME),
+    of_instance(&PIPE_TENSOR_ACTIVE, &mig::MIG_PIPE_ACTIVE_RATIO, &["tensor"], SAME),
+    of_instance(&PIPE_FP64_ACTIVE, &mig::MIG_PIPE_ACTIVE_RATIO, &["fp64"], SAME),
+    of_instance(&PIPE_FP32_ACTIVE, &mig::MIG_PIPE_ACTIVE_RATIO, &["fp32"], SAME),
+    of_instance(&PIPE_FP16_ACTIVE, &mig::MIG_PIPE_ACTIVE_RATIO, &["fp16"], SAME),
+    of_instance(&DRAM_ACTIVE, &mig::MIG_DRAM_ACTIVE_RATIO, &[], SAME),
 ];
 
 const fn alias(series: &'static Series, of: &'static Series, own: &'static [&'static str], factor: f64) -> Alias {
-    Alias { series, of, own, factor }
+    Alias { series, of, is_of_instance: false, own, factor }
+}
+
+const fn of_instance(series: &'static Series, of: &'static Series, own: &'static [&'static str], factor: f64) -> Alias {
+    Alias { series, of, is_of_instance: true, own, factor }
 }
 
 const fn named(name: &'static str, help: &'static str) -> Series {
@@ -170,9 +189,11 @@ mod tests {
 
     #[test]
     fn every_alias_is_of_a_series_with_as_many_labels_of_its_own() {
-        assert_eq!(ALIASES.len(), ROWS.len());
+        assert_eq!(ALIASES.iter().filter(|alias| !alias.is_of_instance).count(), ROWS.len());
         for alias in ALIASES {
-            let own = alias.of.labels.len() - super::super::GPU.len();
+            let of_part = if alias.is_of_instance { mig::INSTANCE } else { super::super::GPU };
+            assert!(alias.of.labels.starts_with(of_part), "{}", alias.of.name);
+            let own = alias.of.labels.len() - of_part.len();
             assert_eq!(alias.own.len(), own, "{}", alias.series.name);
             assert!(ROWS.contains(&alias.series), "{}", alias.series.name);
         }

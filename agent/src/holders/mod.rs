@@ -1,0 +1,221 @@
+//! Which container has which GPU, or instance of one: what the kubelet gave, and whose processes run there.
+//!
+//! Both are told, each as what it is. A GPU that is shared has several holders; where one alone has it, its numbers under
+//! dcgm-exporter's names say so ([`Held::sole`]).
+
+mod device_id;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::sync::watch;
+
+use self::device_id::DeviceId;
+use crate::{
+    gpu::{Held, Holder, Part, SOURCE, Source},
+    identity::pod::Pod,
+    kubelet::pod_resources::Allocation,
+    series::{
+        Point, Sample, Series,
+        gpu::{
+            holder::{POD_INFO, UNKNOWN_ALLOCATIONS},
+            identity::INFO,
+            mig::MIG_INFO,
+            process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO},
+        },
+    },
+};
+
+/// What a GPU's samples said of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Gpu {
+    /// UUID, index, simulated.
+    labels: [String; 3],
+    /// What `/dev` calls it.
+    device: String,
+    /// GPU instances, by the UUIDs of what is made of them.
+    instances: BTreeMap<String, u32>,
+    /// Whose processes run on it.
+    running: BTreeSet<(Option<u32>, Holder)>,
+}
+
+/// What a process is called, and the pod that it is in.
+pub type Named = (Vec<u8>, Option<Pod>);
+
+/// All that is known of who has which GPU.
+#[derive(Debug)]
+pub struct Holders {
+    gpus: BTreeMap<String, Gpu>,
+    allocations: Vec<Allocation>,
+    held: watch::Sender<Arc<Held>>,
+}
+
+/// What changed: the series' new values.
+pub type News = Vec<(&'static Series, Vec<Point>)>;
+
+impl Holders {
+    /// Who has what is told to whoever holds the other half.
+    pub fn new(held: watch::Sender<Arc<Held>>) -> Self {
+        Self { gpus: BTreeMap::new(), allocations: Vec::new(), held }
+    }
+
+    /// Looks at what a GPU said, and names the processes in it.
+    pub fn observe(&mut self, sample: &mut Sample, name: impl FnMut(u32) -> Option<Named>) -> Option<News> {
+        let Ok(points) = &mut sample.points else {
+            // Nobody knows what runs on a GPU that does not answer.
+            return (self.forget(&sample.source)).then(|| self.settle());
+        };
+        let is_full = sample.source.ends_with(":full");
+        let mut is_news = false;
+        if sample.source == SOURCE {
+            is_news |= self.listed(points);
+        } else if is_full && sample.source.starts_with("gpu:") {
+            is_news |= self.looked(points, name);
+        }
+        is_news.then(|| self.settle())
+    }
+
+    /// Takes in what the kubelet has given; nothing where it does not answer.
+    pub fn allocated(&mut self, allocations: Vec<Allocation>) -> Option<News> {
+        if self.allocations == allocations {
+            return None;
+        }
+        self.allocations = allocations;
+        Some(self.settle())
+    }
+
+    fn forget(&mut self, source: &str) -> bool {
+        let uuid = source.strip_prefix("gpu:").and_then(|source| source.strip_suffix(":full"));
+        let Some(gpu) = uuid.and_then(|uuid| self.gpus.get_mut(uuid)) else { return false };
+        gpu.instances.clear();
+        !std::mem::take(&mut gpu.running).is_empty()
+    }
+
+    fn listed(&mut self, points: &[Point]) -> bool {
+        let mut is_news = false;
+        for point in points.iter().filter(|point| *point.series == INFO) {
+            let labels = || [label(point, "UUID"), label(point, "gpu"), label(point, "simulated")];
+            let gpu = self.gpus.entry(label(point, "UUID").to_owned()).or_default();
+            if gpu.labels != labels() || gpu.device != label(point, "device") {
+                gpu.labels = labels().map(str::to_owned);
+                label(point, "device").clone_into(&mut gpu.device);
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// Instances and processes of one GPU.
+    fn looked(&mut self, points: &mut [Point], mut name: impl FnMut(u32) -> Option<Named>) -> bool {
+        let Some(uuid) = points.first().map(|point| label(point, "UUID").to_owned()) else { return false };
+        let mut names: BTreeMap<u32, (String, Option<Holder>)> = BTreeMap::new();
+        let mut running = BTreeSet::new();
+        let mut instances = BTreeMap::new();
+        for point in points {
+            let instance = (*point.series == MIG_INFO).then(|| label(point, "GPU_I_ID").parse().ok()).flatten();
+            instances.extend(instance.map(|instance| (label(point, "mig").to_owned(), instance)));
+            let is_process = *point.series == PROCESS_MEMORY_BYTES || *point.series == PROCESS_UTILIZATION_RATIO;
+            let Some(pid) = is_process.then(|| label(point, "pid").parse().ok()).flatten() else { continue };
+            let (comm, holder) = names.entry(pid).or_insert_with(|| words(name(pid)));
+            point.labels = with_names(point, comm, holder.as_ref());
+            if let Some(holder) = holder {
+                running.insert((label(point, "GPU_I_ID").parse().ok(), holder.clone()));
+            }
+        }
+        let gpu = self.gpus.entry(uuid).or_default();
+        let is_news = gpu.running != running || gpu.instances != instances;
+        (gpu.running, gpu.instances) = (running, instances);
+        is_news
+    }
+
+    /// Who has what now, told to everybody.
+    fn settle(&mut self) -> News {
+        let mut held: BTreeMap<Part, BTreeSet<(Source, Holder)>> = BTreeMap::new();
+        let mut unknown = 0_u32;
+        for Allocation { holder, device } in &self.allocations {
+            match DeviceId::parse(device).and_then(|id| self.part(id)) {
+                Some(part) => drop(held.entry(part).or_default().insert((Source::Kubelet, holder.clone()))),
+                None => unknown += 1,
+            }
+        }
+        for (uuid, gpu) in &self.gpus {
+            for (instance, holder) in &gpu.running {
+                held.entry((uuid.clone(), *instance)).or_default().insert((Source::Processes, holder.clone()));
+            }
+        }
+        let mut infos = Vec::new();
+        for ((uuid, instance), all) in &held {
+            let Some(Gpu { labels: [uuid, gpu, simulated], .. }) = self.gpus.get(uuid) else { continue };
+            let instance = instance.map(|instance| instance.to_string()).unwrap_or_default();
+            for (source, Holder { namespace, pod, container }) in all {
+                let labels = [uuid, gpu, simulated, &instance, pod, namespace, container, source.as_str()];
+                infos.push(Point::new(&POD_INFO, &labels, 1.0));
+            }
+        }
+        self.held.send_replace(Arc::new(Held::new(held)));
+        let unknown = match self.allocations.is_empty() {
+            true => Vec::new(),
+            false => vec![Point::new(&UNKNOWN_ALLOCATIONS, &[], f64::from(unknown))],
+        };
+        vec![(&POD_INFO, infos), (&UNKNOWN_ALLOCATIONS, unknown)]
+    }
+
+    /// Which GPU or instance of this node it is.
+    fn part(&self, id: DeviceId<'_>) -> Option<Part> {
+        let by_minor = |minor: u32| {
+            let device = format!("nvidia{minor}");
+            self.gpus.iter().find(|(_, gpu)| gpu.device == device)
+        };
+        let known = |(uuid, gpu): (&String, &Gpu), instance: Option<u32>| {
+            let is_there = instance.is_none_or(|instance| gpu.instances.values().any(|id| *id == instance));
+            is_there.then(|| (uuid.clone(), instance))
+        };
+        match id {
+            DeviceId::Uuid(uuid) => {
+                let whole = self.gpus.contains_key(uuid).then(|| (uuid.to_owned(), None));
+                let instance =
+                    || self.gpus.iter().find_map(|(of, gpu)| Some((of.clone(), Some(*gpu.instances.get(uuid)?))));
+                whole.or_else(instance)
+            }
+            DeviceId::Instance { uuid, instance } => known(self.gpus.get_key_value(uuid)?, Some(instance)),
+            DeviceId::Minor { minor, instance } => known(by_minor(minor)?, instance),
+            DeviceId::Index(index) => {
+                let index = index.to_string();
+                let (uuid, _) = self.gpus.iter().find(|(_, gpu)| gpu.labels[1] == index)?;
+                Some((uuid.clone(), None))
+            }
+            DeviceId::Placed { .. } => None,
+        }
+    }
+}
+
+/// The value of a label; empty where the series has no such.
+fn label<'a>(point: &'a Point, name: &str) -> &'a str {
+    let at = point.series.labels.iter().position(|known| *known == name);
+    at.and_then(|at| point.labels.get(at)).map_or("", String::as_str)
+}
+
+fn words(named: Option<Named>) -> (String, Option<Holder>) {
+    let Some((comm, pod)) = named else { return Default::default() };
+    let holder = pod.map(|Pod { namespace, name, container, .. }| Holder {
+        namespace,
+        pod: name,
+        container: container.unwrap_or_default(),
+    });
+    (String::from_utf8_lossy(&comm).into_owned(), holder)
+}
+
+fn with_names(point: &Point, comm: &str, holder: Option<&Holder>) -> Arc<[String]> {
+    let label = |(name, value): (&&str, &String)| match (*name, holder) {
+        ("process", _) => comm.to_owned(),
+        ("namespace", Some(holder)) => holder.namespace.clone(),
+        ("pod", Some(holder)) => holder.pod.clone(),
+        ("container", Some(holder)) => holder.container.clone(),
+        _ => value.clone(),
+    };
+    point.series.labels.iter().zip(point.labels.iter()).map(label).collect()
+}

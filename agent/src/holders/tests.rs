@@ -1,0 +1,190 @@
+//! What the kubelet and the GPUs say → who has what.
+
+use expect_test::{Expect, expect};
+use tokio::sync::watch;
+
+use super::*;
+
+const FIRST: &str = "GPU-00";
+const SECOND: &str = "GPU-01";
+
+/// Two GPUs, of which the second is divided into instances 1 and 2.
+struct Node {
+    holders: Holders,
+    held: watch::Receiver<Arc<Held>>,
+    news: BTreeMap<&'static str, Vec<Point>>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let (held, seen) = watch::channel(Arc::default());
+        let mut node = Self { holders: Holders::new(held), held: seen, news: BTreeMap::new() };
+        let info =
+            |uuid, gpu, device| Point::new(&INFO, &[uuid, gpu, "true", "H100", "0", device, "", "", "", "550"], 1.0);
+        // Minor numbers need not follow NVML's count.
+        node.says(SOURCE, vec![info(FIRST, "0", "nvidia3"), info(SECOND, "1", "nvidia4")]);
+        let mig = |id, uuid| Point::new(&MIG_INFO, &[SECOND, "1", "true", id, "3g.40gb", "0", uuid], 1.0);
+        node.says("gpu:GPU-01:full", vec![mig("1", "MIG-a"), mig("2", "MIG-b")]);
+        node
+    }
+
+    fn says(&mut self, source: &str, points: Vec<Point>) -> Sample {
+        let mut sample = Sample { source: source.to_owned(), taken_boot_ns: 0, points: Ok(points) };
+        let news = self.holders.observe(&mut sample, named);
+        self.hear(news);
+        sample
+    }
+
+    fn hear(&mut self, news: Option<News>) -> bool {
+        let is_news = news.is_some();
+        self.news.extend(news.into_iter().flatten().map(|(series, points)| (series.name, points)));
+        is_news
+    }
+
+    fn gives(&mut self, given: &[(&str, &str)]) -> bool {
+        let allocation = |&(pod, device): &(&str, &str)| Allocation { holder: holder(pod), device: device.to_owned() };
+        let news = self.holders.allocated(given.iter().map(allocation).collect());
+        self.hear(news)
+    }
+
+    fn check(&self, expect: &Expect) {
+        let line = |point: &Point| {
+            let labels: Vec<&str> = ["UUID", "gpu", "GPU_I_ID", "pod", "source"].map(|name| label(point, name)).into();
+            let name = point.series.name.trim_start_matches("plumbline_gpu_");
+            match labels.iter().all(|label| label.is_empty()) {
+                true => format!("{name} {}\n", point.number().unwrap()),
+                false => format!("{name} {}\n", labels.join(" ")),
+            }
+        };
+        expect.assert_eq(&self.news.values().flatten().map(line).collect::<String>());
+    }
+
+    fn sole(&self, uuid: &str, instance: Option<u32>) -> Option<String> {
+        self.held.borrow().sole(&(uuid.to_owned(), instance)).map(|holder| holder.pod.clone())
+    }
+}
+
+fn holder(pod: &str) -> Holder {
+    Holder { namespace: "serving".to_owned(), pod: pod.to_owned(), container: "engine".to_owned() }
+}
+
+/// Processes 7 and 8 are of the pod `seven` and `eight`, 9 of none; 10 has gone.
+fn named(pid: u32) -> Option<Named> {
+    let pod = |name: &str| Pod {
+        namespace: "serving".to_owned(),
+        name: name.to_owned(),
+        container: Some("engine".to_owned()),
+        image: None,
+        labels: Arc::default(),
+    };
+    match pid {
+        7 => Some((b"vllm".to_vec(), Some(pod("seven")))),
+        8 => Some((b"tgi\xff".to_vec(), Some(pod("eight")))),
+        9 => Some((b"nvidia-smi".to_vec(), None)),
+        _ => None,
+    }
+}
+
+fn process(uuid: &str, instance: &str, pid: &str) -> Point {
+    Point::new(&PROCESS_MEMORY_BYTES, &[uuid, "0", "true", instance, "compute", pid, "", "", "", ""], 1.0)
+}
+
+#[test]
+fn each_form_of_an_id_names_the_gpu_or_instance_that_it_is() {
+    let mut node = Node::new();
+    node.gives(&[
+        ("uuid", "GPU-00"),
+        ("replica", "GPU-00::5"),
+        ("index", "0"),
+        ("google", "nvidia3/vgpu1"),
+        ("claim", "gpu-3"),
+        ("mig", "MIG-b"),
+        ("google-mig", "nvidia4/gi2"),
+        ("old-mig", "MIG-GPU-01/2/0"),
+    ]);
+    node.check(&expect![[r#"
+        pod_info GPU-00 0  claim kubelet
+        pod_info GPU-00 0  google kubelet
+        pod_info GPU-00 0  index kubelet
+        pod_info GPU-00 0  replica kubelet
+        pod_info GPU-00 0  uuid kubelet
+        pod_info GPU-01 1 2 google-mig kubelet
+        pod_info GPU-01 1 2 mig kubelet
+        pod_info GPU-01 1 2 old-mig kubelet
+        unknown_allocations 0
+    "#]]);
+}
+
+#[test]
+fn what_is_no_gpu_of_this_node_is_counted_and_given_to_nobody() {
+    let mut node = Node::new();
+    node.gives(&[
+        ("other-node", "GPU-77"),
+        ("gone-instance", "nvidia4/gi9"),
+        ("no-minor", "nvidia0"),
+        ("no-index", "2"),
+        ("placed", "gpu-4-mig-1g10gb-19-0"),
+        ("garbage", "\u{202e}';--"),
+        ("right", "GPU-00"),
+    ]);
+    node.check(&expect![[r#"
+        pod_info GPU-00 0  right kubelet
+        unknown_allocations 6
+    "#]]);
+}
+
+#[test]
+fn whose_processes_run_there_is_told_beside_what_the_kubelet_gave() {
+    let mut node = Node::new();
+    node.gives(&[("seven", "GPU-00")]);
+    let points =
+        vec![process(FIRST, "", "7"), process(FIRST, "", "8"), process(FIRST, "", "9"), process(FIRST, "", "10")];
+    let sample = node.says("gpu:GPU-00:full", points);
+    node.check(&expect![[r#"
+        pod_info GPU-00 0  seven kubelet
+        pod_info GPU-00 0  eight processes
+        pod_info GPU-00 0  seven processes
+        unknown_allocations 0
+    "#]]);
+    let named: Vec<String> = sample.points.unwrap().iter().map(|point| point.labels[5..].join(" ")).collect();
+    assert_eq!(
+        named,
+        ["7 vllm seven serving engine", "8 tgi\u{fffd} eight serving engine", "9 nvidia-smi   ", "10    "]
+    );
+}
+
+#[test]
+fn a_gpu_has_a_sole_holder_when_the_kubelet_says_so_or_else_its_processes_do() {
+    let mut node = Node::new();
+    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "7")]);
+    assert_eq!(node.sole(FIRST, None).as_deref(), Some("seven"));
+    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "7"), process(FIRST, "", "8")]);
+    assert_eq!(node.sole(FIRST, None), None, "two share it, as far as their processes say");
+    node.gives(&[("seven", "GPU-00"), ("a", "MIG-a"), ("b", "MIG-b::0"), ("c", "MIG-b::1")]);
+    assert_eq!(node.sole(FIRST, None).as_deref(), Some("seven"), "the kubelet's word");
+    assert_eq!(node.sole(SECOND, Some(1)).as_deref(), Some("a"));
+    assert_eq!((node.sole(SECOND, Some(2)), node.sole(SECOND, None)), (None, None));
+}
+
+#[test]
+fn what_nobody_says_any_more_is_gone() {
+    let mut node = Node::new();
+    node.gives(&[("seven", "MIG-a")]);
+    assert!(!node.gives(&[("seven", "MIG-a")]), "the same again is no news");
+    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "8")]);
+    let mut silent =
+        Sample { source: "gpu:GPU-00:full".to_owned(), taken_boot_ns: 0, points: Err("absent".to_owned()) };
+    let news = node.holders.observe(&mut silent, named);
+    assert!(node.hear(news));
+    node.check(&expect![[r#"
+        pod_info GPU-01 1 1 seven kubelet
+        unknown_allocations 0
+    "#]]);
+    // Another MIG configuration, and then no kubelet.
+    node.says("gpu:GPU-01:full", vec![process(SECOND, "", "9")]);
+    node.check(&expect![[r#"
+        unknown_allocations 1
+    "#]]);
+    node.gives(&[]);
+    node.check(&expect![""]);
+}
