@@ -73,7 +73,12 @@ impl<P: Processes> Core<P> {
     /// Takes one message through all stages.
     pub fn handle(&mut self, message: Message) {
         match message {
-            Message::Event(event) => self.event(&event),
+            Message::Event(mut event) => {
+                if let What::Finding(finding) = &mut event.what {
+                    finding.holders = self.holders.of(&finding.entity);
+                }
+                self.event(&event);
+            }
             Message::Tasks { taken_boot_ns, tasks } => self.world.heal(taken_boot_ns, &tasks, &self.processes),
             Message::Pods { taken_boot_ns, pods } => self.pods(taken_boot_ns, pods),
             Message::Rules(rules) => self.set_rules(*rules),
@@ -184,14 +189,7 @@ impl<P: Processes> Core<P> {
     fn tell_incidents(&mut self) {
         for (kind, text) in self.incident.take_said(clock::boot_ns()) {
             let entity = "node".to_owned();
-            self.say(What::Finding(Finding {
-                kind,
-                severity: Severity::Low,
-                entity,
-                text,
-                evidence: Vec::new(),
-                process: None,
-            }));
+            self.say(What::Finding(Finding::new(kind, Severity::Low, entity, text)));
         }
     }
 

@@ -102,14 +102,7 @@ impl ClockDrops {
             known.baseline_hertz / 1e6
         );
         let evidence = vec![(CLOCK_HERTZ.name.to_owned(), hertz), ("baseline_hertz".to_owned(), known.baseline_hertz)];
-        Some(Finding {
-            kind: "gpu.clock_drop",
-            severity: Severity::Medium,
-            entity: uuid,
-            text,
-            evidence,
-            process: None,
-        })
+        Some(Finding { evidence, ..Finding::new("gpu.clock_drop", Severity::Medium, uuid, text) })
     }
 }
 

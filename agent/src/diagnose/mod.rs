@@ -251,7 +251,7 @@ impl Rule {
         );
         let evidence =
             vec![("throttled_seconds".to_owned(), throttled_seconds), ("lasted_seconds".to_owned(), lasted_seconds)];
-        Some(Finding { kind: end, severity: Severity::Low, entity, text, evidence, process: None })
+        Some(Finding { evidence, ..Finding::new(end, Severity::Low, entity, text) })
     }
 
     fn finding(&self, point: &Point, figure: f64) -> Finding {
@@ -266,7 +266,7 @@ impl Rule {
         }
         let evidence =
             vec![(self.series.name.to_owned(), point.number().unwrap_or_default()), ("figure".to_owned(), figure)];
-        Finding { kind: self.kind, severity: self.severity, entity, text, evidence, process: None }
+        Finding { evidence, ..Finding::new(self.kind, self.severity, entity, text) }
     }
 }
 

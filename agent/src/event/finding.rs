@@ -16,6 +16,27 @@ pub struct Finding {
     pub evidence: Vec<(String, f64)>,
     /// Whose doing it was, where somebody told.
     pub process: Option<FoundProcess>,
+    /// Who had the part when it was found.
+    pub holders: Vec<FoundHolder>,
+}
+
+impl Finding {
+    /// Without figures, and of nobody's doing.
+    pub const fn new(kind: &'static str, severity: Severity, entity: String, text: String) -> Self {
+        Self { kind, severity, entity, text, evidence: Vec::new(), process: None, holders: Vec::new() }
+    }
+}
+
+/// A container that had the part, or an instance of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundHolder {
+    pub namespace: String,
+    pub pod: String,
+    pub container: String,
+    /// The GPU instance.
+    pub instance: Option<u32>,
+    /// `kubelet` or `processes`.
+    pub told_by: &'static str,
 }
 
 /// A process as somebody else named it: the driver, in the kernel's log.

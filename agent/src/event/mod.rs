@@ -12,7 +12,7 @@ use plumbline_audit::Statement;
 
 pub use self::around::{BpfAccess, BpfHow, BpfKind, DeviceKind, DeviceOpen, MemoryAccess, MemoryHow};
 pub use self::file::{Change, Coverage, FileChange, FileKey, FileOpen, FileRead, Told};
-pub use self::finding::{Finding, FoundProcess};
+pub use self::finding::{Finding, FoundHolder, FoundProcess};
 pub use self::network::{
     Connect, ConnectEnd, ConnectHow, Direction, DnsMessage, LocalConnect, Outcome, Protocol, SocketOpen,
 };

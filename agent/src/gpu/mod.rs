@@ -32,7 +32,7 @@ mod worker;
 mod xid;
 
 pub use config::GpuConfig;
-pub use held::{Held, Holder, Part, Source};
+pub use held::{Held, Holder, Holding, Part, Source};
 pub use identity::Identity;
 pub use keeper::{Fleet, GpuView, Next, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
 pub use question::Refusal;

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 use self::device_id::DeviceId;
 use crate::{
-    gpu::{Held, Holder, Part, SOURCE, Source},
+    event::FoundHolder,
+    gpu::{Held, Holder, Holding, Part, SOURCE, Source},
     identity::pod::Pod,
     kubelet::pod_resources::Allocation,
     series::{
@@ -86,6 +87,19 @@ impl Holders {
         }
         self.allocations = allocations;
         Some(self.settle())
+    }
+
+    /// Who has this GPU now, by its UUID.
+    pub fn of(&self, uuid: &str) -> Vec<FoundHolder> {
+        let held = self.held.borrow();
+        let found = held.of(uuid).map(|Holding { instance, source, holder }| FoundHolder {
+            namespace: holder.namespace.clone(),
+            pod: holder.pod.clone(),
+            container: holder.container.clone(),
+            instance,
+            told_by: source.as_str(),
+        });
+        found.collect()
     }
 
     fn forget(&mut self, source: &str) -> bool {

@@ -164,6 +164,10 @@ fn a_gpu_has_a_sole_holder_when_the_kubelet_says_so_or_else_its_processes_do() {
     assert_eq!(node.sole(FIRST, None).as_deref(), Some("seven"), "the kubelet's word");
     assert_eq!(node.sole(SECOND, Some(1)).as_deref(), Some("a"));
     assert_eq!((node.sole(SECOND, Some(2)), node.sole(SECOND, None)), (None, None));
+    let found = node.holders.of(SECOND);
+    let found: Vec<_> = found.iter().map(|found| (found.instance, &*found.pod, found.told_by)).collect();
+    assert_eq!(found, [(Some(1), "a", "kubelet"), (Some(2), "b", "kubelet"), (Some(2), "c", "kubelet")]);
+    assert_eq!(node.holders.of("GPU-77"), []);
 }
 
 #[test]

@@ -123,14 +123,9 @@ fn a_process_that_a_finding_names_is_known_or_looked_up() {
     world.identify(&event(10, task(7, 0, 10), exec("/bin/engine")), &proc);
     proc.0.insert(8, Seen { start_boot_ns: 5, exe: Some(b"/bin/late".to_vec()), ..Seen::default() });
     let found = |pid| {
-        What::Finding(Finding {
-            kind: "gpu.xid",
-            severity: plumbline_policy::Severity::Low,
-            entity: "GPU-1".to_owned(),
-            text: String::new(),
-            evidence: Vec::new(),
-            process: Some(FoundProcess { pid, name: "engine".to_owned() }),
-        })
+        let process = Some(FoundProcess { pid, name: "engine".to_owned() });
+        let low = plumbline_policy::Severity::Low;
+        What::Finding(Finding { process, ..Finding::new("gpu.xid", low, "GPU-1".to_owned(), String::new()) })
     };
     let mut who = |pid| {
         let event = Event { task: None, ..event(20, Task::default(), found(pid)) };

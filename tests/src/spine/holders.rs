@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{ensure, not_ok, pods::Cgroup, skipped};
+use super::{ensure, equal, not_ok, pods::Cgroup, skipped};
 use crate::{
     checks::Ended,
     daemon::{Daemon, Tools, run, run_with},
@@ -30,7 +30,8 @@ pub(super) fn who_has_which_gpu_is_told(tools: &Tools, scratch: &Path) -> Result
     let process = cgroup.runs(Command::new("sleep").arg("600"))?;
     let scenario = scratch.join("scenario.yaml");
     let text = fs::read_to_string(tools.scripts.join("fake-nvml/scenarios/a100-mig.yaml")).map_err(not_ok)?;
-    fs::write(&scenario, text.replace("4444", &process.0.id().to_string())).map_err(not_ok)?;
+    let text = text.replace("4444", &process.0.id().to_string()) + "events: [{ at_s: 8, gpu: 1, xid: 48 }]\n";
+    fs::write(&scenario, text).map_err(not_ok)?;
     let kubelet = Kubelet::start(python, tools, &scratch.join("kubelet"))?;
     let config = format!(
         "gpu: {{library: {}}}\nengines: {{discover: false}}\nkubelet: {{log_dir: {}, pod_resources: {{socket: {}}}}}\n",
@@ -64,10 +65,19 @@ pub(super) fn who_has_which_gpu_is_told(tools: &Tools, scratch: &Path) -> Result
     ensure(page.contains(&of_process), || format!("no {of_process}"))?;
     let said = run_with(Command::new(promtool).args(["check", "metrics"]), page.as_bytes()).map_err(not_ok)?;
     ensure(said.status.success() && said.stderr.is_empty(), || String::from_utf8_lossy(&said.stderr).into_owned())?;
-    let mut shown = Command::new(&tools.plumbline);
-    let shown = run(shown.args(["gpu", "--listen", &daemon.address.to_string()])).map_err(not_ok)?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    ensure(shown.contains("held by serving/vllm-0/engine (kubelet)"), || shown.clone())?;
+    until("`plumbline gpu` says who has it", || {
+        let mut shown = Command::new(&tools.plumbline);
+        let shown = run(shown.args(["gpu", "--listen", &daemon.address.to_string()])).map_err(not_ok)?;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        Ok(shown.contains("held by serving/vllm-0/engine (kubelet)").then_some(()))
+    })?;
+
+    // An error says whose GPU it was, also where the kernel names no process.
+    let is_xid = |record: &Value| record["finding_info"]["types"] == json!(["gpu.xid"]);
+    let record = daemon.wait_for_record("the double-bit error", is_xid).map_err(not_ok)?;
+    let holder =
+        |told_by: &str| json!({ "namespace": "serving", "pod": "vllm-0", "container": "engine", "told_by": told_by });
+    equal("who had it", &record["unmapped"]["plumbline"]["holders"], json!([holder("kubelet"), holder("processes")]))?;
 
     // What nobody says any more is not told.
     drop(kubelet);
@@ -80,13 +90,20 @@ pub(super) fn who_has_which_gpu_is_told(tools: &Tools, scratch: &Path) -> Result
 
 /// The page, once the line that begins so has this in it.
 fn settled(daemon: &Daemon, line: &str, part: &str) -> Result<String, Ended> {
+    until(&format!("{line} with {part}"), || {
+        let page = daemon.metrics().map_err(not_ok)?;
+        let is_there = page.lines().any(|of_page| of_page.starts_with(line) && of_page.contains(part));
+        Ok(is_there.then_some(page))
+    })
+}
+
+fn until<T>(what: &str, look: impl Fn() -> Result<Option<T>, Ended>) -> Result<T, Ended> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let page = daemon.metrics().map_err(not_ok)?;
-        if page.lines().any(|of_page| of_page.starts_with(line) && of_page.contains(part)) {
-            return Ok(page);
+        if let Some(seen) = look()? {
+            return Ok(seen);
         }
-        ensure(Instant::now() < deadline, || format!("no {line} with {part}"))?;
+        ensure(Instant::now() < deadline, || format!("not seen: {what}"))?;
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -116,11 +133,7 @@ impl Kubelet {
         command.arg(tools.scripts.join("pod_resources.py")).arg("--socket").arg(&socket);
         command.arg("--pods").arg(dir.join("pods.json")).stdin(Stdio::null()).stderr(log);
         let kubelet = Self { child: command.spawn().map_err(not_ok)?, socket };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !kubelet.socket.exists() {
-            ensure(Instant::now() < deadline, || fs::read_to_string(dir.join("log")).unwrap_or_default())?;
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until("the kubelet's socket", || Ok(kubelet.socket.exists().then_some(())))?;
         Ok(kubelet)
     }
 }

@@ -15,8 +15,8 @@ use plumbline::{
     event::{
         BpfAccess, BpfHow, BpfKind, Change, ClockStep, Connect, ConnectEnd, ConnectHow, Coverage, CoverageStatement,
         DeviceKind, DeviceOpen, Disk, DiskState, Event, Exec, Exit, FileChange, FileKey, FileOpen, FileRead, Finding,
-        Fork, FoundProcess, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow, NetNs, Origin, Outcome, Policies,
-        Protocol, Sight, SocketOpen, Start, Stop, Task, Told, What,
+        Fork, FoundHolder, FoundProcess, Gap, Hook, LocalConnect, Loss, MemoryAccess, MemoryHow, NetNs, Origin,
+        Outcome, Policies, Protocol, Sight, SocketOpen, Start, Stop, Task, Told, What,
     },
     identity::{
         Identity, Process, Who,
@@ -207,20 +207,20 @@ fn examples() -> Vec<What> {
         What::Disk(disk(DiskState::Full)),
         What::ClockStep(ClockStep { by_ns: -3_600_000_000_000 }),
         What::Finding(Finding {
-            kind: "gpu.ecc",
-            severity: Severity::Critical,
-            entity: "GPU-\u{1b}".into(),
-            text: "memory errors".into(),
             evidence: vec![("errors".into(), 2.0)],
-            process: None,
+            ..Finding::new("gpu.ecc", Severity::Critical, "GPU-\u{1b}".into(), "memory errors".into())
         }),
         What::Finding(Finding {
-            kind: "gpu.xid",
-            severity: Severity::Low,
-            entity: "GPU-1".into(),
-            text: "XID 31".into(),
             evidence: vec![("xid".into(), 31.0)],
             process: Some(FoundProcess { pid: 4242, name: "python3".into() }),
+            holders: vec![FoundHolder {
+                namespace: "serving".into(),
+                pod: "vllm-0".into(),
+                container: "engine".into(),
+                instance: Some(1),
+                told_by: "kubelet",
+            }],
+            ..Finding::new("gpu.xid", Severity::Low, "GPU-1".into(), "XID 31".into())
         }),
         What::Log(Statement::Pruned(statement::Pruned {
             from: 0,

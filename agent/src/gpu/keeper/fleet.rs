@@ -352,7 +352,7 @@ impl Fleet {
             Severity::Low => tracing::info!(kind, text, "gpu"),
             _ => tracing::error!(kind, text, "gpu"),
         }
-        self.findings.push(Finding { kind, severity, entity, text, evidence: Vec::new(), process: None });
+        self.findings.push(Finding::new(kind, severity, entity, text));
     }
 }
 

@@ -192,7 +192,7 @@ impl Pending {
             ("told_by_nvml".to_owned(), self.nvml.into()),
             ("told_by_kernel_log".to_owned(), self.kernel_log.into()),
         ];
-        Finding { kind: "gpu.xid", severity, entity, text, evidence, process: self.process }
+        Finding { evidence, process: self.process, ..Finding::new("gpu.xid", severity, entity, text) }
     }
 }
 
