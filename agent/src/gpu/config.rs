@@ -1,6 +1,6 @@
 //! What may be said of GPUs in the configuration.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -23,6 +23,8 @@ pub struct GpuConfig {
     pub full_interval_seconds: u64,
     /// How often what changes fast is asked in an incident.
     pub incident_interval_milliseconds: u64,
+    /// How soon NVML is opened again where there was none, or a GPU is lost.
+    pub reopen_seconds: u64,
 }
 
 impl Default for GpuConfig {
@@ -35,6 +37,7 @@ impl Default for GpuConfig {
             interval_seconds: 1,
             full_interval_seconds: 5,
             incident_interval_milliseconds: 250,
+            reopen_seconds: 60,
         }
     }
 }
@@ -43,6 +46,11 @@ impl GpuConfig {
     pub fn steady(&self) -> Rhythm {
         let light_ms = self.interval_seconds.max(1) * 1000;
         Rhythm { light_ms, full_ms: (self.full_interval_seconds * 1000).max(light_ms) }
+    }
+
+    /// One that is lost and stays so costs the others a restart each time, so that the pause grows.
+    pub fn reopen(&self) -> Duration {
+        Duration::from_secs(self.reopen_seconds.max(1))
     }
 
     /// Never slower than the steady one, and not faster than the driver's own sampling.

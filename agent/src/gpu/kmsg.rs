@@ -13,10 +13,23 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::xid::XidLine;
+use super::{sxid::SxidLine, xid::XidLine};
 
 /// Longer than the kernel's longest record (`CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 16 << 10;
+
+/// A line that tells of an error.
+#[derive(Debug)]
+pub enum Line {
+    Xid(XidLine),
+    Sxid(SxidLine),
+}
+
+impl Line {
+    fn parse(line: &[u8]) -> Option<Self> {
+        XidLine::parse(line).map(Self::Xid).or_else(|| SxidLine::parse(line).map(Self::Sxid))
+    }
+}
 
 /// The log from now on.
 #[derive(Debug)]
@@ -37,15 +50,15 @@ impl KernelLog {
         Ok(Self { file, buffer: vec![0; RECORD_BYTES], overruns: 0 })
     }
 
-    /// XIDs that were told since the last call.
-    pub fn xids(&mut self) -> io::Result<Vec<XidLine>> {
+    /// Errors that were told since the last call.
+    pub fn errors(&mut self) -> io::Result<Vec<Line>> {
         let mut found = Vec::new();
         loop {
             match self.file.read(&mut self.buffer) {
                 Ok(0) => return Ok(found),
                 Ok(bytes) => {
                     let records = self.buffer.get(..bytes).unwrap_or_default().split(|byte| *byte == b'\n');
-                    found.extend(records.filter_map(of_the_kernel).filter_map(XidLine::parse));
+                    found.extend(records.filter_map(of_the_kernel).filter_map(Line::parse));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(found),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -79,7 +92,11 @@ mod tests {
         fs::write(&path, "4,1,1,-;NVRM: Xid (PCI:0000:1b:00): 1, before\n").unwrap();
         let mut log = KernelLog::open(&path).unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(record.as_bytes()).unwrap();
-        assert_eq!(log.xids().unwrap().first().map(|line| line.xid), expect, "{record}");
+        let told = log.errors().unwrap().into_iter().next().map(|line| match line {
+            Line::Xid(line) => line.xid,
+            Line::Sxid(line) => line.sxid,
+        });
+        assert_eq!(told, expect, "{record}");
     }
 
     #[test]
@@ -87,6 +104,8 @@ mod tests {
         let line = "NVRM: Xid (PCI:0000:1b:00): 79, pid=7, name=x, GPU has fallen off the bus.";
         check(&format!("4,1234,5678901,-;{line}\n SUBSYSTEM=pci\n"), Some(79));
         check(&format!("4,1234,5678901,-,caller=T7;{line}\n"), Some(79));
+        let of_switch = "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 27 LTSSM Fault Up";
+        check(&format!("3,1235,5678902,-;{of_switch}\n"), Some(20034));
         // Facility 1 is what the kernel gives to those who write into its log.
         check(&format!("12,1234,5678901,-;{line}\n"), None);
         check(&format!("{line}\n"), None);

@@ -11,7 +11,7 @@
 //! | `worker/` | the process that alone opens NVML: a thread per GPU, and its rounds |
 //! | `wire` | what the process and the daemon say to each other |
 //! | `keeper/` | the daemon's side: starts, hears, kills; what is known of each GPU, and how old it is |
-//! | `xid`, `kmsg` | the driver's error numbers, and the kernel's log that tells of them |
+//! | `xid`, `sxid`, `kmsg` | the driver's error numbers of GPUs and of NVSwitches, and the kernel's log that tells of them |
 //! | `held` | which container has which, as whoever fuses says |
 //! | `release` | letting go of the devices |
 //!
@@ -27,6 +27,7 @@ mod nvml;
 mod question;
 mod raw;
 pub mod release;
+mod sxid;
 mod wire;
 mod worker;
 mod xid;

@@ -225,6 +225,13 @@ pub fn by_label(points: &[Point], series: &str) -> BTreeMap<String, f64> {
     of_series.map(|point| (point.labels[3.min(point.labels.len())..].join(","), point.number().unwrap())).collect()
 }
 
+/// The values of a series that is of no GPU, by its labels.
+pub fn by_label_of(points: &[Point], series: &str) -> BTreeMap<String, f64> {
+    let name = format!("plumbline_gpu_{series}");
+    let of_series = points.iter().filter(|point| point.series.name == name);
+    of_series.map(|point| (point.labels.join(","), point.number().unwrap())).collect()
+}
+
 pub fn check(text: &str, expect: &Expect) {
     expect.assert_eq(text);
 }

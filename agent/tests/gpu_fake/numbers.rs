@@ -267,13 +267,32 @@ fn what_an_l4_does_not_have_is_absent_with_the_reason_and_never_zero() {
             NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT (193): this GPU does not support it (Ada, Hopper and newer)
             NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT (194): this GPU does not support it (Ada, Hopper and newer)
             nvmlDeviceGetGpuFabricInfoV: this GPU does not support it (Hopper and newer)
-            nvmlDeviceGetMPSComputeRunningProcesses_v3: this driver's library has no such function (GPUs shared by MPS)
             nvmlDeviceGetMarginTemperature: this GPU does not support it (Ada, Hopper and newer)
             nvmlDeviceGetMigMode: this GPU does not support it (data-centre GPUs since Ampere)
             nvmlDeviceGetNvLinkState: this GPU does not support it (GPUs with NVLink)
             nvmlGpmMetricsGet: this GPU does not support it (Hopper and newer)
             nvmlSystemGetConfComputeState: this GPU does not support it (Hopper and newer)
         "#]],
+    );
+}
+
+#[test]
+fn what_an_l4_tells_otherwise_than_an_h100() {
+    let points = without_dcgm(Bench::new(L4).points(OF_L4));
+    let parts = ["pcie_throughput", "sram_", "process_memory"];
+    let of_parts = points.into_iter().filter(|point| parts.iter().any(|part| point.series.name.contains(part)));
+    check(
+        &render(&of_parts.collect::<Vec<Point>>()),
+        &expect![[r#"
+        pcie_throughput_bytes_per_second{direction=receive} 48000000
+        pcie_throughput_bytes_per_second{direction=transmit} 12000000
+        process_memory_bytes{GPU_I_ID=,type=compute,pid=4242,process=,pod=,namespace=,container=} 9126805504
+        process_memory_bytes{GPU_I_ID=,type=mps,pid=4243,process=,pod=,namespace=,container=} 134217728
+        sram_errors_total{kind=corrected} 3
+        sram_errors_total{kind=uncorrected_parity} 1
+        sram_errors_total{kind=uncorrected_secded} 2
+        sram_threshold_exceeded{} 0
+    "#]],
     );
 }
 

@@ -41,7 +41,7 @@ fn a_gpu_that_falls_off_the_bus_is_down_with_its_name_and_without_numbers() {
         &render(&of_second),
         &expect![[r#"
             info{name=NVIDIA H100 80GB HBM3,pci_bus_id=00000000:1C:00.0,device=nvidia0,serial=,vbios=,numa_node=,driver=580.126.09} 1
-            refused_questions{} 96
+            refused_questions{} 98
             sample_age_seconds{} …
             up{} 0
         "#]],
@@ -49,6 +49,20 @@ fn a_gpu_that_falls_off_the_bus_is_down_with_its_name_and_without_numbers() {
     bench.points(FIRST);
     let view = bench.view("its loss", |view| view.gpus[1].series == 0);
     assert_eq!((view.gpus[1].state.clone(), view.gpus[0].state.clone()), (gpu::State::Lost, gpu::State::Up));
+}
+
+#[test]
+fn a_gpu_that_comes_back_from_a_reset_is_seen_when_nvml_is_opened_anew() {
+    let config = GpuConfig { full_interval_seconds: 1, reopen_seconds: 1, ..GpuConfig::default() };
+    let mut bench = Bench::with(&LOST.replace("at_s: 2", "at_s: 0.5"), &config);
+    bench.finding("gpu.lost");
+    bench.replace_scenario(&LOST.replace("        lost: true\n", ""));
+    let view = bench.view("its return", |view| view.gpus.iter().all(|gpu| gpu.state == gpu::State::Up));
+    assert_eq!(view.worker, "running");
+    let points = bench.points(SECOND);
+    assert!(!points.is_empty());
+    let restarts = bench.sample("gpu:worker").points.unwrap();
+    assert_eq!(by_label_of(&restarts, "worker_restarts_total")["lost"], 1.0);
 }
 
 #[test]
@@ -154,6 +168,20 @@ fn the_same_xid_twice_counts_twice_and_one_that_only_the_kernel_tells_says_so() 
         [("62,kernel".to_owned(), 2.0)]
     );
     assert_eq!(counters[0].labels[0], FIRST);
+}
+
+#[test]
+fn an_error_of_an_nvswitch_is_counted_and_found() {
+    let mut bench = Bench::new(PAIR);
+    bench.points(FIRST);
+    bench.kernel_says("nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 27 LTSSM Fault Up");
+    bench.kernel_says("nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20034, Data {0x00000140, 0x00000100}");
+    let finding = bench.finding("gpu.nvswitch");
+    assert_eq!((finding.severity.as_str(), &*finding.entity), ("critical", "nvidia-nvswitch3"));
+    assert_eq!(finding.text, "SXID 20034 on nvidia-nvswitch3 (0000:c1:00.0), link 27, fatal: LTSSM Fault Up");
+    let points = bench.sample("gpu:sxid").points.unwrap();
+    assert_eq!(points[0].labels.join(" "), "nvidia-nvswitch3 0000:c1:00.0 20034 fatal");
+    assert_eq!(points[0].number(), Some(1.0));
 }
 
 #[test]

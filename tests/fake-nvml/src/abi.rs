@@ -85,6 +85,16 @@ pub struct ProcessUtilizationSample {
     pub(crate) decoder: c_uint,
 }
 
+/// `nvmlEccSramErrorStatus_v1_t`; three counters each are parity, more bits, corrected.
+#[repr(C)]
+pub struct SramErrorStatus {
+    pub(crate) version: c_uint,
+    pub(crate) aggregate: [c_ulonglong; 3],
+    pub(crate) volatile: [c_ulonglong; 3],
+    pub(crate) uncorrected_buckets: [c_ulonglong; 5],
+    pub(crate) threshold_exceeded: c_uint,
+}
+
 /// `nvmlMarginTemperature_v1_t`.
 #[repr(C)]
 pub struct MarginTemperature {
@@ -153,4 +163,5 @@ pub struct EventData {
 
 const _: () = assert!(size_of::<MemoryV2>() == 40 && size_of::<PciInfo>() == 68 && size_of::<FieldValue>() == 40);
 const _: () = assert!(size_of::<ProcessInfo>() == 24 && size_of::<ProcessUtilizationSample>() == 32);
+const _: () = assert!(size_of::<SramErrorStatus>() == 104);
 const _: () = assert!(size_of::<FabricInfo>() == 40 && size_of::<EventData>() == 32 && size_of::<GpmMetric>() == 40);

@@ -4,7 +4,8 @@ use std::ffi::{c_char, c_uint, c_ulonglong};
 
 use crate::abi::{
     self, ARGUMENT_VERSION_MISMATCH, ConfComputeState, Device, FabricInfo, INSUFFICIENT_SIZE, INVALID_ARGUMENT,
-    MarginTemperature, MemoryV2, NOT_SUPPORTED, ProcessInfo, ProcessUtilizationSample, Return, SUCCESS, Utilization,
+    MarginTemperature, MemoryV2, NOT_SUPPORTED, ProcessInfo, ProcessUtilizationSample, Return, SUCCESS,
+    SramErrorStatus, Utilization,
 };
 use crate::scenario::Process;
 use crate::{answer, answer_text, ask, ask_gpu, mig, now};
@@ -241,6 +242,42 @@ pub unsafe extern "C" fn nvmlDeviceGetMaxPcieLinkWidth(device: Device, number: *
 /// # Safety
 /// As [`answer`].
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetPcieThroughput(device: Device, counter: c_uint, number: *mut c_uint) -> Return {
+    let told = ask_gpu(device, "nvmlDeviceGetPcieThroughput", |gpu, _| {
+        gpu.pcie_throughput.and_then(|both| both.get(counter as usize).copied())
+    });
+    // SAFETY: passed on.
+    unsafe { answer(number, told) }
+}
+
+/// # Safety
+/// `status` is null or valid for reads and writes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetSramEccErrorStatus(device: Device, status: *mut SramErrorStatus) -> Return {
+    if status.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    // SAFETY: not null, and valid by the caller's contract.
+    let version = unsafe { (*status).version };
+    if version != abi::version::<SramErrorStatus>(1) {
+        return ARGUMENT_VERSION_MISMATCH;
+    }
+    let told = ask_gpu(device, "nvmlDeviceGetSramEccErrorStatus", |gpu, _| {
+        gpu.sram_errors.map(|([corrected, parity, secded], exceeded)| SramErrorStatus {
+            version,
+            aggregate: [parity, secded, corrected],
+            volatile: [parity, secded, corrected],
+            uncorrected_buckets: [0; 5],
+            threshold_exceeded: c_uint::from(exceeded),
+        })
+    });
+    // SAFETY: passed on.
+    unsafe { answer(status, told) }
+}
+
+/// # Safety
+/// As [`answer`].
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetEncoderUtilization(
     device: Device,
     percent: *mut c_uint,
@@ -353,6 +390,26 @@ pub unsafe extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     infos: *mut ProcessInfo,
 ) -> Return {
     let told = ask_gpu(device, "nvmlDeviceGetComputeRunningProcesses_v3", |_, now| now.processes.clone());
+    // SAFETY: passed on.
+    unsafe { answer_processes(count, infos, told) }
+}
+
+/// # Safety
+/// `count` is null or valid for reads and writes; `infos` is null or has room for as many as it says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMPSComputeRunningProcesses_v3(
+    device: Device,
+    count: *mut c_uint,
+    infos: *mut ProcessInfo,
+) -> Return {
+    let told = ask_gpu(device, "nvmlDeviceGetMPSComputeRunningProcesses_v3", |_, now| now.mps_processes.clone());
+    // SAFETY: passed on.
+    unsafe { answer_processes(count, infos, told) }
+}
+
+/// # Safety
+/// As [`answer_list`].
+unsafe fn answer_processes(count: *mut c_uint, infos: *mut ProcessInfo, told: Result<Vec<Process>, Return>) -> Return {
     let info = |process: &Process| ProcessInfo {
         pid: process.pid,
         used_gpu_memory: process.memory_bytes,

@@ -87,6 +87,10 @@ pub(crate) struct Gpu {
     pub(crate) pcie: Option<[u32; 4]>,
     #[serde(default)]
     pub(crate) memory_reserved_bytes: u64,
+    /// Sent and received, kB/s.
+    pub(crate) pcie_throughput: Option<[u32; 2]>,
+    /// Corrected, uncorrected by parity and by more bits; and whether that is too many.
+    pub(crate) sram_errors: Option<([u64; 3], bool)>,
     /// Its parts under MIG; none for one that is not divided, and without the field it cannot be.
     pub(crate) mig: Option<Vec<MigDevice>>,
     /// C names of functions that answer `NVML_ERROR_NOT_SUPPORTED`.
@@ -133,6 +137,8 @@ struct Step {
     /// GPM metrics by id; without any, the GPU has no GPM.
     gpm: Option<BTreeMap<u32, f64>>,
     processes: Option<Vec<Process>>,
+    /// Clients of MPS; not supported until a step names them.
+    mps_processes: Option<Vec<Process>>,
     fabric: Option<Fabric>,
     /// Off the bus: every call answers `NVML_ERROR_GPU_IS_LOST`.
     lost: Option<bool>,
@@ -210,6 +216,7 @@ pub(crate) struct State {
     pub(crate) link_fields: BTreeMap<u32, Vec<i64>>,
     pub(crate) gpm: BTreeMap<u32, f64>,
     pub(crate) processes: Option<Vec<Process>>,
+    pub(crate) mps_processes: Option<Vec<Process>>,
     pub(crate) fabric: Option<Fabric>,
     pub(crate) lost: bool,
     pub(crate) hang: Duration,
@@ -335,6 +342,7 @@ impl State {
         self.link_fields.extend(step.link_fields.clone().into_iter().flatten());
         set(&mut self.gpm, step.gpm.as_ref());
         set(&mut self.processes, step.processes.clone().map(Some).as_ref());
+        set(&mut self.mps_processes, step.mps_processes.clone().map(Some).as_ref());
         set(&mut self.fabric, step.fabric.map(Some).as_ref());
         set(&mut self.lost, step.lost.as_ref());
         set(&mut self.hang, step.hang_s.map(Duration::from_secs_f64).as_ref());

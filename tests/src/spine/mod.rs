@@ -4,6 +4,7 @@ mod deny;
 mod disk;
 mod evidence;
 mod faults;
+mod gpus;
 mod holders;
 mod kinds;
 mod many_policies;
@@ -46,6 +47,7 @@ const CHECKS: &[Check] = &[
         "a kubelet that refuses or cannot prove itself is said, and who cannot prove itself gets no token",
         pods::a_kubelet_that_does_not_answer_is_said,
     ),
+    ("what ends the work of a gpu is an alert with its severity", gpus::what_ends_the_work_of_a_gpu_is_an_alert),
     ("who has which gpu is told as the kubelet and the processes tell it", holders::who_has_which_gpu_is_told),
     (
         "a connection from one network namespace to another is a policy event",
@@ -119,10 +121,10 @@ const CHECKS: &[Check] = &[
     ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),
     ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),
     ("an engine that is down is absent and counted, and disturbs nobody", faults::a_dead_engine_is_absent),
-    ("a simulated gpu is labelled as simulated", sources::a_simulated_gpu_says_so),
-    ("an incident is asked for by command, recorded, and over", sources::an_incident_is_asked_for_recorded_and_over),
-    ("a page of gpus is compared with nvidia-smi value by value", sources::a_page_is_compared_with_nvidia_smi),
-    ("without a driver the gpu is absent with a reason", sources::an_absent_gpu_has_a_reason),
+    ("a simulated gpu is labelled as simulated", gpus::a_simulated_gpu_says_so),
+    ("an incident is asked for by command, recorded, and over", gpus::an_incident_is_asked_for_recorded_and_over),
+    ("a page of gpus is compared with nvidia-smi value by value", gpus::a_page_is_compared_with_nvidia_smi),
+    ("without a driver the gpu is absent with a reason", gpus::an_absent_gpu_has_a_reason),
     ("without privileges the daemon says what is missing and serves the rest", faults::no_privileges),
     ("a kernel without type information is told, and the rest is served", faults::no_btf),
     ("by otlp every series and every record reach a receiver that was down at first", sources::otlp_reaches_a_receiver),

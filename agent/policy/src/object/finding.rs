@@ -38,6 +38,7 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("incident.end", "an incident is over"),
     ("gpu.lost", "a GPU fell off the bus, as its driver says"),
     ("gpu.xid", "a GPU's driver told an error number (XID); those that a program causes are low"),
+    ("gpu.nvswitch", "the driver told an error number of an NVSwitch (SXID)"),
     ("gpu.mig", "the MIG configuration of a GPU was changed"),
     ("gpu.silent", "a GPU does not answer any more, and its driver does not say why"),
     ("gpu.driver", "another driver of GPUs was loaded"),

@@ -4,6 +4,7 @@ mod dcgm;
 mod fleet;
 mod look;
 mod running;
+mod sxids;
 mod tell;
 mod view;
 mod xids;
@@ -29,12 +30,13 @@ pub use self::{
 };
 use self::{
     running::{Ending, StartError},
+    sxids::Sxids,
     xids::Xids,
 };
 use super::{
     config::GpuConfig,
     held::Held,
-    kmsg::KernelLog,
+    kmsg::{KernelLog, Line},
     nvml,
     raw::events::{MIG_CHANGE, XID},
     release::ReleaseFiles,
@@ -57,16 +59,13 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// Frames that came while we waited for somebody else, and are heard before a tick: more than a socket holds are a habit.
 const MOST_WAITING: usize = 256;
 
-/// When NVML is opened again, if there was none, or a GPU is lost: one that comes back from a reset is seen only then.
-const REOPEN_AFTER: Duration = Duration::from_secs(60);
-
-/// NVML is opened anew for a lost GPU after a minute, then two, and so on up to this.
+/// NVML is opened anew for a lost GPU after the configured pause, then twice that, and so on up to this.
 const LONGEST_REOPEN: Duration = Duration::from_secs(16 * 60);
 
 /// A worker whose GPUs are all silent is given this long before it is killed: a driver that loads firmware takes its time.
 const KILL_AFTER: Duration = Duration::from_secs(30);
 
-/// Before a worker that died is started anew; doubled each time, up to [`REOPEN_AFTER`].
+/// Before a worker that died is started anew; doubled each time, up to the pause before NVML is opened again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A worker that ran so long was well: the next pause is the first again.
@@ -122,6 +121,7 @@ pub fn spawn(
         is_incident: false,
         fleet: Fleet::new(config.dcgm_names.then(|| host.to_owned()), config.steady().light_ms),
         xids: Xids::default(),
+        sxids: Sxids::default(),
         kernel_log: open_kernel_log(&config.kernel_log),
         no_events: BTreeMap::new(),
         running: None,
@@ -133,7 +133,8 @@ pub fn spawn(
         is_released: false,
         silent_since: None,
         reopen_at: None,
-        reopen_pause: REOPEN_AFTER,
+        reopen_after: config.reopen(),
+        reopen_pause: config.reopen(),
         driver: None,
         cost: None,
         restarts: [0; RESTARTS.len()],
@@ -161,6 +162,7 @@ struct Keeper {
     is_incident: bool,
     fleet: Fleet,
     xids: Xids,
+    sxids: Sxids,
     kernel_log: Result<KernelLog, String>,
     /// GPUs that do not tell their events, by index.
     no_events: BTreeMap<u32, String>,
@@ -176,6 +178,8 @@ struct Keeper {
     silent_since: Option<Instant>,
     /// While a GPU is lost.
     reopen_at: Option<Instant>,
+    /// As configured.
+    reopen_after: Duration,
     reopen_pause: Duration,
     driver: Option<String>,
     cost: Option<[f64; 3]>,
@@ -251,7 +255,7 @@ impl Keeper {
             Err(StartError::Released) => {}
             Err(StartError::System(error)) => {
                 self.be_absent(format!("the GPU worker cannot be started: {error}"));
-                self.start_at = Instant::now() + REOPEN_AFTER;
+                self.start_at = Instant::now() + self.reopen_after;
             }
         }
     }
@@ -270,7 +274,7 @@ impl Keeper {
                 if let Some(reason) = self.fleet.nameless(index, &reason) {
                     self.be_absent(reason);
                     self.end(ABSENT);
-                    self.start_at = Instant::now() + REOPEN_AFTER;
+                    self.start_at = Instant::now() + self.reopen_after;
                 } else {
                     self.reopen_later();
                 }
@@ -278,7 +282,7 @@ impl Keeper {
             Frame::Absent { reason } => {
                 self.be_absent(reason);
                 self.end(ABSENT);
-                self.start_at = Instant::now() + REOPEN_AFTER;
+                self.start_at = Instant::now() + self.reopen_after;
             }
             Frame::Reading(reading) => {
                 if self.held.has_changed().unwrap_or(false) {
@@ -339,14 +343,17 @@ impl Keeper {
         }
     }
 
-    /// XIDs of the kernel's log, and what was found of them.
+    /// Errors of the kernel's log, and what was found of them.
     fn read_kernel_log(&mut self) {
         let now_boot_ns = clock::boot_ns();
         if let Ok(log) = &mut self.kernel_log {
-            match log.xids() {
+            match log.errors() {
                 Ok(lines) => {
                     for line in lines {
-                        self.xids.kernel_log(self.fleet.at(line.pci), line, now_boot_ns);
+                        match line {
+                            Line::Xid(line) => self.xids.kernel_log(self.fleet.at(line.pci), line, now_boot_ns),
+                            Line::Sxid(line) => self.sxids.kernel_log(line),
+                        }
                     }
                 }
                 Err(error) => {
@@ -356,11 +363,11 @@ impl Keeper {
             }
         }
         let both = self.kernel_log.is_ok() && self.no_events.is_empty() && self.absence.is_none();
-        for finding in self.xids.findings(now_boot_ns, both) {
-            tracing::warn!(xid = finding.text, "xid");
+        for finding in self.xids.findings(now_boot_ns, both).into_iter().chain(self.sxids.findings()) {
+            tracing::warn!(text = finding.text, kind = finding.kind, "the driver told an error");
             self.find(finding, now_boot_ns);
         }
-        if let Some(sample) = self.xids.sample(now_boot_ns) {
+        for sample in [self.xids.sample(now_boot_ns), self.sxids.sample(now_boot_ns)].into_iter().flatten() {
             self.send(Message::Sample(sample));
         }
     }
@@ -394,7 +401,7 @@ impl Keeper {
         self.ending.push(running.kill());
         self.pause = if lasted >= WELL_AFTER { FIRST_PAUSE } else { self.pause };
         self.start_at = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(REOPEN_AFTER);
+        self.pause = (self.pause * 2).min(self.reopen_after);
         (self.silent_since, self.reopen_at) = (None, None);
     }
 
@@ -419,7 +426,7 @@ impl Keeper {
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.end("lost");
         } else if self.fleet.is_open() && !self.fleet.has_lost() {
-            self.reopen_pause = REOPEN_AFTER;
+            self.reopen_pause = self.reopen_after;
         }
     }
 

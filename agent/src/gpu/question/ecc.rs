@@ -3,20 +3,39 @@
 use nvml_wrapper::sys_exports::field_id as id;
 
 use super::{
-    AMPERE, ECC, Question, Round, field,
+    AMPERE, ECC, Question, Round, exact, field,
     field::{Field, FieldUnit},
+    getter, labelled, measure,
 };
+use crate::gpu::raw;
 use crate::series::{
     Series,
     gpu::ecc::{
         MEMORY_ERRORS_BY_LOCATION_TOTAL, MEMORY_ERRORS_EVER_TOTAL, MEMORY_ERRORS_TOTAL, PAGE_RETIREMENT_PENDING,
         RECOVERY_ACTION, REMAPPED_ROWS_TOTAL, RETIRED_PAGES_TOTAL, ROW_REMAP_FAILED, ROW_REMAP_PENDING,
+        SRAM_ERRORS_TOTAL, SRAM_THRESHOLD_EXCEEDED,
     },
 };
 
 const BEFORE_AMPERE: &str = "GPUs with ECC before Ampere";
 
 pub(super) static QUESTIONS: &[Question] = &[
+    getter(
+        "nvmlDeviceGetSramEccErrorStatus",
+        Round::Full,
+        "Ampere and newer with ECC; root only",
+        &[(&SRAM_ERRORS_TOTAL, ""), (&SRAM_THRESHOLD_EXCEEDED, "")],
+        |gpu| {
+            let errors = raw::sram_errors(&gpu.device)?;
+            let exceeded = if errors.is_threshold_exceeded { 1.0 } else { 0.0 };
+            Ok(vec![
+                labelled(&SRAM_ERRORS_TOTAL, "corrected", exact(errors.corrected)),
+                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_parity", exact(errors.uncorrected_parity)),
+                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_secded", exact(errors.uncorrected_secded)),
+                measure(&SRAM_THRESHOLD_EXCEEDED, exceeded),
+            ])
+        },
+    ),
     count(
         "NVML_FI_DEV_ECC_SBE_VOL_TOTAL (3)",
         id::NVML_FI_DEV_ECC_SBE_VOL_TOTAL,

@@ -1,19 +1,40 @@
-//! The PCIe link. Its throughput is told by counters and by GPM; `nvmlDeviceGetPcieThroughput` would hold the driver for
-//! 20 ms at each call.
+//! The PCIe link. Its throughput is told by counters and by GPM since Hopper; before, by `nvmlDeviceGetPcieThroughput`, which holds
+//! the driver for 20 ms at each call and says what passed in them.
 
-use nvml_wrapper::sys_exports::field_id as id;
+use nvml_wrapper::{enum_wrappers::device::PcieUtilCounter, sys_exports::field_id as id};
 
 use super::{
     ALL, HOPPER, Question, Round, field,
     field::{Field, FieldUnit},
-    getter, one,
+    getter, one, one_labelled,
 };
+use crate::series::gpu::activity::PCIE_THROUGHPUT_BYTES_PER_SECOND;
 use crate::series::gpu::pcie::{
     PCIE_BYTES_TOTAL, PCIE_ERRORS_TOTAL, PCIE_LINK_GENERATION, PCIE_LINK_GENERATION_MAX, PCIE_LINK_WIDTH,
     PCIE_LINK_WIDTH_MAX, PCIE_REPLAYS_TOTAL,
 };
 
 pub(super) static QUESTIONS: &[Question] = &[
+    getter(
+        "nvmlDeviceGetPcieThroughput",
+        Round::Full,
+        "GPUs before Hopper, not divided by MIG",
+        &[(&PCIE_THROUGHPUT_BYTES_PER_SECOND, "transmit"), (&PCIE_THROUGHPUT_BYTES_PER_SECOND, "receive")],
+        |gpu| {
+            // GPM tells the same of the whole time between two readings.
+            if gpu.gpm.is_some() {
+                return Ok(Vec::new());
+            }
+            let throughput = |label, counter| {
+                let kilobytes = gpu.device.pcie_throughput(counter);
+                one_labelled(&PCIE_THROUGHPUT_BYTES_PER_SECOND, label, kilobytes, |kilobytes| {
+                    f64::from(kilobytes) * 1e3
+                })
+            };
+            let sent = throughput("transmit", PcieUtilCounter::Send)?;
+            Ok([sent, throughput("receive", PcieUtilCounter::Receive)?].concat())
+        },
+    ),
     bytes("NVML_FI_DEV_PCIE_COUNT_TX_BYTES (197)", id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES, &["transmit"]),
     bytes("NVML_FI_DEV_PCIE_COUNT_RX_BYTES (198)", id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES, &["receive"]),
     getter("nvmlDeviceGetPcieReplayCounter", Round::Full, ALL, &[(&PCIE_REPLAYS_TOTAL, "")], |gpu| {

@@ -174,6 +174,31 @@ pub fn fabric_info(device: &Device<'_>) -> Result<FabricInfo, NvmlError> {
     })
 }
 
+/// Errors of caches and registers since the driver was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SramErrors {
+    pub corrected: u64,
+    pub uncorrected_parity: u64,
+    pub uncorrected_secded: u64,
+    pub is_threshold_exceeded: bool,
+}
+
+/// `nvmlDeviceGetSramEccErrorStatus`, which is for root.
+pub fn sram_errors(device: &Device<'_>) -> Result<SramErrors, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetSramEccErrorStatus.as_ref())?;
+    // SAFETY: a struct of numbers, for which zero is a value.
+    let mut status: sys::nvmlEccSramErrorStatus_t = unsafe { mem::zeroed() };
+    status.version = version::<sys::nvmlEccSramErrorStatus_t>(1);
+    // SAFETY: the handle belongs to the NVML that `device` borrows; `status` has the version that its layout is of.
+    nvml_try(unsafe { call(device.handle(), &raw mut status) })?;
+    Ok(SramErrors {
+        corrected: status.volatileCor,
+        uncorrected_parity: status.volatileUncParity,
+        uncorrected_secded: status.volatileUncSecDed,
+        is_threshold_exceeded: status.bThresholdExceeded != 0,
+    })
+}
+
 /// Which GPU instance a MIG device is of.
 pub fn gpu_instance_id(device: &Device<'_>) -> Result<u32, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetGpuInstanceId.as_ref())?;

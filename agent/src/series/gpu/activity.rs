@@ -97,8 +97,8 @@ pub static PCIE_THROUGHPUT_BYTES_PER_SECOND: Series = gauge(
     Unit::None,
     DIRECTION,
     "plumbline.gpu.pcie.throughput",
-    "GPM 20, 21 (NVML_GPM_METRIC_PCIE_TX_PER_SEC, _RX_PER_SEC), MiB/s",
-    "Traffic on the PCIe link since the reading before.",
+    "GPM 20, 21 (NVML_GPM_METRIC_PCIE_TX_PER_SEC, _RX_PER_SEC), MiB/s; before Hopper nvmlDeviceGetPcieThroughput, kB/s",
+    "Traffic on the PCIe link since the reading before; before Hopper in 20 ms at the time of the reading.",
 );
 
 pub static NVLINK_THROUGHPUT_BYTES_PER_SECOND: Series = gauge(

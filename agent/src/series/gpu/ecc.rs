@@ -3,6 +3,8 @@
 use super::{super::Series, GPU, Unit, counter, gauge};
 
 pub const ROWS: &[&Series] = &[
+    &SRAM_ERRORS_TOTAL,
+    &SRAM_THRESHOLD_EXCEEDED,
     &MEMORY_ERRORS_TOTAL,
     &MEMORY_ERRORS_BY_LOCATION_TOTAL,
     &MEMORY_ERRORS_EVER_TOTAL,
@@ -96,4 +98,23 @@ pub static RECOVERY_ACTION: Series = gauge(
     "NVML_FI_DEV_GET_GPU_RECOVERY_ACTION",
     "What the driver wants done: 0 nothing, 1 reset of the GPU, 2 reboot of the node, 3 draining of its peers, 4 draining \
      and reset; another number is one that this version does not know.",
+);
+
+pub static SRAM_ERRORS_TOTAL: Series = counter(
+    "plumbline_gpu_sram_errors_total",
+    Unit::None,
+    &["UUID", "gpu", "simulated", "kind"],
+    "plumbline.gpu.sram.errors",
+    "nvmlDeviceGetSramEccErrorStatus volatileCor, volatileUncParity, volatileUncSecDed",
+    "Errors of the GPU's caches and registers since the driver was loaded: `corrected`, or not, as parity \
+     (`uncorrected_parity`) or as more bits than can be mended (`uncorrected_secded`).",
+);
+
+pub static SRAM_THRESHOLD_EXCEEDED: Series = gauge(
+    "plumbline_gpu_sram_threshold_exceeded",
+    Unit::None,
+    GPU,
+    "plumbline.gpu.sram.threshold_exceeded",
+    "nvmlDeviceGetSramEccErrorStatus bThresholdExceeded",
+    "Whether the GPU's caches had more errors than NVIDIA takes for sound (1): the GPU is to be replaced.",
 );
