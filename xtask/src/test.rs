@@ -29,7 +29,8 @@ use crate::workspace;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --full")]
 pub(crate) struct Test {
-    /// All kernels and file systems, not only the oldest and the newest on one, and a thousand kills of the log's writer instead of twenty.
+    /// All kernels and file systems, not only the oldest and the newest on one, a thousand kills of the log's writer instead
+    /// of twenty, and five thousand inputs for each property test instead of 256.
     #[arg(long)]
     full: bool,
 }
@@ -60,7 +61,7 @@ impl Test {
         }
         lint::run_all(report);
         portable::run(cache, report);
-        report.step("unit tests", || unit_tests(cache));
+        report.step("unit tests", || unit_tests(cache, self.full));
         end_to_end::run_all(cache, self.full, report);
         for kernel in kernels {
             let name = format!("kernel {kernel}");
@@ -75,13 +76,19 @@ impl Test {
     }
 }
 
+/// What a property test tries with `--full`, instead of 256: the fuzzing of every parser.
+const MANY_CASES: &str = "5000";
+
 /// Everything that needs neither root nor a kernel of its own.
-fn unit_tests(cache: &Cache) -> Result<Tally> {
+fn unit_tests(cache: &Cache, full: bool) -> Result<Tally> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(workspace::root()).args(["test", "--no-fail-fast", "--workspace"]);
     // Where it is missing, the tests that want it say so.
     if let Ok(python) = Python::for_tests(cache) {
         cargo.env("PLUMBLINE_PYTHON", python.program);
+    }
+    if full {
+        cargo.env("PROPTEST_CASES", MANY_CASES);
     }
     libtest(&mut cargo)
 }
