@@ -3,6 +3,7 @@
 mod audit;
 mod config;
 mod doctor;
+mod engines;
 mod gpu;
 mod incident;
 mod policy;
@@ -49,6 +50,8 @@ enum Command {
     Config(config::Command),
     /// Sign the checkpoints of other machines' logs (C2SP tlog-witness)
     Witness(witness::Arguments),
+    /// Show the serving engines that are read, and explain an engine's page
+    Engines(engines::Arguments),
     /// Show the GPUs and what they do not tell, let go of them for a driver's upgrade, take them back
     Gpu(gpu::Arguments),
     /// Look more closely for a while, and end that
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::main(&arguments),
         Command::Config(command) => config::main(&command),
         Command::Witness(arguments) => witness::main(&arguments),
+        Command::Engines(arguments) => engines::main(&arguments),
         Command::Gpu(arguments) => gpu::main(&arguments),
         Command::Incident(command) => incident::main(&command),
         Command::GpuWorker(arguments) => gpu::work(&arguments),

@@ -371,12 +371,12 @@ mod tests {
         check(
             "targets: [{name: a, url: 'http://h', dialect: vlm}]",
             expect![[r#"
-            error: line 1 column 47: dialect "vlm": expected `auto`, `llamacpp`, `vllm`
-             --> <input>:1:47
-              |
-            1 | targets: [{name: a, url: 'http://h', dialect: vlm}]
-              |                                               ^ dialect "vlm": expected `auto`, `llamacpp`, `vllm`
-        "#]],
+                error: line 1 column 47: dialect "vlm": expected `auto`, `dynamo`, `llamacpp`, `lmdeploy`, `sglang`, `tgi`, `triton`, `trtllm`, `vllm`
+                 --> <input>:1:47
+                  |
+                1 | targets: [{name: a, url: 'http://h', dialect: vlm}]
+                  |                                               ^ dialect "vlm": expected `auto`, `dynamo`, `llamacpp`, `lmdeploy`, `sglang`, `tgi`, `triton`, `trtllm`, `vllm`
+            "#]],
         );
         check(
             "targets: [{name: a, url: 'http://h', interval: 0s}]",

@@ -55,7 +55,11 @@ pub fn look(proc: &Path) -> Found {
         let listening = listening.get_or_insert_with(|| listening_sockets(proc));
         let addresses: Vec<SocketAddr> =
             sockets(&folder).iter().filter_map(|inode| listening.get(inode).copied()).collect();
-        let Some(url) = page_address(&dialect.process, &arguments, &addresses).and_then(url) else { continue };
+        let Some(url) = page_address(&dialect.process, &arguments, &addresses)
+            .and_then(|address| url(address, dialect.process.path))
+        else {
+            continue;
+        };
         // Workers inherit the socket of the process that opened it.
         if !found.candidates.iter().any(|other| other.url == url) {
             found.candidates.push(Candidate { pid, dialect, url, model: model(&dialect.process, &arguments) });
@@ -100,7 +104,8 @@ fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
 }
 
 fn page_address(process: &Process, arguments: &[String], addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let named = option(arguments, "--port").map_or(Some(process.default_port), |port| port.parse().ok());
+    let named = process.port_options.iter().find_map(|name| option(arguments, name));
+    let named = named.map_or(Some(process.default_port), |port| port.parse().ok());
     let at_port = addresses.iter().find(|address| Some(address.port()) == named);
     match (at_port, addresses) {
         (Some(address), _) | (None, [address]) => Some(*address),
@@ -116,13 +121,13 @@ fn model(process: &Process, arguments: &[String]) -> Option<String> {
 }
 
 /// A socket bound to every address is reached at loopback.
-fn url(address: SocketAddr) -> Option<MetricsUrl> {
+fn url(address: SocketAddr, path: &str) -> Option<MetricsUrl> {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}/metrics", SocketAddr::new(ip, address.port())).try_into().ok()
+    format!("http://{}{path}", SocketAddr::new(ip, address.port())).try_into().ok()
 }
 
 /// The inodes of the sockets that a process holds.

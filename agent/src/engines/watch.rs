@@ -170,7 +170,7 @@ async fn scrape_for_ever(target: Target, samples: mpsc::Sender<Message>) {
         let began = Instant::now();
         let outcome = read(&target).await;
         let points = account.book(&target.name, taken_boot_ns, outcome);
-        let own = account.points(&target.name, boot_ns(), began.elapsed());
+        let own = account.points(&target, boot_ns(), began.elapsed());
         for (kind, points) in [("engine", points), ("scrape", Ok(own))] {
             let sample = Sample { source: format!("{kind}:{}", target.name), taken_boot_ns, points };
             if samples.send(Message::Sample(sample)).await.is_err() {
@@ -194,6 +194,9 @@ struct Account {
     last_good_boot_ns: Option<u64>,
     errors: BTreeMap<&'static str, u64>,
     unusable_lines: u64,
+    /// Dialect and version of the newest page.
+    known: Option<(&'static str, &'static str)>,
+    unmapped: usize,
     /// What was last said in the log, so that a lasting fault is said once.
     said: Option<&'static str>,
 }
@@ -208,7 +211,9 @@ impl Account {
     ) -> Result<Vec<Point>, String> {
         self.is_up = outcome.is_ok();
         match outcome {
-            Ok(Reading { dialect, points, unusable_lines, first_unusable }) => {
+            Ok(Reading { dialect, version, points, unusable_lines, first_unusable, unmapped }) => {
+                self.known = Some((dialect.name, version));
+                self.unmapped = unmapped.len();
                 self.last_good_boot_ns = Some(taken_boot_ns);
                 if let (0, Some(first)) = (self.unusable_lines, first_unusable) {
                     tracing::warn!(engine = %name, count = unusable_lines, first, "engine's page has unusable lines");
@@ -230,8 +235,8 @@ impl Account {
         }
     }
 
-    fn points(&self, name: &EngineName, now_boot_ns: u64, duration: Duration) -> Vec<Point> {
-        let engine = name.as_str();
+    fn points(&self, target: &Target, now_boot_ns: u64, duration: Duration) -> Vec<Point> {
+        let engine = target.name.as_str();
         let mut points = vec![
             Point::new(&engine::UP, &[engine], f64::from(u8::from(self.is_up))),
             Point::new(&engine::SCRAPE_DURATION_SECONDS, &[engine], duration.as_secs_f64()),
@@ -240,6 +245,11 @@ impl Account {
         if let Some(last) = self.last_good_boot_ns {
             let age_seconds = now_boot_ns.saturating_sub(last) as f64 / 1e9;
             points.push(Point::new(&engine::SAMPLE_AGE_SECONDS, &[engine], age_seconds));
+        }
+        if let Some((dialect, version)) = self.known.filter(|_| self.is_up) {
+            let url = target.url.to_string();
+            points.push(Point::new(&engine::INFO, &[engine, dialect, version, &url], 1.0));
+            points.push(Point::new(&engine::UNMAPPED_FAMILIES, &[engine], self.unmapped as f64));
         }
         points.extend(
             self.errors

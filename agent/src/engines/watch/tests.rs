@@ -95,7 +95,13 @@ async fn an_engine_that_fails_and_returns_is_absent_meanwhile_and_counted() {
     let config = Engines { discover: false, targets: vec![target(port)] };
     let running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
     let reading = "engine:e requests_running[\"e\", \"m\"]=2 generation_tokens_total[\"e\", \"m\"]=10";
-    let own = |up: u8, errors: &str| format!("scrape:e up[\"e\"]={up} unusable_lines_total[\"e\"]=0{errors}");
+    let own = |up: u8, errors: &str| {
+        let info = format!(
+            " info[\"e\", \"llamacpp\", \"\", \"http://127.0.0.1:{port}/metrics\"]=1 unmapped_families[\"e\"]=0"
+        );
+        let info = if up == 1 { info } else { String::new() };
+        format!("scrape:e up[\"e\"]={up} unusable_lines_total[\"e\"]=0{info}{errors}")
+    };
     let one = " scrape_errors_total[\"e\", \"status\"]=1";
     let two = " scrape_errors_total[\"e\", \"status\"]=1 scrape_errors_total[\"e\", \"unrecognised\"]=1";
     assert_eq!(next(&mut samples).await, reading);

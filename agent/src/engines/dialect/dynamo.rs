@@ -1,0 +1,48 @@
+//! NVIDIA Dynamo's frontend: `docs/observability/metrics.md`. Its workers pass their engine's page through, which that engine's
+//! dialect reads.
+
+use super::{Command, Dialect, Field, METRICS, Means, Own, Process, Source, When};
+use crate::series::engine;
+
+const ENDED: &[(&str, &str)] = &[("success", "unspecified"), ("error", "error"), ("cancelled", "abort")];
+
+pub static DIALECT: Dialect = Dialect {
+    name: "dynamo",
+    about: "NVIDIA Dynamo's frontend (`docs/observability/metrics.md`)",
+    prefixes: &["dynamo_frontend_"],
+    mark: "inflight_requests",
+    versions: &[],
+    model_labels: &["model"],
+    rank_labels: &[],
+    fields: &[
+        // What is queued, until its first token, is in flight too.
+        Field::gauge(&engine::REQUESTS_RUNNING, &[Source::difference("inflight_requests", "queued_requests")]),
+        Field::gauge(&engine::REQUESTS_WAITING, &[Source::metric("queued_requests")]),
+        Field::new(&engine::PROMPT_TOKENS_TOTAL, &[Source::metric("input_sequence_tokens_sum")], When::RequestDone)
+            .means(&[Means::IncludesCached]),
+        Field::new(
+            &engine::GENERATION_TOKENS_TOTAL,
+            &[Source::metric("output_sequence_tokens_sum")],
+            When::RequestDone,
+        ),
+        Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("requests_total")], When::RequestDone)
+            .own(Own::From("status", ENDED)),
+        Field::new(
+            &engine::TIME_TO_FIRST_TOKEN_SECONDS,
+            &[Source::metric("time_to_first_token_seconds")],
+            When::PromptDone,
+        ),
+        Field::new(&engine::INTER_TOKEN_LATENCY_SECONDS, &[Source::metric("inter_token_latency_seconds")], When::Step),
+        Field::new(&engine::REQUEST_DURATION_SECONDS, &[Source::metric("request_duration_seconds")], When::RequestDone),
+        Field::new(&engine::REQUEST_PROMPT_TOKENS, &[Source::metric("input_sequence_tokens")], When::RequestDone)
+            .means(&[Means::IncludesCached]),
+        Field::new(&engine::REQUEST_GENERATION_TOKENS, &[Source::metric("output_sequence_tokens")], When::RequestDone),
+    ],
+    process: Process {
+        commands: &[Command::Module("dynamo.frontend")],
+        port_options: &["--http-port"],
+        default_port: 8000,
+        path: METRICS,
+        model_options: &[],
+    },
+};

@@ -1,0 +1,135 @@
+//! What a page says of one model under one selector, taken together over its ranks.
+
+use plumbline_exposition::Sample;
+
+use super::MAX_BUCKETS;
+use crate::{
+    engines::dialect::Across,
+    series::{Histogram, Series, Unit},
+};
+
+/// Which part of a family a sample is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    Value,
+    Sum,
+    Count,
+    Bucket,
+}
+
+/// One model's, under one value of the series' own label.
+#[derive(Default)]
+pub struct Cell {
+    pub model: String,
+    pub own: String,
+    value: Number,
+    /// The greatest of ranks that tell the same, by what the others call themselves.
+    replicas: Vec<(u64, f64)>,
+    sum: Number,
+    count: Number,
+    /// By upper bound, ascending.
+    buckets: Vec<(f64, Number)>,
+    pub is_impossible: bool,
+}
+
+/// The samples of one number, taken together.
+#[derive(Default, Clone, Copy)]
+struct Number {
+    samples: u32,
+    value: f64,
+}
+
+impl Number {
+    fn add(&mut self, value: f64, across: Across) {
+        self.samples += 1;
+        self.value = match across {
+            Across::Sum => self.value + value,
+            Across::Max => self.value.max(value),
+        };
+    }
+}
+
+impl Cell {
+    pub fn new(model: &str, own: &str) -> Self {
+        Self { model: model.to_owned(), own: own.to_owned(), ..Self::default() }
+    }
+
+    /// A number that each rank of the replica tells.
+    pub fn add_of_replica(&mut self, replica: u64, value: f64) {
+        match self.replicas.iter_mut().find(|(known, _)| *known == replica) {
+            Some((_, greatest)) => *greatest = greatest.max(value),
+            None => self.replicas.push((replica, value)),
+        }
+    }
+
+    /// False when the sample has no usable bucket bound.
+    pub fn add(&mut self, part: Part, sample: &Sample<'_>, value: f64, across: Across) -> bool {
+        let number = match part {
+            Part::Value => &mut self.value,
+            Part::Sum => &mut self.sum,
+            Part::Count => &mut self.count,
+            Part::Bucket => {
+                // As a number: `1`, `1.0` and `1e+00` are one bound.
+                let bound = sample.labels.get("le").and_then(|text| text.unescape().parse::<f64>().ok());
+                // Nor are `0` and `-0` two: adding zero takes the sign away.
+                let Some(bound) = bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0) else { return false };
+                let index = match self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound)) {
+                    Ok(index) => index,
+                    Err(_) if self.buckets.len() >= MAX_BUCKETS => return false,
+                    Err(index) => {
+                        self.buckets.insert(index, (bound, Number::default()));
+                        index
+                    }
+                };
+                &mut self.buckets[index].1
+            }
+        };
+        number.add(value, across);
+        true
+    }
+
+    pub fn number(&self, across: Across) -> f64 {
+        let mut number = self.value;
+        self.replicas.iter().for_each(|(_, value)| number.add(*value, across));
+        number.value
+    }
+
+    /// `None` unless all ranks have the same bounds and the counts are cumulative.
+    pub fn histogram(&self) -> Option<Histogram> {
+        let mut buckets = Vec::with_capacity(self.buckets.len() + 1);
+        for (bound, number) in &self.buckets {
+            let count = whole(number.value)?;
+            let grows = buckets.last().is_none_or(|(_, below)| *below <= count);
+            if number.samples != self.count.samples || !grows {
+                return None;
+            }
+            buckets.push((*bound, count));
+        }
+        let count = whole(self.count.value)?;
+        let is_whole = self.sum.samples == self.count.samples
+            && match buckets.last() {
+                Some((f64::INFINITY, all)) => *all == count,
+                Some((_, below)) => *below <= count,
+                None => true,
+            };
+        if buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
+            buckets.push((f64::INFINITY, count));
+        }
+        Some(Histogram { buckets, sum: possible(self.sum.value)?, count }).filter(|_| is_whole)
+    }
+}
+
+/// Nothing here can be negative or not a number; a ratio may be above one by rounding only.
+pub fn is_possible(series: &Series, value: f64) -> bool {
+    value.is_finite() && value >= 0.0 && (series.unit != Unit::Ratio || value <= 1.0 + 1e-6)
+}
+
+/// What ranks make together, which can be infinite where each of them is not.
+pub fn possible(number: f64) -> Option<f64> {
+    (number.is_finite() && number >= 0.0).then_some(number)
+}
+
+fn whole(number: f64) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the condition excludes both")]
+    (number.fract() == 0.0 && (0.0..9e15).contains(&number)).then_some(number as u64)
+}

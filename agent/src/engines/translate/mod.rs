@@ -1,0 +1,169 @@
+//! From an engine's page to canonical points, by the table of its dialect. Pure: the page is the only input.
+//!
+//! What the page does not say is absent from the result, never zero. A sample that cannot be true (NaN, negative, a
+//! ratio above one, a histogram whose buckets shrink) makes its series absent for that model, because a sum without
+//! it would be wrong; it is counted with the lines that are not valid text. Metrics that the dialect has no use for are counted
+//! by name: nothing is passed over in silence.
+
+mod cell;
+mod explain;
+mod index;
+mod table;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
+use plumbline_exposition::{Format, Line, Lines};
+
+pub use self::{
+    explain::{Explained, Row, explain, words as source_words},
+    table::Absent,
+};
+use self::{index::Index, table::Table};
+use super::dialect::{DIALECTS, Dialect, strip_prefix};
+use crate::series::Point;
+
+/// One page may speak of so many models; what is beyond goes into the model `other`.
+pub const MAX_MODELS: usize = 64;
+
+/// A histogram with more buckets is not read.
+pub const MAX_BUCKETS: usize = 2048;
+
+/// Metrics without use that are kept by name; the rest are counted.
+const MOST_UNMAPPED: usize = 1024;
+
+/// What a page said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    pub dialect: &'static Dialect,
+    /// What the page's names tell of the engine's version; empty where nothing.
+    pub version: &'static str,
+    pub points: Vec<Point>,
+    /// Lines that were not valid text, stood twice, or held an impossible value.
+    pub unusable_lines: u64,
+    /// The first of them, in words.
+    pub first_unusable: Option<String>,
+    /// Metrics that the dialect has no use for.
+    pub unmapped: BTreeSet<String>,
+}
+
+/// Reads `page` as `dialect`, or as whatever dialect recognises it. `engine` and `model` become labels, the latter
+/// where the page names no model. `None`: no dialect recognises the page.
+pub fn translate(
+    page: &[u8],
+    format: Format,
+    dialect: Option<&'static Dialect>,
+    engine: &str,
+    model: &str,
+) -> Option<Reading> {
+    read(page, format, dialect, model, |read| {
+        let points = read.table.points(engine, &mut read.unusable);
+        Reading {
+            dialect: read.dialect,
+            version: read.version,
+            points,
+            unusable_lines: read.unusable.count,
+            first_unusable: read.unusable.first.take(),
+            unmapped: std::mem::take(&mut read.unmapped),
+        }
+    })
+}
+
+/// A page that was walked through.
+struct Read<'a> {
+    dialect: &'static Dialect,
+    prefix: &'static str,
+    version: &'static str,
+    table: Table<'a>,
+    unusable: Unusable,
+    unmapped: BTreeSet<String>,
+}
+
+fn read<T>(
+    page: &[u8],
+    format: Format,
+    dialect: Option<&'static Dialect>,
+    model: &str,
+    then: impl FnOnce(&mut Read<'_>) -> T,
+) -> Option<T> {
+    let (dialect, prefix) = recognise(page, format, dialect)?;
+    let index = index_of(dialect);
+    let table = Table::new(dialect, index, model);
+    let mut read =
+        Read { dialect, prefix, version: "", table, unusable: Unusable::default(), unmapped: BTreeSet::new() };
+    let mut marks = vec![[false; 2]; dialect.versions.len()];
+    let mut last = ("", &[][..]);
+    for line in Lines::new(page, format) {
+        match line {
+            Ok(Line::Sample(sample)) => {
+                let whole = sample.name.raw();
+                // Samples of one name mostly follow each other.
+                if whole != last.0 {
+                    let name = strip_prefix(whole, prefix);
+                    last = (whole, index.uses(whole, name));
+                    for (version, seen) in dialect.versions.iter().zip(&mut marks) {
+                        seen[0] |= name == Some(version.has);
+                        seen[1] |= name == Some(version.lacks);
+                    }
+                    if last.1.is_empty() && read.unmapped.len() < MOST_UNMAPPED && !is_told(&read.unmapped, whole) {
+                        read.unmapped.insert(whole.strip_suffix("_bucket").unwrap_or(whole).to_owned());
+                    }
+                }
+                read.table.take(last.1, &sample, &mut read.unusable);
+            }
+            Ok(_) => {}
+            Err(error) => read.unusable.note(|| error.to_string()),
+        }
+    }
+    let told = dialect.versions.iter().zip(marks).find(|(_, [has, lacks])| *has && !lacks);
+    read.version = told.map_or("", |(version, _)| version.words);
+    Some(then(&mut read))
+}
+
+/// It, or the histogram or counter that it is a part of.
+fn is_told(unmapped: &BTreeSet<String>, name: &str) -> bool {
+    let parts = ["_bucket", "_sum", "_count", "_created"].iter().filter_map(|suffix| name.strip_suffix(suffix));
+    unmapped.contains(name) || parts.into_iter().any(|family| unmapped.contains(family))
+}
+
+/// Made once for each dialect.
+fn index_of(dialect: &'static Dialect) -> &'static Index {
+    static ALL: LazyLock<RwLock<HashMap<&'static str, &'static Index>>> = LazyLock::new(RwLock::default);
+    if let Some(index) = ALL.read().unwrap_or_else(PoisonError::into_inner).get(dialect.name) {
+        return index;
+    }
+    let mut all = ALL.write().unwrap_or_else(PoisonError::into_inner);
+    all.entry(dialect.name).or_insert_with(|| Box::leak(Box::new(Index::of(dialect))))
+}
+
+/// The dialect of the page and the prefix it uses there. One page is read with one prefix: a page that carries the
+/// same metrics under two must not count them twice.
+fn recognise(page: &[u8], format: Format, only: Option<&'static Dialect>) -> Option<(&'static Dialect, &'static str)> {
+    let candidates = || DIALECTS.iter().copied().filter(|dialect| only.is_none_or(|only| only == *dialect));
+    Lines::new(page, format).filter_map(Result::ok).find_map(|line| {
+        let Line::Sample(sample) = line else { return None };
+        candidates().find_map(|dialect| {
+            let prefix =
+                dialect.prefixes.iter().find(|prefix| strip_prefix(sample.name.raw(), prefix) == Some(dialect.mark))?;
+            Some((dialect, *prefix))
+        })
+    })
+}
+
+#[derive(Default)]
+pub struct Unusable {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Unusable {
+    fn note(&mut self, say: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(say);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The table of one page: one column per selector of the dialect, one cell per model and value of the series' own label.
+
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+};
+
+use plumbline_exposition::{Label, Sample, Text};
+
+use super::{
+    MAX_MODELS, Unusable,
+    cell::{Cell, Part, is_possible, possible},
+    index::{Column, Index, Use},
+};
+use crate::{
+    engines::dialect::{Dialect, Field, Own, Source},
+    series::{Kind, Point, Value},
+};
+
+/// Values of one series' own label; what is beyond goes into `other`.
+const MAX_OWN: usize = 32;
+
+const OTHER: &str = "other";
+
+/// What a page calls the end of a request where it does not say why.
+const UNSPECIFIED: &str = "unspecified";
+
+pub struct Table<'a> {
+    dialect: &'static Dialect,
+    index: &'a Index,
+    default_model: &'a str,
+    cells: Vec<Vec<Cell>>,
+    seen: HashSet<u64>,
+    hasher: RandomState,
+}
+
+/// Why a series is absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// The engine has nothing of the kind, as far as the dialect knows.
+    NoSource,
+    /// None of the metrics stands on the page.
+    NotOnPage,
+    /// What stands there cannot be true.
+    Impossible,
+}
+
+/// One number of a field: model, own label, value.
+pub type Told<'c> = (&'c str, &'c str, Value);
+
+impl<'a> Table<'a> {
+    pub fn new(dialect: &'static Dialect, index: &'a Index, default_model: &'a str) -> Self {
+        let cells = index.columns.iter().map(|_| Vec::new()).collect();
+        Self { dialect, index, default_model, cells, seen: HashSet::new(), hasher: RandomState::new() }
+    }
+
+    /// `uses` are those of the sample's name.
+    pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, unusable: &mut Unusable) {
+        for &Use { column: at, part } in uses {
+            let column = self.index.columns[at];
+            if !is_selected(&column, sample) || (part != Part::Value && self.is_of_other_rank(sample)) {
+                continue;
+            }
+            if !self.seen.insert(self.identity(at, part, sample, |_| true)) {
+                unusable.note(|| format!("{} stands twice with the same labels", sample.name.raw()));
+                continue;
+            }
+            let value = match column.source {
+                Source::InLabel(_, label) => {
+                    let number = sample.labels.get(label).and_then(|text| text.unescape().parse::<f64>().ok());
+                    number.unwrap_or(f64::NAN)
+                }
+                _ => sample.value,
+            };
+            let replica = (part == Part::Value && !self.dialect.rank_labels.is_empty()).then(|| {
+                self.identity(at, part, sample, |name| !self.dialect.rank_labels.iter().any(|rank| name == *rank))
+            });
+            let cell = self.cell(at, sample);
+            // What two make together may be a ratio; each of them need not be.
+            let is_alone = matches!(column.source, Source::Metric(_) | Source::InLabel(..));
+            let is_sound = if is_alone { is_possible(column.field.series, value) } else { possible(value).is_some() };
+            if !is_sound {
+                cell.is_impossible = true;
+                unusable.note(|| format!("{} cannot be {value}", sample.name.raw()));
+            } else if let Some(replica) = replica {
+                cell.add_of_replica(replica, value);
+            } else if !cell.add(part, sample, value, column.field.across) {
+                cell.is_impossible = true;
+                unusable.note(|| format!("{} has no usable `le`", sample.name.raw()));
+            }
+        }
+    }
+
+    /// Ranks that share one work tell the same distribution each: the first one's counts.
+    fn is_of_other_rank(&self, sample: &Sample<'_>) -> bool {
+        self.dialect.rank_labels.iter().any(|label| sample.labels.get(label).is_some_and(|rank| rank != "0"))
+    }
+
+    /// Equal for two samples of one name and one set of labels, in whatever order, of those that count.
+    fn identity(&self, column: usize, part: Part, sample: &Sample<'_>, counts: impl Fn(Text<'_>) -> bool) -> u64 {
+        let one = |label: Label<'_>| self.hasher.hash_one((label.name.unescape(), label.value.unescape()));
+        let labels = sample.labels.filter(|label| counts(label.name)).map(one).fold(0_u64, u64::wrapping_add);
+        self.hasher.hash_one((column, part, labels))
+    }
+
+    fn cell(&mut self, column: usize, sample: &Sample<'_>) -> &mut Cell {
+        let named = self.dialect.model_labels.iter().find_map(|name| sample.labels.get(name));
+        let model = named.map_or(self.default_model.into(), Text::unescape);
+        let own = own(self.index.columns[column].field.own, sample);
+        let cells = &mut self.cells[column];
+        let find = |cells: &[Cell], model: &str, own: &str| {
+            cells.iter().position(|cell| cell.model == model && cell.own == own)
+        };
+        let index = match find(cells, &model, &own) {
+            Some(index) => index,
+            None => {
+                let is_known = |cell: &Cell| cell.model == *model;
+                let models: HashSet<&str> = cells.iter().map(|cell| &*cell.model).collect();
+                let is_full = models.len() >= MAX_MODELS && !models.contains(&*model);
+                let model: &str = if is_full { OTHER } else { &model };
+                let is_full = cells.iter().filter(|cell| is_known(cell)).count() >= MAX_OWN;
+                let own: &str = if is_full { OTHER } else { &own };
+                find(cells, model, own).unwrap_or_else(|| {
+                    cells.push(Cell::new(model, own));
+                    cells.len() - 1
+                })
+            }
+        };
+        &mut cells[index]
+    }
+
+    /// The one model that the page names, which is also that of what it does not label.
+    fn only_model(&self) -> Option<&str> {
+        let mut named =
+            self.cells.iter().flatten().map(|cell| &*cell.model).filter(|model| *model != self.default_model);
+        let first = named.next()?;
+        named.all(|model| model == first).then_some(first)
+    }
+
+    /// The source that the page has, and what it tells of the field.
+    pub fn field(
+        &self,
+        field: &'static Field,
+        unusable: &mut Unusable,
+    ) -> Result<(&'static Source, Vec<Told<'_>>), Absent> {
+        let columns_of = |source: &'static Source| {
+            let is_of = move |(_, column): &(usize, &Column)| std::ptr::eq(column.source, source);
+            self.index.columns.iter().enumerate().filter(is_of).map(|(at, column)| (column, &self.cells[at]))
+        };
+        let is_present = |source: &&'static Source| columns_of(source).all(|(_, cells)| !cells.is_empty());
+        let source = field.sources.iter().find(is_present).ok_or(Absent::NotOnPage)?;
+        let mut columns = columns_of(source);
+        let (Some((column, first)), second) = (columns.next(), columns.next()) else { return Err(Absent::NotOnPage) };
+        let mut told = Vec::with_capacity(first.len());
+        for cell in first {
+            let is_same = |other: &&Cell| other.model == cell.model && other.own == cell.own;
+            let other = second.map(|(_, cells)| cells.iter().find(is_same));
+            if cell.is_impossible || other.is_some_and(|other| other.is_none_or(|other| other.is_impossible)) {
+                continue;
+            }
+            let number = cell.number(field.across);
+            let other = other.flatten().map(|other| other.number(field.across));
+            let value = match (field.series.kind, source, other) {
+                (Kind::Histogram, ..) => cell.histogram().map(Value::Histogram),
+                (_, Source::Difference(..), Some(other)) => possible(number - other).map(Value::Number),
+                // Of nothing there is no share.
+                (_, Source::Ratio(..), Some(0.0)) => continue,
+                (_, Source::Ratio(..), Some(other)) => {
+                    Some(number / other).filter(|ratio| is_possible(field.series, *ratio)).map(Value::Number)
+                }
+                (_, Source::Product(..), Some(other)) => possible(number * other).map(Value::Number),
+                _ => possible(number).map(Value::Number),
+            };
+            let model = if cell.model == self.default_model { self.only_model() } else { None };
+            match value {
+                Some(value) => told.push((model.unwrap_or(&cell.model), &*cell.own, value)),
+                None => unusable.note(|| format!("{} contradicts itself", column.selector.name)),
+            }
+        }
+        told.sort_by_key(|(model, own, _)| (*model, *own));
+        if told.is_empty() { Err(Absent::Impossible) } else { Ok((source, told)) }
+    }
+
+    pub fn points(&self, engine: &str, unusable: &mut Unusable) -> Vec<Point> {
+        let mut points = Vec::new();
+        for field in self.dialect.fields {
+            let Ok((_, told)) = self.field(field, unusable) else { continue };
+            for (model, own, value) in told {
+                let own = (field.own != Own::None).then(|| own.to_owned());
+                let labels = [engine.to_owned(), model.to_owned()].into_iter().chain(own).collect();
+                points.push(Point { series: field.series, labels, value });
+            }
+        }
+        points
+    }
+}
+
+fn is_selected(column: &Column, sample: &Sample<'_>) -> bool {
+    column.selector.label.is_none_or(|(label, values)| {
+        sample.labels.get(label).is_some_and(|text| values.iter().any(|value| text == *value))
+    })
+}
+
+fn own<'s>(own: Own, sample: &Sample<'s>) -> Cow<'s, str> {
+    let said = |label: &str| sample.labels.get(label).map(Text::unescape);
+    match own {
+        Own::None => "".into(),
+        Own::Fixed(value) => value.into(),
+        Own::From(label, words) => match said(label) {
+            None => UNSPECIFIED.into(),
+            Some(said) if words.is_empty() => said,
+            Some(said) => words.iter().find(|(theirs, _)| *theirs == said).map_or(OTHER, |(_, ours)| *ours).into(),
+        },
+        Own::StatusClass(label) => match said(label).as_deref().map(|said| said.as_bytes().first().copied()) {
+            Some(Some(b'1')) => "1xx".into(),
+            Some(Some(b'2')) => "2xx".into(),
+            Some(Some(b'3')) => "3xx".into(),
+            Some(Some(b'4')) => "4xx".into(),
+            Some(Some(b'5')) => "5xx".into(),
+            _ => OTHER.into(),
+        },
+    }
+}
