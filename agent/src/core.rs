@@ -75,7 +75,7 @@ impl<P: Processes> Core<P> {
         match message {
             Message::Event(mut event) => {
                 if let What::Finding(finding) = &mut event.what {
-                    finding.holders = self.holders.of(&finding.entity);
+                    finding.holders = self.holders.of(&finding.entity, clock::boot_ns());
                 }
                 self.event(&event);
             }

@@ -50,7 +50,7 @@ impl GpuConfig {
 
     /// One that is lost and stays so costs the others a restart each time, so that the pause grows.
     pub fn reopen(&self) -> Duration {
-        Duration::from_secs(self.reopen_seconds.max(1))
+        Duration::from_secs(self.reopen_seconds.clamp(1, 16 * 60))
     }
 
     /// Never slower than the steady one, and not faster than the driver's own sampling.

@@ -24,7 +24,7 @@ use crate::{
         Point, Sample, Series,
         gpu::{
             holder::{POD_INFO, UNKNOWN_ALLOCATIONS},
-            identity::INFO,
+            identity::{INFO, UP},
             mig::MIG_INFO,
             process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO},
         },
@@ -42,7 +42,17 @@ struct Gpu {
     instances: BTreeMap<String, u32>,
     /// Whose processes run on it.
     running: BTreeSet<(Option<u32>, Holder)>,
+    /// Whose ran there before it fell silent, and when that was.
+    ran: BTreeSet<(Option<u32>, Holder)>,
+    silent_since_boot_ns: u64,
+    /// The driver lists it now, and it answers.
+    is_up: bool,
+    /// It has told of its instances once.
+    is_looked: bool,
 }
+
+/// How long a finding about a silent GPU may still name who had it.
+const KEEP_SILENT_NS: u64 = 60_000_000_000;
 
 /// What a process is called, and the pod that it is in.
 pub type Named = (Vec<u8>, Option<Pod>);
@@ -68,7 +78,7 @@ impl Holders {
     pub fn observe(&mut self, sample: &mut Sample, name: impl FnMut(u32) -> Option<Named>) -> Option<News> {
         let Ok(points) = &mut sample.points else {
             // Nobody knows what runs on a GPU that does not answer.
-            return (self.forget(&sample.source)).then(|| self.settle());
+            return (self.forget(&sample.source, sample.taken_boot_ns)).then(|| self.settle());
         };
         let is_full = sample.source.ends_with(":full");
         let mut is_news = false;
@@ -82,6 +92,8 @@ impl Holders {
 
     /// Takes in what the kubelet has given; nothing where it does not answer.
     pub fn allocated(&mut self, allocations: Vec<Allocation>) -> Option<News> {
+        let mut allocations = allocations;
+        allocations.sort_unstable();
         if self.allocations == allocations {
             return None;
         }
@@ -89,10 +101,13 @@ impl Holders {
         Some(self.settle())
     }
 
-    /// Who has this GPU now, by its UUID.
-    pub fn of(&self, uuid: &str) -> Vec<FoundHolder> {
+    /// Who has this GPU now, by its UUID, or had it when it fell silent a moment ago.
+    pub fn of(&self, uuid: &str, now_boot_ns: u64) -> Vec<FoundHolder> {
         let held = self.held.borrow();
-        let found = held.of(uuid).map(|Holding { instance, source, holder }| FoundHolder {
+        let is_fresh = |gpu: &&Gpu| now_boot_ns.saturating_sub(gpu.silent_since_boot_ns) <= KEEP_SILENT_NS;
+        let ran = self.gpus.get(uuid).filter(is_fresh).map(|gpu| gpu.ran.iter()).into_iter().flatten();
+        let ran = ran.map(|(instance, holder)| Holding { instance: *instance, source: Source::Processes, holder });
+        let found = held.of(uuid).chain(ran).map(|Holding { instance, source, holder }| FoundHolder {
             namespace: holder.namespace.clone(),
             pod: holder.pod.clone(),
             container: holder.container.clone(),
@@ -102,11 +117,15 @@ impl Holders {
         found.collect()
     }
 
-    fn forget(&mut self, source: &str) -> bool {
+    /// Its instances are still there, as far as anybody knows.
+    fn forget(&mut self, source: &str, now_boot_ns: u64) -> bool {
         let uuid = source.strip_prefix("gpu:").and_then(|source| source.strip_suffix(":full"));
         let Some(gpu) = uuid.and_then(|uuid| self.gpus.get_mut(uuid)) else { return false };
-        gpu.instances.clear();
-        !std::mem::take(&mut gpu.running).is_empty()
+        if gpu.running.is_empty() {
+            return false;
+        }
+        (gpu.ran, gpu.silent_since_boot_ns) = (std::mem::take(&mut gpu.running), now_boot_ns);
+        true
     }
 
     fn listed(&mut self, points: &[Point]) -> bool {
@@ -119,6 +138,14 @@ impl Holders {
                 label(point, "device").clone_into(&mut gpu.device);
                 is_news = true;
             }
+        }
+        let up: BTreeSet<&str> = points
+            .iter()
+            .filter(|point| *point.series == UP && point.number() == Some(1.0))
+            .map(|point| label(point, "UUID"))
+            .collect();
+        for (uuid, gpu) in &mut self.gpus {
+            is_news |= std::mem::replace(&mut gpu.is_up, up.contains(uuid.as_str())) != gpu.is_up;
         }
         is_news
     }
@@ -141,8 +168,9 @@ impl Holders {
             }
         }
         let gpu = self.gpus.entry(uuid).or_default();
-        let is_news = gpu.running != running || gpu.instances != instances;
-        (gpu.running, gpu.instances) = (running, instances);
+        let is_news = gpu.running != running || gpu.instances != instances || !gpu.is_looked;
+        (gpu.running, gpu.instances, gpu.is_looked) = (running, instances, true);
+        gpu.ran.clear();
         is_news
     }
 
@@ -171,18 +199,30 @@ impl Holders {
             }
         }
         self.held.send_replace(Arc::new(Held::new(held)));
-        let unknown = match self.allocations.is_empty() {
-            true => Vec::new(),
-            false => vec![Point::new(&UNKNOWN_ALLOCATIONS, &[], f64::from(unknown))],
-        };
+        // Before all GPUs have said what they are, nobody can say what is none.
+        let is_known =
+            !self.gpus.is_empty() && self.gpus.values().all(|gpu| gpu.is_looked) && !self.allocations.is_empty();
+        let unknown = is_known.then(|| Point::new(&UNKNOWN_ALLOCATIONS, &[], f64::from(unknown))).into_iter().collect();
         vec![(&POD_INFO, infos), (&UNKNOWN_ALLOCATIONS, unknown)]
+    }
+
+    /// A number may have been another GPU's before: of several, the one that answers.
+    fn the_one(&self, is_it: impl Fn(&Gpu) -> bool) -> Option<(&String, &Gpu)> {
+        let all: Vec<_> = self.gpus.iter().filter(|(_, gpu)| is_it(gpu)).collect();
+        match &all[..] {
+            [one] => Some(*one),
+            all => {
+                let mut up = all.iter().filter(|(_, gpu)| gpu.is_up);
+                up.next().copied().filter(|_| up.next().is_none())
+            }
+        }
     }
 
     /// Which GPU or instance of this node it is.
     fn part(&self, id: DeviceId<'_>) -> Option<Part> {
         let by_minor = |minor: u32| {
             let device = format!("nvidia{minor}");
-            self.gpus.iter().find(|(_, gpu)| gpu.device == device)
+            self.the_one(|gpu| gpu.device == device)
         };
         let known = |(uuid, gpu): (&String, &Gpu), instance: Option<u32>| {
             let is_there = instance.is_none_or(|instance| gpu.instances.values().any(|id| *id == instance));
@@ -199,7 +239,7 @@ impl Holders {
             DeviceId::Minor { minor, instance } => known(by_minor(minor)?, instance),
             DeviceId::Index(index) => {
                 let index = index.to_string();
-                let (uuid, _) = self.gpus.iter().find(|(_, gpu)| gpu.labels[1] == index)?;
+                let (uuid, _) = self.the_one(|gpu| gpu.labels[1] == index)?;
                 Some((uuid.clone(), None))
             }
             DeviceId::Placed { .. } => None,

@@ -4,6 +4,7 @@ use expect_test::{Expect, expect};
 use tokio::sync::watch;
 
 use super::*;
+use crate::series::gpu::identity::ROUND_SECONDS;
 
 const FIRST: &str = "GPU-00";
 const SECOND: &str = "GPU-01";
@@ -25,6 +26,7 @@ impl Node {
         node.says(SOURCE, vec![info(FIRST, "0", "nvidia3"), info(SECOND, "1", "nvidia4")]);
         let mig = |id, uuid| Point::new(&MIG_INFO, &[SECOND, "1", "true", id, "3g.40gb", "0", uuid], 1.0);
         node.says("gpu:GPU-01:full", vec![mig("1", "MIG-a"), mig("2", "MIG-b")]);
+        node.says("gpu:GPU-00:full", vec![round(FIRST)]);
         node
     }
 
@@ -62,6 +64,10 @@ impl Node {
     fn sole(&self, uuid: &str, instance: Option<u32>) -> Option<String> {
         self.held.borrow().sole(&(uuid.to_owned(), instance)).map(|holder| holder.pod.clone())
     }
+}
+
+fn round(uuid: &str) -> Point {
+    Point::new(&ROUND_SECONDS, &[uuid, "0", "true", "full"], 0.01)
 }
 
 fn holder(pod: &str) -> Holder {
@@ -164,10 +170,10 @@ fn a_gpu_has_a_sole_holder_when_the_kubelet_says_so_or_else_its_processes_do() {
     assert_eq!(node.sole(FIRST, None).as_deref(), Some("seven"), "the kubelet's word");
     assert_eq!(node.sole(SECOND, Some(1)).as_deref(), Some("a"));
     assert_eq!((node.sole(SECOND, Some(2)), node.sole(SECOND, None)), (None, None));
-    let found = node.holders.of(SECOND);
+    let found = node.holders.of(SECOND, 0);
     let found: Vec<_> = found.iter().map(|found| (found.instance, &*found.pod, found.told_by)).collect();
     assert_eq!(found, [(Some(1), "a", "kubelet"), (Some(2), "b", "kubelet"), (Some(2), "c", "kubelet")]);
-    assert_eq!(node.holders.of("GPU-77"), []);
+    assert_eq!(node.holders.of("GPU-77", 0), []);
 }
 
 #[test]
@@ -184,11 +190,50 @@ fn what_nobody_says_any_more_is_gone() {
         pod_info GPU-01 1 1 seven kubelet
         unknown_allocations 0
     "#]]);
-    // Another MIG configuration, and then no kubelet.
+    // Silence takes nothing from the kubelet's word; another MIG configuration does.
     node.says("gpu:GPU-01:full", vec![process(SECOND, "", "9")]);
     node.check(&expect![[r#"
         unknown_allocations 1
     "#]]);
     node.gives(&[]);
     node.check(&expect![""]);
+}
+
+#[test]
+fn a_finding_about_a_gpu_that_fell_silent_still_names_who_had_it() {
+    let mut node = Node::new();
+    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "7")]);
+    let points = Err("absent (lost)".to_owned());
+    let mut lost = Sample { source: "gpu:GPU-00:full".to_owned(), taken_boot_ns: 5_000_000_000, points };
+    let news = node.holders.observe(&mut lost, named);
+    assert!(node.hear(news));
+    let had = |now_boot_ns| node.holders.of(FIRST, now_boot_ns).iter().map(|had| had.pod.clone()).collect::<Vec<_>>();
+    assert_eq!((had(6_000_000_000), had(70_000_000_000)), (vec!["seven".to_owned()], Vec::new()));
+}
+
+#[test]
+fn a_number_that_two_gpus_had_is_that_of_the_one_that_answers() {
+    let info = |uuid| Point::new(&INFO, &[uuid, "0", "true", "H100", "0", "nvidia0", "", "", "", "550"], 1.0);
+    let up = |uuid, up| Point::new(&UP, &[uuid, "0", "true"], up);
+    let mut node = Node::new();
+    node.says(SOURCE, vec![info("GPU-02"), info("GPU-03"), up("GPU-02", 0.0), up("GPU-03", 1.0)]);
+    node.says("gpu:GPU-02:full", vec![round("GPU-02")]);
+    node.says("gpu:GPU-03:full", vec![round("GPU-03")]);
+    node.gives(&[("minor", "nvidia0")]);
+    node.check(&expect![[r#"
+        pod_info GPU-03 0  minor kubelet
+        unknown_allocations 0
+    "#]]);
+    node.says(SOURCE, vec![up("GPU-02", 1.0), up("GPU-03", 1.0)]);
+    node.check(&expect![[r#"
+        unknown_allocations 1
+    "#]]);
+}
+
+#[test]
+fn what_is_no_gpu_of_this_node_is_not_said_before_all_have_told_what_they_are() {
+    let (held, _seen) = watch::channel(Arc::default());
+    let mut holders = Holders::new(held);
+    let news = holders.allocated(vec![Allocation { holder: holder("early"), device: "MIG-a".to_owned() }]).unwrap();
+    assert!(news.iter().all(|(_, points)| points.is_empty()), "{news:?}");
 }

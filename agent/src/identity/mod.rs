@@ -266,8 +266,14 @@ impl World {
 
     /// What a process is called, and its pod, for who knows its number alone.
     pub fn named(&mut self, pid: u32, now_boot_ns: u64, proc: &dyn Processes) -> Option<(Vec<u8>, Option<Pod>)> {
-        let found = FoundProcess { pid, name: String::new() };
-        let Identity { process, pod, .. } = self.of_found(&found, now_boot_ns, proc)?;
+        let process = match self.processes.get(&pid) {
+            Some(known) => known.clone(),
+            None => {
+                let (comm, cgroup) = proc.name(pid)?;
+                Process { pid, comm, cgroup, ..Process::default() }
+            }
+        };
+        let pod = self.pod_of(&process, now_boot_ns, proc);
         Some((process.comm, pod))
     }
 

@@ -30,6 +30,11 @@ pub trait Processes {
     /// Facts of process `pid`, if it still is the one that started at `start_boot_ns` (0: whichever it is).
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen>;
 
+    /// What the process is called and the cgroup that it is in: nothing that waits for the process.
+    fn name(&self, pid: u32) -> Option<(Vec<u8>, Option<Cgroup>)> {
+        self.look(pid, 0).map(|seen| (seen.comm, seen.cgroup))
+    }
+
     /// The cgroup of this v2 id, which outlives the processes that were in it.
     fn cgroup(&self, id: u64) -> Option<Cgroup>;
 
@@ -154,6 +159,13 @@ impl Processes for Procfs {
         let mut hasher = Sha256::new();
         io::copy(&mut file.take(MAX_EXECUTABLE_BYTES), &mut HashWriter(&mut hasher)).ok()?;
         Some(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn name(&self, pid: u32) -> Option<(Vec<u8>, Option<Cgroup>)> {
+        let directory = self.root.join(pid.to_string());
+        let stat = Stat::parse(&fs::read(directory.join("stat")).ok()?)?;
+        let cgroup = fs::read(directory.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file));
+        Some((stat.comm, cgroup))
     }
 
     fn look(&self, pid: u32, start_boot_ns: u64) -> Option<Seen> {

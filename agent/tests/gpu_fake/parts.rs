@@ -131,10 +131,8 @@ fn dashboards_of_dcgm_exporter_find_instances_and_the_pods_that_alone_have_them(
     check(
         &lines.concat(),
         &expect![[r#"
-            DCGM_FI_DEV_FB_USED{GPU_I_ID=,GPU_I_PROFILE=,pod=,namespace=,container=} 34833.875
             DCGM_FI_DEV_FB_USED{GPU_I_ID=1,GPU_I_PROFILE=3g.40gb,pod=first,namespace=serving,container=engine} 34816
             DCGM_FI_DEV_FB_USED{GPU_I_ID=2,GPU_I_PROFILE=3g.40gb,pod=,namespace=,container=} 17.875
-            DCGM_FI_PROF_SM_ACTIVE{GPU_I_ID=,GPU_I_PROFILE=,pod=,namespace=,container=} 0.45
             DCGM_FI_PROF_SM_ACTIVE{GPU_I_ID=1,GPU_I_PROFILE=3g.40gb,pod=first,namespace=serving,container=engine} 0.9
             DCGM_FI_PROF_SM_ACTIVE{GPU_I_ID=2,GPU_I_PROFILE=3g.40gb,pod=,namespace=,container=} 0
         "#]],

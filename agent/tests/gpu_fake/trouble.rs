@@ -66,15 +66,33 @@ fn a_gpu_that_comes_back_from_a_reset_is_seen_when_nvml_is_opened_anew() {
 }
 
 #[test]
+fn a_core_that_takes_nothing_for_a_while_makes_no_gpu_silent() {
+    let config = GpuConfig { full_interval_seconds: 1, ..GpuConfig::default() };
+    let mut bench = Bench::with(H100X8, &config);
+    bench.points(FIRST);
+    // Four times a second, so that the keeper's queue and the worker's socket are full long before a GPU may be called silent.
+    bench.incident.begin(clock::boot_ns(), Duration::from_secs(60), "a drill");
+    bench.points(FIRST);
+    std::thread::sleep(Duration::from_secs(11));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        if let Ok(Message::Event(event)) = bench.inbox.try_recv() {
+            panic!("{:?}", event.what);
+        }
+    }
+}
+
+#[test]
 fn a_getter_that_hangs_ages_its_gpu_alone() {
     let mut bench = Bench::new(&HANG.replace("at_s: 2\n", "at_s: 0.5\n"));
     bench.points(SECOND);
+    // The finding goes first: who had the GPU is known by its numbers.
+    assert_eq!(bench.finding("gpu.silent").entity, SECOND);
     let reason = bench.wait("its end", |message| match message {
         Message::Sample(sample) if sample.source.contains(SECOND) => sample.points.clone().err(),
         _ => None,
     });
     assert!(reason.starts_with("absent (has not answered for"), "{reason}");
-    assert_eq!(bench.finding("gpu.silent").entity, SECOND);
     let (taken_boot_ns, _) = bench.numbers(FIRST);
     assert!(clock::boot_ns() - taken_boot_ns < 2_000_000_000, "the first is asked as before");
     let ages: BTreeMap<String, f64> = bench

@@ -47,6 +47,7 @@ const CHECKS: &[Check] = &[
         "a kubelet that refuses or cannot prove itself is said, and who cannot prove itself gets no token",
         pods::a_kubelet_that_does_not_answer_is_said,
     ),
+    ("engines are shown, and a page of one is explained", sources::engines_are_shown_and_explained),
     ("what ends the work of a gpu is an alert with its severity", gpus::what_ends_the_work_of_a_gpu_is_an_alert),
     ("who has which gpu is told as the kubelet and the processes tell it", holders::who_has_which_gpu_is_told),
     (

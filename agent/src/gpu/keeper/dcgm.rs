@@ -1,6 +1,6 @@
 //! The numbers by the names of dcgm-exporter.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     gpu::{
@@ -18,21 +18,46 @@ use crate::{
 
 /// The labels of one GPU and of its instances, made once: whoever has it, or what it is, never changes without a new one of these.
 #[derive(Debug, Default)]
-pub struct Labels(BTreeMap<Option<u32>, Arc<[String]>>);
+pub struct Labels(Vec<(Option<u32>, String, Arc<[String]>)>);
 
 impl Labels {
     /// The same numbers again, where dcgm-exporter has a name for them.
-    pub fn aliases(&mut self, points: &[Point], identity: &Identity, host: &str, held: &Held) -> Vec<Point> {
+    ///
+    /// Of a divided GPU, what its instances tell is not told of the whole too: a sum over both would be twice the truth.
+    pub fn aliases(
+        &mut self,
+        points: &[Point],
+        identity: &Identity,
+        host: &str,
+        held: &Held,
+        is_divided: bool,
+    ) -> Vec<Point> {
         let of = |point: &Point| {
             let own = point.labels.get(GPU.len()..)?;
             let (alias, instance, profile) = ALIASES.iter().find_map(|alias| matching(alias, point, own))?;
-            let make = || labels(identity, host, (instance, profile), held);
-            let labels = Arc::clone(self.0.entry(instance).or_insert_with(make));
+            if is_divided && instance.is_none() && has_parts(alias) {
+                return None;
+            }
+            let is_known = |known: &&(Option<u32>, String, _)| known.0 == instance && known.1 == profile;
+            let labels = match self.0.iter().find(is_known) {
+                Some((.., labels)) => Arc::clone(labels),
+                None => {
+                    let labels = labels(identity, host, (instance, profile), held);
+                    self.0.retain(|(known, ..)| *known != instance);
+                    self.0.push((instance, profile.to_owned(), Arc::clone(&labels)));
+                    labels
+                }
+            };
             let value = Value::Number(point.number()? * alias.factor);
             Some(Point { series: alias.series, labels, value })
         };
         points.iter().filter_map(of).collect()
     }
+}
+
+/// Whether instances have a number by this name too.
+fn has_parts(alias: &Alias) -> bool {
+    ALIASES.iter().any(|part| part.is_of_instance && std::ptr::eq(part.series, alias.series))
 }
 
 /// The alias of the point, with the instance that it is of.

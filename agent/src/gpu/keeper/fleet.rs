@@ -24,7 +24,10 @@ use crate::{
     },
     series::{
         Point, Sample, Series, Value,
-        gpu::identity::{REFUSED_QUESTIONS, ROUND_SECONDS, SAMPLE_AGE_SECONDS, UP},
+        gpu::{
+            identity::{REFUSED_QUESTIONS, ROUND_SECONDS, SAMPLE_AGE_SECONDS, UP},
+            mig::MIG_INFO,
+        },
     },
 };
 
@@ -61,6 +64,8 @@ struct Gpu {
     /// What the newest light and full round told, without the numbers: the next ones mostly tell the same.
     told: [Vec<Told>; 2],
     dcgm: dcgm::Labels,
+    /// Instances of it are told, by names of dcgm-exporter instead of its own.
+    is_divided: bool,
     refusals: Arc<[Refusal]>,
     /// Whether the end of its numbers was told.
     is_absence_told: bool,
@@ -134,6 +139,13 @@ impl Fleet {
         self.by_index.clear();
     }
 
+    /// Nobody listened for a while: silence begins now at the earliest.
+    pub fn pardon(&mut self, now_boot_ns: u64) {
+        if let Some(since) = &mut self.open_since_boot_ns {
+            *since = now_boot_ns;
+        }
+    }
+
     pub const fn is_open(&self) -> bool {
         self.open_since_boot_ns.is_some()
     }
@@ -150,6 +162,7 @@ impl Fleet {
             seen_boot_ns: now_boot_ns,
             told: [Vec::new(), Vec::new()],
             dcgm: dcgm::Labels::default(),
+            is_divided: false,
             refusals: Arc::default(),
             is_absence_told: false,
         };
@@ -206,7 +219,10 @@ impl Fleet {
             .map(|(round, answers)| {
                 let mut points = gpu.points(round, answers);
                 if let Some(host) = dcgm_host {
-                    points.extend(gpu.dcgm.aliases(&points, &gpu.identity, host, held));
+                    if round == Round::Full {
+                        gpu.is_divided = points.iter().any(|point| *point.series == MIG_INFO);
+                    }
+                    points.extend(gpu.dcgm.aliases(&points, &gpu.identity, host, held, gpu.is_divided));
                 }
                 gpu.sample(round, reading.taken_boot_ns, Ok(points))
             })

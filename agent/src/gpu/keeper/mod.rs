@@ -10,6 +10,7 @@ mod view;
 mod xids;
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io,
     path::Path,
@@ -52,6 +53,9 @@ use crate::{
 
 /// How often all GPUs' ages are told, and the release is looked for.
 const TICK: Duration = Duration::from_secs(1);
+
+/// When the core takes a message so late, the worker may have had to wait for us.
+const LONG_WAIT: Duration = Duration::from_millis(500);
 
 /// Between two looks whether a worker can be started.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -140,6 +144,7 @@ pub fn spawn(
         restarts: [0; RESTARTS.len()],
         view,
         out,
+        has_waited: Cell::new(false),
         halt,
     };
     let thread = thread::Builder::new().name("gpu".to_owned()).spawn(move || keeper.run())?;
@@ -186,6 +191,8 @@ struct Keeper {
     restarts: [u64; RESTARTS.len()],
     view: watch::Sender<View>,
     out: mpsc::Sender<Message>,
+    /// Whether the core had us wait since the last tick.
+    has_waited: Cell<bool>,
     halt: Halt,
 }
 
@@ -206,7 +213,10 @@ impl Keeper {
             self.next(next);
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
-                // What was said while we waited for somebody else is no silence.
+                // What was said while we waited for somebody else is no silence; nor is what a worker could not say meanwhile.
+                if self.has_waited.take() {
+                    self.fleet.pardon(clock::boot_ns());
+                }
                 for _ in 0..MOST_WAITING {
                     let next = self.running.as_mut().map(|running| running.next(&self.halt, Duration::ZERO));
                     let Some(Next::Frame(frame)) = next else { break };
@@ -285,9 +295,7 @@ impl Keeper {
                 self.start_at = Instant::now() + self.reopen_after;
             }
             Frame::Reading(reading) => {
-                if self.held.has_changed().unwrap_or(false) {
-                    self.fleet.held_by(Arc::clone(&self.held.borrow_and_update()));
-                }
+                self.follow_holders();
                 let samples = self.fleet.reading(reading);
                 if self.fleet.has_news() {
                     self.tell();
@@ -408,6 +416,7 @@ impl Keeper {
     fn tick(&mut self) {
         self.follow_release();
         self.follow_incident();
+        self.follow_holders();
         self.read_kernel_log();
         self.tell();
         let is_silent = self.running.is_some() && (self.fleet.is_stuck() || self.absence.is_some());
@@ -452,6 +461,12 @@ impl Keeper {
         }
     }
 
+    fn follow_holders(&mut self) {
+        if self.held.has_changed().unwrap_or(false) {
+            self.fleet.held_by(Arc::clone(&self.held.borrow_and_update()));
+        }
+    }
+
     fn follow_incident(&mut self) {
         let is_incident = self.incident.holds(clock::boot_ns());
         if is_incident == self.is_incident {
@@ -467,7 +482,11 @@ impl Keeper {
 
     /// The core takes messages until the daemon ends; then nobody is there to be told.
     fn send(&self, message: Message) {
+        let began = Instant::now();
         let _ = self.out.blocking_send(message);
+        if began.elapsed() >= LONG_WAIT {
+            self.has_waited.set(true);
+        }
     }
 
     fn leave(&mut self) {

@@ -42,7 +42,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    /// Its frames wait here. The worker waits when it is full, which ages its samples and nothing else.
+    /// Its frames wait here. The worker waits when it is full, which ages its samples.
     socket: BufReader<UnixStream>,
     /// What has come of the next frame.
     line: Vec<u8>,

@@ -1,6 +1,6 @@
 //! Errors of NVSwitches: counted each, never sticky, and found once for each reading of the kernel's log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plumbline_policy::Severity;
 
@@ -13,17 +13,27 @@ use crate::{
 /// What samples of the counters are called.
 const SOURCE: &str = "gpu:sxid";
 
+const OTHER: &str = "other";
+
 /// Numbers of all switches that are counted by themselves; what comes after is not told apart.
 const MOST: usize = 256;
 
 /// Switch, place on the bus, number, severity.
 type Key = [String; 4];
 
+/// The same error since the last findings.
+#[derive(Debug, Default)]
+struct Told {
+    first: Option<SxidLine>,
+    times: u32,
+    links: BTreeSet<u32>,
+}
+
 #[derive(Debug, Default)]
 pub struct Sxids {
     counts: BTreeMap<Key, u64>,
     /// What was told since the last findings, with how often.
-    told: BTreeMap<Key, (SxidLine, u32)>,
+    told: BTreeMap<Key, Told>,
 }
 
 impl Sxids {
@@ -31,17 +41,19 @@ impl Sxids {
         let key = [line.switch.clone(), line.pci_bus_id.clone(), line.sxid.to_string(), line.severity().to_owned()];
         let is_new = !self.counts.contains_key(&key);
         let key = if is_new && self.counts.len() >= MOST {
-            ["other", "", "other", line.severity()].map(str::to_owned)
+            [OTHER, "", OTHER, line.severity()].map(str::to_owned)
         } else {
             key
         };
         *self.counts.entry(key.clone()).or_default() += 1;
-        let (_, times) = self.told.entry(key).or_insert((line, 0));
-        *times += 1;
+        let told = self.told.entry(key).or_default();
+        told.times += 1;
+        told.links.extend(line.link);
+        told.first.get_or_insert(line);
     }
 
     pub fn findings(&mut self) -> Vec<Finding> {
-        std::mem::take(&mut self.told).into_values().map(|(line, times)| finding(line, times)).collect()
+        std::mem::take(&mut self.told).into_iter().filter_map(|(key, told)| finding(&key, told)).collect()
     }
 
     pub fn sample(&self, now_boot_ns: u64) -> Option<Sample> {
@@ -59,20 +71,28 @@ impl Sxids {
     }
 }
 
-fn finding(line: SxidLine, times: u32) -> Finding {
+fn finding([switch, pci_bus_id, sxid, _]: &Key, told: Told) -> Option<Finding> {
+    let Told { first, times, links } = told;
+    let line = first?;
     let severity = if line.is_fatal { Severity::Critical } else { Severity::Medium };
-    let link = line.link.map(|link| format!(", link {link}")).unwrap_or_default();
+    let links: Vec<String> = links.iter().map(u32::to_string).collect();
+    let links = match &links[..] {
+        [] => String::new(),
+        [link] => format!(", link {link}"),
+        links => format!(", links {}", links.join(" ")),
+    };
+    let words = if line.is_fatal { "fatal" } else { "not fatal" };
     let times_words = if times > 1 { format!("; {times} times within a second") } else { String::new() };
-    let text = format!(
-        "SXID {} on {} ({}){link}, {}{times_words}: {}",
-        line.sxid,
-        line.switch,
-        line.pci_bus_id,
-        if line.is_fatal { "fatal" } else { "not fatal" },
-        line.text
-    );
+    let text = if sxid == OTHER {
+        format!(
+            "SXIDs of several numbers and switches, {words}{times_words}; one of them {} on {}",
+            line.sxid, line.switch
+        )
+    } else {
+        format!("SXID {sxid} on {switch} ({pci_bus_id}){links}, {words}{times_words}: {}", line.text)
+    };
     let evidence = vec![("sxid".to_owned(), line.sxid.into()), ("times".to_owned(), times.into())];
-    Finding { evidence, ..Finding::new("gpu.nvswitch", severity, line.switch, text) }
+    Some(Finding { evidence, ..Finding::new("gpu.nvswitch", severity, switch.clone(), text) })
 }
 
 #[cfg(test)]
@@ -93,7 +113,9 @@ mod tests {
     fn the_same_error_again_is_one_more_and_an_avalanche_is_one_finding() {
         let mut sxids = Sxids::default();
         assert!(sxids.sample(0).is_none());
-        (0..100).for_each(|_| sxids.kernel_log(line("nvidia-nvswitch3", 20034, true)));
+        (0..100).for_each(|link| {
+            sxids.kernel_log(SxidLine { link: Some(link % 3), ..line("nvidia-nvswitch3", 20034, true) })
+        });
         sxids.kernel_log(line("nvidia-nvswitch3", 12028, false));
         let found: Vec<(Severity, String)> =
             sxids.findings().into_iter().map(|finding| (finding.severity, finding.text)).collect();
@@ -104,7 +126,7 @@ mod tests {
             ),
             (
                 Severity::Critical,
-                "SXID 20034 on nvidia-nvswitch3 (0000:c1:00.0), link 27, fatal; 100 times within a second: LTSSM Fault Up"
+                "SXID 20034 on nvidia-nvswitch3 (0000:c1:00.0), links 0 1 2, fatal; 100 times within a second: LTSSM Fault Up"
                     .to_owned()
             ),
         ]);

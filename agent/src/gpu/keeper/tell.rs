@@ -29,7 +29,12 @@ impl Keeper {
         }
         let own = Sample { source: OWN.to_owned(), taken_boot_ns: now_boot_ns, points: Ok(self.own_points()) };
         self.send(Message::Sample(own));
-        for mut sample in self.fleet.tick(now_boot_ns) {
+        let samples = self.fleet.tick(now_boot_ns);
+        // Before the numbers go: who had the GPU is known by them.
+        for finding in self.fleet.findings() {
+            self.find(finding, now_boot_ns);
+        }
+        for mut sample in samples {
             // Without any GPU the reason is all there is to say, and it is said once.
             if let (SOURCE, true, Some(reason)) = (&*sample.source, self.fleet.is_empty(), &self.absence) {
                 if self.told_absence == self.absence {
@@ -39,9 +44,6 @@ impl Keeper {
                 self.told_absence.clone_from(&self.absence);
             }
             self.send(Message::Sample(sample));
-        }
-        for finding in self.fleet.findings() {
-            self.find(finding, now_boot_ns);
         }
         let view = View {
             worker: self.state().to_owned(),

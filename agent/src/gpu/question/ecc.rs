@@ -5,7 +5,7 @@ use nvml_wrapper::sys_exports::field_id as id;
 use super::{
     AMPERE, ECC, Question, Round, exact, field,
     field::{Field, FieldUnit},
-    getter, labelled, measure,
+    getter, known_wide, labelled, measure,
 };
 use crate::gpu::raw;
 use crate::series::{
@@ -29,9 +29,9 @@ pub(super) static QUESTIONS: &[Question] = &[
             let errors = raw::sram_errors(&gpu.device)?;
             let exceeded = if errors.is_threshold_exceeded { 1.0 } else { 0.0 };
             Ok(vec![
-                labelled(&SRAM_ERRORS_TOTAL, "corrected", exact(errors.corrected)),
-                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_parity", exact(errors.uncorrected_parity)),
-                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_secded", exact(errors.uncorrected_secded)),
+                labelled(&SRAM_ERRORS_TOTAL, "corrected", exact(known_wide(errors.corrected)?)),
+                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_parity", exact(known_wide(errors.uncorrected_parity)?)),
+                labelled(&SRAM_ERRORS_TOTAL, "uncorrected_secded", exact(known_wide(errors.uncorrected_secded)?)),
                 measure(&SRAM_THRESHOLD_EXCEEDED, exceeded),
             ])
         },

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use nvml_wrapper::{Device, gpm::GpmSample};
+use nvml_wrapper::{Device, error::NvmlError, gpm::GpmSample};
 
 use super::{Answer, HOPPER, Measure, Question, Round, activity, asker::Asker, exact, getter, known_wide, labelled};
 use crate::{
@@ -54,6 +54,8 @@ pub(super) static QUESTIONS: &[Question] = &[
 pub struct Instance {
     /// `1g.10gb`.
     profile: String,
+    /// Of the first MIG device in it.
+    uuid: String,
     /// What GPM counted at the round before.
     gpm: Option<GpmSample<'static>>,
 }
@@ -70,21 +72,46 @@ fn devices(gpu: &mut Asker) -> Answer {
     if !gpu.is_divided {
         return Ok(measures);
     }
+    let mut refused = None;
     for index in 0..gpu.device.mig_device_count()?.min(MOST) {
-        // Places without a device in between are usual.
-        let Ok(device) = gpu.device.mig_device_by_index(index) else { continue };
-        let Ok(id) = raw::gpu_instance_id(&device) else { continue };
-        let profile = profile(&device);
-        let mut labels = Instance::labels(id, &profile);
-        gpu.instances.entry(id).or_insert_with(|| {
-            measures.extend(memory(&device, &labels).unwrap_or_default());
-            Instance { profile, gpm: before.remove(&id).and_then(|instance| instance.gpm) }
+        let listed = gpu.device.mig_device_by_index(index).and_then(|device| {
+            let id = raw::gpu_instance_id(&device)?;
+            let (profile, uuid) = (profile(&device), device.uuid()?);
+            Ok((device, id, profile, uuid))
         });
+        let (device, id, profile, uuid) = match listed {
+            Ok(listed) => listed,
+            // Places without a device in between are usual.
+            Err(NvmlError::NotFound | NvmlError::InvalidArg) => continue,
+            Err(error) => {
+                refused = refused.or(Some(error));
+                continue;
+            }
+        };
+        let mut labels = Instance::labels(id, &profile);
+        if !gpu.instances.contains_key(&id) {
+            match memory(&device, &labels) {
+                Ok(told) => measures.extend(told),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+            // Another instance may have the number of one that is gone.
+            let same = before.remove(&id).filter(|before| before.uuid == uuid && before.profile == profile);
+            let gpm = same.and_then(|before| before.gpm);
+            gpu.instances.insert(id, Instance { profile, uuid: uuid.clone(), gpm });
+        }
         let compute = raw::compute_instance_id(&device).map(|id| id.to_string()).unwrap_or_default();
-        labels.extend([Cow::Owned(compute), Cow::Owned(device.uuid().unwrap_or_default())]);
+        labels.extend([Cow::Owned(compute), Cow::Owned(uuid)]);
         measures.push(Measure { series: &MIG_INFO, labels, number: 1.0 });
     }
-    Ok(measures)
+    some_of(measures, refused)
+}
+
+/// What was told, or why nothing was.
+fn some_of(measures: Vec<Measure>, refused: Option<NvmlError>) -> Answer {
+    match refused {
+        Some(error) if measures.is_empty() => Err(error),
+        _ => Ok(measures),
+    }
 }
 
 fn memory(device: &Device<'_>, labels: &[Cow<'static, str>]) -> Answer {
@@ -115,19 +142,29 @@ fn profile_in(name: &str) -> &str {
 
 /// What passed in each instance since the round before.
 fn gpm(gpu: &mut Asker) -> Answer {
-    let mut measures = Vec::new();
+    let (mut measures, mut refused) = (Vec::new(), None);
     let Asker { nvml, device, instances, .. } = gpu;
     for (id, instance) in instances {
-        let now: GpmSample<'static> = device.gpm_mig_sample(*id)?;
-        let Some(before) = instance.gpm.replace(now) else { continue };
-        let Some(now) = &instance.gpm else { continue };
-        for measure in activity::between(nvml, &before, now)? {
+        // One that is gone since it was listed costs the others nothing.
+        let told = device.gpm_mig_sample(*id).and_then(|now: GpmSample<'static>| {
+            let Some(before) = instance.gpm.replace(now) else { return Ok(Vec::new()) };
+            let Some(now) = &instance.gpm else { return Ok(Vec::new()) };
+            activity::between(nvml, &before, now)
+        });
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => {
+                refused = refused.or(Some(error));
+                continue;
+            }
+        };
+        for measure in told {
             let Some(series) = activity::of_instance(measure.series) else { continue };
             let labels = Instance::labels(*id, &instance.profile).into_iter().chain(measure.labels).collect();
             measures.push(Measure { series, labels, number: measure.number });
         }
     }
-    Ok(measures)
+    some_of(measures, refused)
 }
 
 /// What was listed, by GPU instance.

@@ -28,7 +28,7 @@ const SOURCE: &str = "kubelet:pod-resources";
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Where there is no socket, one is looked for again.
+/// Where there has been no socket, one is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Devices of all containers that are kept: eight GPUs in a hundred slices each.
@@ -37,8 +37,11 @@ const MOST: usize = 1024;
 /// No device id is longer.
 const MOST_ID_BYTES: usize = 128;
 
-/// The names of NVIDIA's device plugin begin so: `nvidia.com/gpu`, `nvidia.com/gpu.shared`, `nvidia.com/mig-1g.10gb`.
-const PREFIX: &str = "nvidia.com/";
+/// The names of NVIDIA's device plugin; its other operators give network cards below `nvidia.com/` too.
+const RESOURCES: [&str; 2] = ["nvidia.com/gpu", "nvidia.com/gpu.shared"];
+
+/// And those of instances: `nvidia.com/mig-1g.10gb`.
+const INSTANCES: &str = "nvidia.com/mig-";
 
 /// NVIDIA's driver of dynamic resources.
 const DRA_DRIVER: &str = "gpu.nvidia.com";
@@ -48,7 +51,7 @@ const DRA_DRIVER: &str = "gpu.nvidia.com";
 #[serde(deny_unknown_fields, default)]
 pub struct PodResourcesConfig {
     pub socket: PathBuf,
-    /// Resources of GPUs beside those that begin with `nvidia.com/`.
+    /// Resources of GPUs beside `nvidia.com/gpu`, `nvidia.com/gpu.shared` and `nvidia.com/mig-…`.
     pub resources: Vec<String>,
 }
 
@@ -59,7 +62,7 @@ impl Default for PodResourcesConfig {
 }
 
 /// What the kubelet gave to a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allocation {
     pub holder: Holder,
     pub device: String,
@@ -68,6 +71,7 @@ pub struct Allocation {
 /// Asks until it is told to stop.
 pub async fn run(config: PodResourcesConfig, messages: mpsc::Sender<Message>, mut stop: watch::Receiver<bool>) {
     let mut said: Option<String> = None;
+    let (mut was_there, mut was_ever_there) = (None, false);
     loop {
         let taken_boot_ns = clock::boot_ns();
         let asked = tokio::select! {
@@ -87,13 +91,18 @@ pub async fn run(config: PodResourcesConfig, messages: mpsc::Sender<Message>, mu
         let points = allocations.as_ref().map(|given| vec![Point::new(&ALLOCATIONS, &[], given.len() as f64)]);
         let points = points.map_err(|why| if is_there { why.clone() } else { format!("absent ({why})") });
         let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points };
-        for message in [Message::Allocations(allocations.unwrap_or_default()), Message::Sample(sample)] {
+        // A node without a kubelet is no news every minute.
+        let sample = Some(Message::Sample(sample)).filter(|_| is_there || was_there != Some(false));
+        for message in std::iter::once(Message::Allocations(allocations.unwrap_or_default())).chain(sample) {
             if messages.send(message).await.is_err() {
                 return;
             }
         }
+        was_there = Some(is_there);
+        // A kubelet that starts anew makes its socket anew.
+        was_ever_there |= is_there;
         tokio::select! {
-            () = tokio::time::sleep(if is_there { EVERY } else { LOOK_AGAIN }) => {}
+            () = tokio::time::sleep(if was_ever_there { EVERY } else { LOOK_AGAIN }) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }
@@ -122,6 +131,8 @@ impl PodResourcesConfig {
     }
 
     fn is_gpu(&self, resource: &str) -> bool {
-        resource.starts_with(PREFIX) || self.resources.iter().any(|known| known == resource)
+        RESOURCES.contains(&resource)
+            || resource.starts_with(INSTANCES)
+            || self.resources.iter().any(|known| known == resource)
     }
 }

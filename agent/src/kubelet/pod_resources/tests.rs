@@ -134,6 +134,7 @@ fn gpus_of_containers_are_told_and_other_devices_are_not() {
                 vec![
                     container("engine", "nvidia.com/gpu", &["GPU-0", "GPU-1"]),
                     container("sidecar", "mellanox.com/rdma", &["mlx5_0"]),
+                    container("net", "nvidia.com/hostdev", &["0"]),
                 ],
             ),
             pod("serving", "tgi.a", vec![container("engine", "nvidia.com/mig-1g.10gb", &["MIG-7"])]),
@@ -194,7 +195,7 @@ fn a_kubelet_that_answers_otherwise_is_told_as_such() {
     check(
         Answer::Length(1 << 31),
         &expect![
-            "the kubelet answered OutOfRange: Error, decoded message length too large: found 2147483648 bytes, the limit is: 16777216 bytes"
+            "the kubelet answered OutOfRange: Error, decoded message length too large: found 2147483648 bytes, the limit is: 4194304 bytes"
         ],
     );
     check(Answer::Length(7), &expect!["the kubelet answered Internal: Missing response message."]);
