@@ -135,11 +135,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn take_while(&mut self, accept: impl Fn(u8) -> bool) -> &'a str {
-        let start = self.at;
-        while self.peek().is_some_and(&accept) {
-            self.at += 1;
-        }
-        &self.line[start..self.at]
+        let rest = self.rest();
+        let length = rest.bytes().position(|byte| !accept(byte)).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
     }
 
     fn blanks(&mut self) {
@@ -279,7 +278,7 @@ impl<'a> Cursor<'a> {
         if self.eat(b',') || self.peek() == Some(b'}') { Ok(entry) } else { self.fail("`,` or `}`") }
     }
 
-    fn name(&mut self, accept: fn(u8) -> bool, expected: &'static str) -> Result<Text<'a>, Fault> {
+    fn name(&mut self, accept: impl Fn(u8) -> bool, expected: &'static str) -> Result<Text<'a>, Fault> {
         if self.peek().is_none_or(|byte| byte.is_ascii_digit() || !accept(byte)) {
             return self.fail(expected);
         }
@@ -291,17 +290,18 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            match self.peek() {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    // The byte after a backslash may begin a longer character; only a quote or a backslash matters.
-                    self.at += 1;
-                    self.at += usize::from(matches!(self.peek(), Some(b'"' | b'\\')));
-                }
-                Some(_) => self.at += 1,
-                None => return self.fail("a closing quote"),
+            let Some(next) = memchr::memchr2(b'"', b'\\', self.rest().as_bytes()) else {
+                self.at = self.line.len();
+                return self.fail("a closing quote");
+            };
+            self.at += next;
+            if self.peek() == Some(b'"') {
+                break;
             }
+            escaped = true;
+            // The byte after a backslash may begin a longer character; only a quote or a backslash matters.
+            self.at += 1;
+            self.at += usize::from(matches!(self.peek(), Some(b'"' | b'\\')));
         }
         let raw = &self.line[start..self.at];
         self.at += 1;
@@ -348,12 +348,32 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Letters, digits, `_`, and `:`; looked up, since every byte of a page's names is asked for.
+const METRIC_BYTES: [bool; 256] = {
+    let mut table = LABEL_BYTES;
+    table[b':' as usize] = true;
+    table
+};
+
+const LABEL_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let is_in_names = (byte as u8).is_ascii_alphanumeric();
+        table[byte] = is_in_names;
+        byte += 1;
+    }
+    table[b'_' as usize] = true;
+    table
+};
+
 fn is_metric_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'
+    METRIC_BYTES[usize::from(byte)]
 }
 
 fn is_label_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    LABEL_BYTES[usize::from(byte)]
 }
 
 fn milliseconds(seconds: f64) -> Option<i64> {

@@ -48,7 +48,7 @@ impl<'a> Lines<'a> {
             return None;
         }
         self.line += 1;
-        let end = self.rest.iter().position(|&byte| byte == b'\n');
+        let end = memchr::memchr(b'\n', self.rest);
         let (bytes, rest) = match end {
             Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
             None => (self.rest, &self.rest[self.rest.len()..]),

@@ -10,6 +10,7 @@ mod gpu;
 mod instructions;
 mod open;
 mod policies;
+mod scrape;
 
 use clap::Args;
 
@@ -24,7 +25,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 6] = [
+const ALL: [Benchmark; 7] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -55,6 +56,7 @@ const ALL: [Benchmark; 6] = [
         about: "eight simulated GPUs: the worker and the daemon, steady and in an incident; memory over a million samples",
         run: gpu::run,
     },
+    Benchmark { name: "scrape", about: "an engine's page: parsing it, and mapping it", run: scrape::run },
 ];
 
 /// Measure what the daemon costs; without a name, list the benchmarks.

@@ -1,8 +1,8 @@
 //! What a page says of one model under one selector, taken together over its ranks.
 
-use plumbline_exposition::Sample;
+use plumbline_exposition::Label;
 
-use super::MAX_BUCKETS;
+use super::{MAX_BUCKETS, table::get};
 use crate::{
     engines::dialect::Across,
     series::{Histogram, Series, Unit},
@@ -63,14 +63,14 @@ impl Cell {
     }
 
     /// False when the sample has no usable bucket bound.
-    pub fn add(&mut self, part: Part, sample: &Sample<'_>, value: f64, across: Across) -> bool {
+    pub fn add(&mut self, part: Part, labels: &[Label<'_>], value: f64, across: Across) -> bool {
         let number = match part {
             Part::Value => &mut self.value,
             Part::Sum => &mut self.sum,
             Part::Count => &mut self.count,
             Part::Bucket => {
                 // As a number: `1`, `1.0` and `1e+00` are one bound.
-                let bound = sample.labels.get("le").and_then(|text| text.unescape().parse::<f64>().ok());
+                let bound = get(labels, "le").and_then(|text| text.unescape().parse::<f64>().ok());
                 // Nor are `0` and `-0` two: adding zero takes the sign away.
                 let Some(bound) = bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0) else { return false };
                 let index = match self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound)) {

@@ -24,13 +24,16 @@ pub struct Explained {
     pub first_unusable: Option<String>,
 }
 
+/// Model, own label, value.
+pub type Number = (String, String, Value);
+
 /// One canonical series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub series: &'static Series,
     pub field: Option<&'static Field>,
     /// Where it comes from and what it says, or why there is nothing.
-    pub told: Result<(String, Vec<(String, String, Value)>), Absent>,
+    pub told: Result<(String, Vec<Number>), Absent>,
 }
 
 /// As [`translate`](super::translate), for people.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::cell::Part;
 use crate::{
     engines::dialect::{Dialect, Field, Selector, Source},
@@ -27,14 +29,14 @@ pub struct Use {
 pub struct Index {
     pub columns: Vec<Column>,
     /// By name without the page's prefix.
-    prefixed: HashMap<String, Vec<Use>>,
+    prefixed: HashMap<String, Vec<Use>, RandomState>,
     /// By whole name.
-    bare: HashMap<String, Vec<Use>>,
+    bare: HashMap<String, Vec<Use>, RandomState>,
 }
 
 impl Index {
     pub fn of(dialect: &'static Dialect) -> Self {
-        let mut index = Self { columns: Vec::new(), prefixed: HashMap::new(), bare: HashMap::new() };
+        let mut index = Self { columns: Vec::new(), prefixed: HashMap::default(), bare: HashMap::default() };
         for field in dialect.fields {
             for source in field.sources {
                 let (first, second) = source.selectors();

@@ -95,6 +95,7 @@ fn read<T>(
         Read { dialect, prefix, version: "", table, unusable: Unusable::default(), unmapped: BTreeSet::new() };
     let mut marks = vec![[false; 2]; dialect.versions.len()];
     let mut last = ("", &[][..]);
+    let mut labels = Vec::new();
     for line in Lines::new(page, format) {
         match line {
             Ok(Line::Sample(sample)) => {
@@ -111,7 +112,11 @@ fn read<T>(
                         read.unmapped.insert(whole.strip_suffix("_bucket").unwrap_or(whole).to_owned());
                     }
                 }
-                read.table.take(last.1, &sample, &mut read.unusable);
+                if !last.1.is_empty() {
+                    labels.clear();
+                    labels.extend(sample.labels);
+                    read.table.take(last.1, &sample, &labels, &mut read.unusable);
+                }
             }
             Ok(_) => {}
             Err(error) => read.unusable.note(|| error.to_string()),

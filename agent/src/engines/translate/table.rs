@@ -1,11 +1,8 @@
 //! The table of one page: one column per selector of the dialect, one cell per model and value of the series' own label.
 
-use std::{
-    borrow::Cow,
-    collections::HashSet,
-    hash::{BuildHasher, RandomState},
-};
+use std::{borrow::Cow, collections::HashSet, hash::BuildHasher};
 
+use foldhash::fast::RandomState;
 use plumbline_exposition::{Label, Sample, Text};
 
 use super::{
@@ -21,6 +18,9 @@ use crate::{
 /// Values of one series' own label; what is beyond goes into `other`.
 const MAX_OWN: usize = 32;
 
+/// Room for the samples of a usual page.
+const EXPECTED_SAMPLES: usize = 512;
+
 const OTHER: &str = "other";
 
 /// What a page calls the end of a request where it does not say why.
@@ -31,7 +31,7 @@ pub struct Table<'a> {
     index: &'a Index,
     default_model: &'a str,
     cells: Vec<Vec<Cell>>,
-    seen: HashSet<u64>,
+    seen: HashSet<u64, RandomState>,
     hasher: RandomState,
 }
 
@@ -52,31 +52,38 @@ pub type Told<'c> = (&'c str, &'c str, Value);
 impl<'a> Table<'a> {
     pub fn new(dialect: &'static Dialect, index: &'a Index, default_model: &'a str) -> Self {
         let cells = index.columns.iter().map(|_| Vec::new()).collect();
-        Self { dialect, index, default_model, cells, seen: HashSet::new(), hasher: RandomState::new() }
+        Self {
+            dialect,
+            index,
+            default_model,
+            cells,
+            seen: HashSet::with_capacity_and_hasher(EXPECTED_SAMPLES, RandomState::default()),
+            hasher: RandomState::default(),
+        }
     }
 
     /// `uses` are those of the sample's name.
-    pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, unusable: &mut Unusable) {
+    pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, labels: &[Label<'_>], unusable: &mut Unusable) {
         for &Use { column: at, part } in uses {
             let column = self.index.columns[at];
-            if !is_selected(&column, sample) || (part != Part::Value && self.is_of_other_rank(sample)) {
+            if !is_selected(&column, labels) || (part != Part::Value && self.is_of_other_rank(labels)) {
                 continue;
             }
-            if !self.seen.insert(self.identity(at, part, sample, |_| true)) {
+            if !self.seen.insert(self.identity(at, part, labels, |_| true)) {
                 unusable.note(|| format!("{} stands twice with the same labels", sample.name.raw()));
                 continue;
             }
             let value = match column.source {
                 Source::InLabel(_, label) => {
-                    let number = sample.labels.get(label).and_then(|text| text.unescape().parse::<f64>().ok());
+                    let number = get(labels, label).and_then(|text| text.unescape().parse::<f64>().ok());
                     number.unwrap_or(f64::NAN)
                 }
                 _ => sample.value,
             };
             let replica = (part == Part::Value && !self.dialect.rank_labels.is_empty()).then(|| {
-                self.identity(at, part, sample, |name| !self.dialect.rank_labels.iter().any(|rank| name == *rank))
+                self.identity(at, part, labels, |name| !self.dialect.rank_labels.iter().any(|rank| name == *rank))
             });
-            let cell = self.cell(at, sample);
+            let cell = self.cell(at, labels);
             // What two make together may be a ratio; each of them need not be.
             let is_alone = matches!(column.source, Source::Metric(_) | Source::InLabel(..));
             let is_sound = if is_alone { is_possible(column.field.series, value) } else { possible(value).is_some() };
@@ -85,7 +92,7 @@ impl<'a> Table<'a> {
                 unusable.note(|| format!("{} cannot be {value}", sample.name.raw()));
             } else if let Some(replica) = replica {
                 cell.add_of_replica(replica, value);
-            } else if !cell.add(part, sample, value, column.field.across) {
+            } else if !cell.add(part, labels, value, column.field.across) {
                 cell.is_impossible = true;
                 unusable.note(|| format!("{} has no usable `le`", sample.name.raw()));
             }
@@ -93,21 +100,21 @@ impl<'a> Table<'a> {
     }
 
     /// Ranks that share one work tell the same distribution each: the first one's counts.
-    fn is_of_other_rank(&self, sample: &Sample<'_>) -> bool {
-        self.dialect.rank_labels.iter().any(|label| sample.labels.get(label).is_some_and(|rank| rank != "0"))
+    fn is_of_other_rank(&self, labels: &[Label<'_>]) -> bool {
+        self.dialect.rank_labels.iter().any(|label| get(labels, label).is_some_and(|rank| rank != "0"))
     }
 
     /// Equal for two samples of one name and one set of labels, in whatever order, of those that count.
-    fn identity(&self, column: usize, part: Part, sample: &Sample<'_>, counts: impl Fn(Text<'_>) -> bool) -> u64 {
-        let one = |label: Label<'_>| self.hasher.hash_one((label.name.unescape(), label.value.unescape()));
-        let labels = sample.labels.filter(|label| counts(label.name)).map(one).fold(0_u64, u64::wrapping_add);
+    fn identity(&self, column: usize, part: Part, labels: &[Label<'_>], counts: impl Fn(Text<'_>) -> bool) -> u64 {
+        let one = |label: &Label<'_>| self.hasher.hash_one((label.name.unescape(), label.value.unescape()));
+        let labels = labels.iter().filter(|label| counts(label.name)).map(one).fold(0_u64, u64::wrapping_add);
         self.hasher.hash_one((column, part, labels))
     }
 
-    fn cell(&mut self, column: usize, sample: &Sample<'_>) -> &mut Cell {
-        let named = self.dialect.model_labels.iter().find_map(|name| sample.labels.get(name));
+    fn cell(&mut self, column: usize, labels: &[Label<'_>]) -> &mut Cell {
+        let named = self.dialect.model_labels.iter().find_map(|name| get(labels, name));
         let model = named.map_or(self.default_model.into(), Text::unescape);
-        let own = own(self.index.columns[column].field.own, sample);
+        let own = own(self.index.columns[column].field.own, labels);
         let cells = &mut self.cells[column];
         let find = |cells: &[Cell], model: &str, own: &str| {
             cells.iter().position(|cell| cell.model == model && cell.own == own)
@@ -196,14 +203,20 @@ impl<'a> Table<'a> {
     }
 }
 
-fn is_selected(column: &Column, sample: &Sample<'_>) -> bool {
-    column.selector.label.is_none_or(|(label, values)| {
-        sample.labels.get(label).is_some_and(|text| values.iter().any(|value| text == *value))
-    })
+/// The value of the first label of this name.
+pub fn get<'l>(labels: &[Label<'l>], name: &str) -> Option<Text<'l>> {
+    labels.iter().find(|label| label.name == *name).map(|label| label.value)
 }
 
-fn own<'s>(own: Own, sample: &Sample<'s>) -> Cow<'s, str> {
-    let said = |label: &str| sample.labels.get(label).map(Text::unescape);
+fn is_selected(column: &Column, labels: &[Label<'_>]) -> bool {
+    column
+        .selector
+        .label
+        .is_none_or(|(label, values)| get(labels, label).is_some_and(|text| values.iter().any(|value| text == *value)))
+}
+
+fn own<'s>(own: Own, labels: &[Label<'s>]) -> Cow<'s, str> {
+    let said = |label: &str| get(labels, label).map(Text::unescape);
     match own {
         Own::None => "".into(),
         Own::Fixed(value) => value.into(),

@@ -113,9 +113,9 @@ mod tests {
     fn the_same_error_again_is_one_more_and_an_avalanche_is_one_finding() {
         let mut sxids = Sxids::default();
         assert!(sxids.sample(0).is_none());
-        (0..100).for_each(|link| {
-            sxids.kernel_log(SxidLine { link: Some(link % 3), ..line("nvidia-nvswitch3", 20034, true) })
-        });
+        for link in 0..100 {
+            sxids.kernel_log(SxidLine { link: Some(link % 3), ..line("nvidia-nvswitch3", 20034, true) });
+        }
         sxids.kernel_log(line("nvidia-nvswitch3", 12028, false));
         let found: Vec<(Severity, String)> =
             sxids.findings().into_iter().map(|finding| (finding.severity, finding.text)).collect();

@@ -89,16 +89,15 @@ fn devices(gpu: &mut Asker) -> Answer {
             }
         };
         let mut labels = Instance::labels(id, &profile);
-        if !gpu.instances.contains_key(&id) {
+        gpu.instances.entry(id).or_insert_with(|| {
             match memory(&device, &labels) {
                 Ok(told) => measures.extend(told),
-                Err(error) => refused = refused.or(Some(error)),
+                Err(error) => refused = refused.take().or(Some(error)),
             }
             // Another instance may have the number of one that is gone.
             let same = before.remove(&id).filter(|before| before.uuid == uuid && before.profile == profile);
-            let gpm = same.and_then(|before| before.gpm);
-            gpu.instances.insert(id, Instance { profile, uuid: uuid.clone(), gpm });
-        }
+            Instance { profile: profile.clone(), uuid: uuid.clone(), gpm: same.and_then(|before| before.gpm) }
+        });
         let compute = raw::compute_instance_id(&device).map(|id| id.to_string()).unwrap_or_default();
         labels.extend([Cow::Owned(compute), Cow::Owned(uuid)]);
         measures.push(Measure { series: &MIG_INFO, labels, number: 1.0 });
