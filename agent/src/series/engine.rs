@@ -276,7 +276,7 @@ pub static BUSY_SECONDS_TOTAL: Series = said(
     Unit::Seconds,
     PHASE,
     "plumbline.engine.busy.time",
-    "Time that the engine computed, by its phases; wall time of the GPU, or of each request's slot, as \
+    "Time that the engine computed, by phase (`prefill`, `decode`, `mixed`); wall time of the GPU, or of each request's slot, as \
      docs/engines.md says.",
 );
 

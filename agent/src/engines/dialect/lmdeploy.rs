@@ -1,14 +1,25 @@
 //! LMDeploy, started with `--enable-metrics`: `lmdeploy/metrics/loggers.py` of 0.18.
+//!
+//! What it calls an iteration is one output of one request, and no step of the engine.
 
-use super::{Command, Dialect, Field, METRICS, Own, Process, Source, When};
+use super::{Command, Dialect, Field, METRICS, Means, Own, Process, Source, When};
 use crate::series::engine;
 
-/// The names of its enumeration of responses.
+/// The names of its enumeration of responses; `FINISH` is a stop or the length.
 const FINISHED: &[(&str, &str)] = &[
     ("ResponseType.FINISH", "unspecified"),
     ("ResponseType.SUCCESS", "unspecified"),
     ("ResponseType.CANCEL", "abort"),
+    ("ResponseType.ENGINE_STOP_ERROR", "error"),
+    ("ResponseType.SESSION_REPEAT", "error"),
+    ("ResponseType.SESSION_NOT_EXIST", "error"),
+    ("ResponseType.HANDLER_NOT_EXIST", "error"),
+    ("ResponseType.INPUT_LENGTH_ERROR", "error"),
     ("ResponseType.INTERNAL_ENGINE_ERROR", "error"),
+    ("ResponseType.PREFIX_CACHE_CONFLICT", "error"),
+    ("ResponseType.NO_QUEUE", "error"),
+    ("ResponseType.NOT_SUPPORTED", "error"),
+    ("ResponseType.OUT_OF_MEMORY", "error"),
 ];
 
 pub static DIALECT: Dialect = Dialect {
@@ -28,7 +39,8 @@ pub static DIALECT: Dialect = Dialect {
             &[Source::difference("prompt_tokens_total", "cached_tokens_total")],
             When::PromptDone,
         ),
-        Field::new(&engine::PROMPT_TOKENS_CACHED_TOTAL, &[Source::metric("cached_tokens_total")], When::PromptDone),
+        // Counted later than the prompt: at the request's end.
+        Field::new(&engine::PROMPT_TOKENS_CACHED_TOTAL, &[Source::metric("cached_tokens_total")], When::RequestDone),
         Field::new(&engine::GENERATION_TOKENS_TOTAL, &[Source::metric("generation_tokens_total")], When::Step),
         Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("request_success_total")], When::RequestDone)
             .own(Own::From("finished_reason", FINISHED)),
@@ -43,18 +55,13 @@ pub static DIALECT: Dialect = Dialect {
             &[Source::metric("spec_decode_num_accepted_tokens_total")],
             When::Step,
         ),
-        Field::new(&engine::STEPS_TOTAL, &[Source::metric("iteration_tokens_total_count")], When::Step),
-        Field::new(&engine::STEP_TOKENS_TOTAL, &[Source::metric("iteration_tokens_total_sum")], When::Step),
         Field::new(
             &engine::TIME_TO_FIRST_TOKEN_SECONDS,
             &[Source::metric("time_to_first_token_seconds")],
             When::PromptDone,
         ),
-        Field::new(
-            &engine::TIME_PER_OUTPUT_TOKEN_SECONDS,
-            &[Source::metric("time_per_output_token_seconds")],
-            When::RequestDone,
-        ),
+        // Its `time_per_output_token_seconds` is the same by the tokens of an output, once for each output and not for each request.
+        Field::new(&engine::INTER_TOKEN_LATENCY_SECONDS, &[Source::metric("iter_token_latency")], When::Step),
         Field::new(
             &engine::REQUEST_DURATION_SECONDS,
             &[Source::metric("e2e_request_latency_seconds")],
@@ -62,6 +69,13 @@ pub static DIALECT: Dialect = Dialect {
         ),
         Field::new(&engine::QUEUE_TIME_SECONDS, &[Source::metric("request_queue_time_seconds")], When::RequestDone),
         Field::new(&engine::PREFILL_TIME_SECONDS, &[Source::metric("request_prefill_time_seconds")], When::RequestDone),
+        Field::new(&engine::REQUEST_PROMPT_TOKENS, &[Source::metric("request_prompt_tokens")], When::RequestDone)
+            .means(&[Means::IncludesCached]),
+        Field::new(
+            &engine::REQUEST_GENERATION_TOKENS,
+            &[Source::metric("request_generation_tokens")],
+            When::RequestDone,
+        ),
         Field::new(&engine::DECODE_TIME_SECONDS, &[Source::metric("request_decode_time_seconds")], When::RequestDone),
     ],
     process: Process {

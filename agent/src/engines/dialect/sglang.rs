@@ -1,14 +1,25 @@
 //! SGLang, started with `--enable-metrics`: `sglang/srt/observability/metrics_collector.py` of 0.5.
 //!
+//! Under priority scheduling a gauge stands once with the label `priority` empty, which is the total, and once for each priority.
 //! What its scheduler tells stands once for each rank of tensor, pipeline and expert parallelism, the same number each time; data
 //! parallel ranks have work of their own. sgl-router and Prometheus 3 rewrite `sglang:` to `sglang_`.
 
-use super::{
-    Command, Dialect, Field, METRICS, Own, Process,
-    Source::{self, Difference},
-    Version, When, all, only,
-};
+use super::{Command, Dialect, Field, METRICS, Means, Own, Process, Source, Version, When};
 use crate::series::engine;
+
+/// Its modes of a forward pass (`ForwardMode`), in small letters. Verifying drafts is decoding.
+const FORWARD: &[(&str, &str)] = &[
+    ("extend", "prefill"),
+    ("split_prefill", "prefill"),
+    ("dllm_extend", "prefill"),
+    ("decode", "decode"),
+    ("target_verify", "decode"),
+    ("draft_extend_v2", "decode"),
+    ("mixed", "mixed"),
+];
+
+/// The priority of what is told of all.
+const TOTAL: &[&str] = &[""];
 
 const CACHE_HITS: &[&str] = &["device_hit", "host_hit", "storage_hit"];
 const CACHE_LOOKS: &[&str] = &["device_hit", "host_hit", "storage_hit", "input"];
@@ -26,8 +37,8 @@ pub static DIALECT: Dialect = Dialect {
     model_labels: &["model_name"],
     rank_labels: &["tp_rank", "pp_rank", "moe_ep_rank"],
     fields: &[
-        Field::gauge(&engine::REQUESTS_RUNNING, &[Source::metric("num_running_reqs")]),
-        Field::gauge(&engine::REQUESTS_WAITING, &[Source::metric("num_queue_reqs")]),
+        Field::gauge(&engine::REQUESTS_RUNNING, &[Source::labelled("num_running_reqs", "priority", TOTAL)]),
+        Field::gauge(&engine::REQUESTS_WAITING, &[Source::labelled("num_queue_reqs", "priority", TOTAL)]),
         Field::gauge(&engine::KV_CACHE_USAGE_RATIO, &[Source::metric("token_usage")]).greatest(),
         Field::gauge(&engine::KV_CACHE_CAPACITY_TOKENS, &[Source::metric("max_total_num_tokens")]),
         Field::new(&engine::PREEMPTIONS_TOTAL, &[Source::metric("num_retracted_requests_total")], When::Step),
@@ -36,7 +47,7 @@ pub static DIALECT: Dialect = Dialect {
             &engine::PROMPT_TOKENS_TOTAL,
             &[
                 Source::labelled("realtime_tokens_total", "mode", &["prefill_compute"]),
-                Difference(all("prompt_tokens_total"), only("cached_tokens_total", "cache_source", &["total"])),
+                Source::difference("prompt_tokens_total", "cached_tokens_total"),
             ],
             When::Step,
         ),
@@ -44,7 +55,8 @@ pub static DIALECT: Dialect = Dialect {
             &engine::PROMPT_TOKENS_CACHED_TOTAL,
             &[
                 Source::labelled("realtime_tokens_total", "mode", &["prefill_cache"]),
-                Source::labelled("cached_tokens_total", "cache_source", &["total"]),
+                // By source, or as `total` where no source is known.
+                Source::metric("cached_tokens_total"),
             ],
             When::Step,
         ),
@@ -78,7 +90,7 @@ pub static DIALECT: Dialect = Dialect {
         ),
         Field::gauge(&engine::SPECULATIVE_ACCEPTANCE_RATIO, &[Source::metric("spec_accept_rate")]).greatest(),
         Field::new(&engine::BUSY_SECONDS_TOTAL, &[Source::metric("forward_execution_seconds_total")], When::Step)
-            .own(Own::From("category", &[])),
+            .own(Own::From("category", FORWARD)),
         Field::new(&engine::IDLE_SECONDS_TOTAL, &[Source::metric("scheduler_idle_seconds_total")], When::Step),
         Field::new(
             &engine::TIME_TO_FIRST_TOKEN_SECONDS,
@@ -97,6 +109,13 @@ pub static DIALECT: Dialect = Dialect {
             When::RequestDone,
         ),
         Field::new(&engine::QUEUE_TIME_SECONDS, &[Source::metric("queue_time_seconds")], When::PromptDone),
+        Field::new(&engine::REQUEST_PROMPT_TOKENS, &[Source::metric("prompt_tokens_histogram")], When::RequestDone)
+            .means(&[Means::IncludesCached]),
+        Field::new(
+            &engine::REQUEST_GENERATION_TOKENS,
+            &[Source::metric("generation_tokens_histogram")],
+            When::RequestDone,
+        ),
     ],
     process: Process {
         commands: &[Command::Module("sglang.launch_server"), Command::Subcommand("sglang", "serve")],

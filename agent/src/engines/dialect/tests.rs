@@ -1,5 +1,6 @@
-//! Each dialect on a page in its engine's names. Pages here are written by hand from the engines' sources, as `docs/engines.md`
-//! names them; pages that real engines gave are in `translate::tests`.
+//! Each dialect on a page in its engine's names. Those of SGLang and LMDeploy come from their own metrics code; the others here are
+//! written by hand from the engines' sources, as `docs/engines.md` names them. Pages that real engines gave are in
+//! `translate::tests`.
 
 use expect_test::{Expect, expect};
 use plumbline_exposition::Format;
@@ -78,6 +79,45 @@ fn sglang_counts_what_all_ranks_of_one_work_tell_once_and_data_parallel_ranks_to
     assert!(translate(page.as_bytes(), Format::Text, None, "e", "").is_some_and(|reading| reading.points.len() > 8));
 }
 
+/// From its own metrics code (`tests/engine_pages.py`): two tensor-parallel ranks of one work, with priorities.
+#[test]
+fn a_page_that_sglang_0_5_23_makes() {
+    let page = include_str!("../testdata/sglang-0.5.23.txt");
+    let Some(reading) = translate(page.as_bytes(), Format::Text, None, "e", "") else { panic!("not recognised") };
+    assert!(reading.unmapped.contains("sglang:cache_hit_rate") && reading.unmapped.len() > 50);
+    // Its many metrics without use are not listed here.
+    let is_of_use = |line: &&str| !reading.unmapped.iter().any(|name| line.starts_with(name.as_str()));
+    check(
+        &page.split_inclusive('\n').filter(is_of_use).collect::<String>(),
+        expect![[r#"
+        sglang "0.5.20 or newer"
+        requests_running tiny-llama 5
+        requests_waiting tiny-llama 2
+        kv_cache_usage_ratio tiny-llama 0.75
+        kv_cache_capacity_tokens tiny-llama 1000
+        preemptions_total tiny-llama 3
+        prompt_tokens_total tiny-llama 900
+        prompt_tokens_cached_total tiny-llama 300
+        generation_tokens_total tiny-llama 1200
+        requests_finished_total tiny-llama unspecified 2
+        requests_finished_total tiny-llama abort 1
+        prefix_cache_query_tokens_total tiny-llama 1200
+        prefix_cache_hit_tokens_total tiny-llama 300
+        speculative_acceptance_ratio tiny-llama 0.5
+        busy_seconds_total tiny-llama decode 6.25
+        busy_seconds_total tiny-llama prefill 1.5
+        idle_seconds_total tiny-llama 12.5
+        time_to_first_token_seconds tiny-llama 2 in 19 buckets, 0.7
+        inter_token_latency_seconds tiny-llama 2 in 24 buckets, 0.02
+        time_per_output_token_seconds tiny-llama 2 in 24 buckets, 0.017
+        request_duration_seconds tiny-llama 2 in 23 buckets, 9
+        queue_time_seconds tiny-llama 1 in 41 buckets, 0.25
+        request_prompt_tokens tiny-llama 2 in 36 buckets, 1200
+        request_generation_tokens tiny-llama 2 in 36 buckets, 1000
+    "#]],
+    );
+}
+
 #[test]
 fn sglang_before_it_counted_in_real_time_has_no_prompt_tokens_until_the_cache_was_hit_once() {
     let page = "sglang:num_running_reqs{model_name=\"m\"} 1\nsglang:token_usage{model_name=\"m\"} 0.1\n\
@@ -91,8 +131,8 @@ fn sglang_before_it_counted_in_real_time_has_no_prompt_tokens_until_the_cache_wa
         generation_tokens_total m 40
     "#]],
     );
-    let hit = "sglang:cached_tokens_total{model_name=\"m\",cache_source=\"device\"} 30\n\
-               sglang:cached_tokens_total{model_name=\"m\",cache_source=\"total\"} 30\n";
+    let hit = "sglang:cached_tokens_total{model_name=\"m\",cache_source=\"device\"} 20\n\
+               sglang:cached_tokens_total{model_name=\"m\",cache_source=\"host\"} 10\n";
     check(
         &(page.to_owned() + hit),
         expect![[r#"
@@ -198,22 +238,57 @@ fn triton_tells_requests_and_blocks_by_a_label_of_one_metric() {
     );
 }
 
+/// From its own metrics code (`tests/engine_pages.py`): an old name of vLLM's, names of an enumeration, outputs called iterations.
 #[test]
-fn lmdeploy_has_an_old_name_of_vllms_and_names_of_an_enumeration() {
+fn a_page_that_lmdeploy_0_18_makes() {
     check(
-        "lmdeploy:num_requests_running{model_name=\"m\",engine=\"0\"} 2\nlmdeploy:gpu_cache_usage_perc{model_name=\"m\",engine=\"0\"} 0.5\n\
-         lmdeploy:prompt_tokens_total{model_name=\"m\",engine=\"0\"} 60\nlmdeploy:cached_tokens_total{model_name=\"m\",engine=\"0\"} 20\n\
-         lmdeploy:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"ResponseType.FINISH\"} 3\n\
-         lmdeploy:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"ResponseType.CANCEL\"} 1\n",
+        include_str!("../testdata/lmdeploy-0.18.0.txt"),
         expect![[r#"
-            lmdeploy ""
-            requests_running m 2
-            kv_cache_usage_ratio m 0.5
-            prompt_tokens_total m 40
-            prompt_tokens_cached_total m 20
-            requests_finished_total m abort 1
-            requests_finished_total m unspecified 3
-        "#]],
+        lmdeploy ""
+        requests_running tiny-llama 4
+        requests_waiting tiny-llama 3
+        kv_cache_usage_ratio tiny-llama 0.375
+        prompt_tokens_total tiny-llama 1350
+        prompt_tokens_cached_total tiny-llama 450
+        generation_tokens_total tiny-llama 6
+        requests_finished_total tiny-llama abort 1
+        requests_finished_total tiny-llama error 1
+        requests_finished_total tiny-llama unspecified 1
+        speculative_drafts_total tiny-llama 0
+        speculative_draft_tokens_total tiny-llama 0
+        speculative_accepted_tokens_total tiny-llama 0
+        time_to_first_token_seconds tiny-llama 3 in 23 buckets, 1.0499999999999998
+        inter_token_latency_seconds tiny-llama 2 in 21 buckets, 0.04
+        request_duration_seconds tiny-llama 3 in 22 buckets, 9
+        queue_time_seconds tiny-llama 3 in 22 buckets, 1.5
+        prefill_time_seconds tiny-llama 3 in 22 buckets, 1.5
+        request_prompt_tokens tiny-llama 3 in 11 buckets, 1800
+        request_generation_tokens tiny-llama 3 in 11 buckets, 12
+        decode_time_seconds tiny-llama 3 in 22 buckets, 6
+        of no use: lmdeploy:backend_config_info
+        of no use: lmdeploy:iteration_tokens_total
+        of no use: lmdeploy:num_api_requests_routed
+        of no use: lmdeploy:num_api_requests_waiting
+        of no use: lmdeploy:num_requests_failed
+        of no use: lmdeploy:num_requests_succeeded
+        of no use: lmdeploy:prefix_cache_hit_rate
+        of no use: lmdeploy:request_cache_hit_ratio
+        of no use: lmdeploy:request_cached_tokens
+        of no use: lmdeploy:request_inference_time_seconds
+        of no use: lmdeploy:spec_decode_mean_accept_length
+        of no use: lmdeploy:spec_decode_mean_accept_rate
+        of no use: lmdeploy:time_per_output_token_seconds
+        of no use: process_cpu_seconds_total
+        of no use: process_max_fds
+        of no use: process_open_fds
+        of no use: process_resident_memory_bytes
+        of no use: process_start_time_seconds
+        of no use: process_virtual_memory_bytes
+        of no use: python_gc_collections_total
+        of no use: python_gc_objects_collected_total
+        of no use: python_gc_objects_uncollectable_total
+        of no use: python_info
+    "#]],
     );
 }
 

@@ -209,10 +209,11 @@ pub fn get<'l>(labels: &[Label<'l>], name: &str) -> Option<Text<'l>> {
 }
 
 fn is_selected(column: &Column, labels: &[Label<'_>]) -> bool {
-    column
-        .selector
-        .label
-        .is_none_or(|(label, values)| get(labels, label).is_some_and(|text| values.iter().any(|value| text == *value)))
+    column.selector.label.is_none_or(|(label, values)| match get(labels, label) {
+        Some(text) => values.iter().any(|value| text == *value),
+        // A label that is not there is as one that is empty.
+        None => values.contains(&""),
+    })
 }
 
 fn own<'s>(own: Own, labels: &[Label<'s>]) -> Cow<'s, str> {
