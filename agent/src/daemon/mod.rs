@@ -178,8 +178,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         let off = Sample { source: gpu::SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
         let _ = messages.send(Message::Sample(off)).await;
     }
-    let engines =
-        tokio::spawn(engines::run(config.engines.clone(), PathBuf::from("/proc"), messages.clone(), stop.clone()));
+    let engines = tokio::spawn(engines::run(
+        config.engines.clone(),
+        PathBuf::from("/proc"),
+        incident.clone(),
+        messages.clone(),
+        stop.clone(),
+    ));
     let pod_resources =
         config.kubelet.pod_resources.clone().map(|pod_resources| {
             tokio::spawn(kubelet::pod_resources::run(pod_resources, messages.clone(), stop.clone()))

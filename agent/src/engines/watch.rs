@@ -13,26 +13,43 @@ use super::discover::{self, Candidate};
 use super::scrape::{self, Limits, ScrapeError};
 use super::translate::{self, Reading};
 use crate::clock::boot_ns;
+use crate::incident::Incident;
 use crate::message::Message;
 use crate::series::{Point, Sample, engine};
 
 /// Time between two looks at the node's processes.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Between two scrapes in an incident, at most.
+const INCIDENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An engine answers us for a twentieth of the time, and not more …
+const SHARE_OF_TIME: u32 = 20;
+
+/// … unless it would not be heard for so long.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+
 /// Scrapes what is configured and what is found, until `stop` is true or dropped, or nobody listens any more.
 /// `proc` is where processes are looked for, normally `/proc`.
-pub async fn run(config: Engines, proc: PathBuf, samples: mpsc::Sender<Message>, stop: watch::Receiver<bool>) {
-    run_looking_every(DISCOVERY_INTERVAL, config, proc, samples, stop).await;
+pub async fn run(
+    config: Engines,
+    proc: PathBuf,
+    incident: Incident,
+    samples: mpsc::Sender<Message>,
+    stop: watch::Receiver<bool>,
+) {
+    run_looking_every(DISCOVERY_INTERVAL, config, proc, incident, samples, stop).await;
 }
 
 async fn run_looking_every(
     discovery_interval: Duration,
     config: Engines,
     proc: PathBuf,
+    incident: Incident,
     samples: mpsc::Sender<Message>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut tasks = Tasks { samples: samples.clone(), running: JoinSet::new(), discovered: BTreeMap::new() };
+    let mut tasks = Tasks { samples: samples.clone(), incident, running: JoinSet::new(), discovered: BTreeMap::new() };
     let configured = config.targets.clone();
     for target in config.targets {
         tasks.start(target);
@@ -54,6 +71,7 @@ async fn run_looking_every(
 
 struct Tasks {
     samples: mpsc::Sender<Message>,
+    incident: Incident,
     running: JoinSet<()>,
     /// Engines that discovery has found and that are being scraped, by address.
     discovered: BTreeMap<String, (EngineName, AbortHandle)>,
@@ -62,7 +80,7 @@ struct Tasks {
 impl Tasks {
     fn start(&mut self, target: Target) -> AbortHandle {
         tracing::info!(engine = %target.name, url = %target.url, "scraping engine");
-        self.running.spawn(scrape_for_ever(target, self.samples.clone()))
+        self.running.spawn(scrape_for_ever(target, self.incident.clone(), self.samples.clone()))
     }
 
     /// Returns only when nobody listens.
@@ -160,24 +178,39 @@ async fn confirm(candidate: &Candidate) -> Result<(), ScrapeError> {
 }
 
 /// Ends only when nobody listens.
-async fn scrape_for_ever(target: Target, samples: mpsc::Sender<Message>) {
-    let mut ticks = tokio::time::interval(target.interval.as_duration());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn scrape_for_ever(target: Target, incident: Incident, samples: mpsc::Sender<Message>) {
     let mut account = Account::default();
     loop {
-        ticks.tick().await;
         let taken_boot_ns = boot_ns();
         let began = Instant::now();
         let outcome = read(&target).await;
+        let took = began.elapsed();
         let points = account.book(&target.name, taken_boot_ns, outcome);
-        let own = account.points(&target, boot_ns(), began.elapsed());
+        let own = account.points(&target, boot_ns(), took);
         for (kind, points) in [("engine", points), ("scrape", Ok(own))] {
             let sample = Sample { source: format!("{kind}:{}", target.name), taken_boot_ns, points };
             if samples.send(Message::Sample(sample)).await.is_err() {
                 return;
             }
         }
+        // An incident may begin meanwhile.
+        loop {
+            let left = pause(target.interval, took, incident.holds(boot_ns())).saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left.min(INCIDENT_INTERVAL)).await;
+        }
     }
+}
+
+/// From the start of one scrape to the start of the next. An engine that needs long for its page is asked the more seldom, also in
+/// an incident: it serves its users from the same loop.
+fn pause(interval: Interval, took: Duration, is_incident: bool) -> Duration {
+    let interval = interval.as_duration();
+    let wanted = if is_incident { interval.min(INCIDENT_INTERVAL) } else { interval };
+    let bearable = (took * SHARE_OF_TIME).min(LONGEST_BACK_OFF);
+    wanted.max(bearable)
 }
 
 async fn read(target: &Target) -> Result<Reading, ScrapeError> {

@@ -93,7 +93,7 @@ async fn an_engine_that_fails_and_returns_is_absent_meanwhile_and_counted() {
     let (sender, mut samples) = mpsc::channel(1);
     let (stop, stopped) = watch::channel(false);
     let config = Engines { discover: false, targets: vec![target(port)] };
-    let running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    let running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
     let reading = "engine:e requests_running[\"e\", \"m\"]=2 generation_tokens_total[\"e\", \"m\"]=10";
     let own = |up: u8, errors: &str| {
         let info = format!(
@@ -127,10 +127,37 @@ async fn a_broken_engine_does_not_hold_up_another() {
     let (sender, mut samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: false, targets: vec![slow, target(port)] };
-    let _running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    let _running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
     let said = until(&mut samples, "engine:slow nothing: no whole answer within 2s").await;
     let good = said.iter().filter(|said| said.starts_with("engine:e requests_running")).count();
     assert!(good >= 3, "{good} readings while the other hung");
+}
+
+#[test]
+fn an_engine_is_asked_the_more_seldom_the_longer_its_page_takes_and_more_often_in_an_incident() {
+    let pause = |interval: &str, took_ms, is_incident| {
+        let interval = Interval::try_from(interval.to_owned()).expect("a good interval");
+        pause(interval, Duration::from_millis(took_ms), is_incident).as_millis()
+    };
+    assert_eq!([pause("5s", 3, false), pause("5s", 3, true), pause("500ms", 3, true)], [5000, 1000, 500]);
+    assert_eq!([pause("5s", 600, false), pause("5s", 600, true)], [12_000, 12_000]);
+    assert_eq!(pause("5s", 10_000, false), 60_000);
+}
+
+#[tokio::test]
+async fn an_incident_is_noticed_between_two_scrapes() {
+    let (port, _) = engine(&[PAGE]).await;
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let mut target = target(port);
+    target.interval = Interval::try_from("1h".to_owned()).expect("a good interval");
+    let incident = Incident::default();
+    let config = Engines { discover: false, targets: vec![target] };
+    let _running = tokio::spawn(run(config, "/nonexistent".into(), incident.clone(), sender, stopped));
+    let first = [next(&mut samples).await, next(&mut samples).await];
+    incident.begin(boot_ns(), Duration::from_secs(60), "a drill");
+    // Within the ten seconds that the next one is waited for, and not in an hour.
+    assert_eq!([next(&mut samples).await, next(&mut samples).await], first);
 }
 
 #[tokio::test]
@@ -139,7 +166,7 @@ async fn it_ends_when_nobody_listens() {
     let (sender, samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: true, targets: vec![target(port)] };
-    let running = tokio::spawn(run(config, "/nonexistent".into(), sender, stopped));
+    let running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
     drop(samples);
     tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").expect("no panic");
 }
@@ -172,6 +199,7 @@ async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
         Duration::from_millis(100),
         Engines::default(),
         proc.path().to_owned(),
+        Incident::default(),
         sender,
         stopped,
     ));
@@ -195,7 +223,7 @@ async fn a_configured_engine_is_not_found_a_second_time() {
     let (sender, mut samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: true, targets: vec![target(port)] };
-    let _running = tokio::spawn(run(config, proc.path().to_owned(), sender, stopped));
+    let _running = tokio::spawn(run(config, proc.path().to_owned(), Incident::default(), sender, stopped));
     for _ in 0..6 {
         let said = next(&mut samples).await;
         assert!(said.starts_with("engine:e ") || said.starts_with("scrape:e "), "{said}");
