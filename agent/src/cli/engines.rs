@@ -167,7 +167,7 @@ fn show(name: &str, engine: &Engine, status: &Json) {
         let number = |number: &Option<f64>, words: &str| number.map(|number| format!("{number} {words}"));
         let cache = kv_cache.map(|share| format!("KV cache {:.0} % full", share * 1e2));
         let all = [number(running, "running"), number(waiting, "waiting"), cache];
-        let model = if model.is_empty() { "(no model named)" } else { model };
+        let model = if model.is_empty() { "(no model named)".to_owned() } else { model.escape_debug().to_string() };
         say(&format!("{:<26} {model}: {}", "", all.into_iter().flatten().collect::<Vec<_>>().join(", ")));
     }
 }
@@ -210,8 +210,8 @@ fn print(explained: &Explained, all: bool) {
     for row in rows {
         if let Ok((source, told)) = &row.told {
             for (model, own, value) in told {
-                let model = if model.is_empty() { String::new() } else { format!(" [{model}]") };
-                say(&format!("{}{model} = {}", row.name(own), words(value)));
+                let model = if model.is_empty() { String::new() } else { format!(" [{}]", model.escape_debug()) };
+                say(&format!("{}{model} = {}", row.name(&own.escape_debug().to_string()), words(value)));
             }
             say(&format!("    {source}; {}", row.flags()));
         }

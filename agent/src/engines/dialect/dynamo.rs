@@ -1,5 +1,5 @@
 //! NVIDIA Dynamo's frontend: `docs/observability/metrics.md`. Its workers pass their engine's page through, which that engine's
-//! dialect reads.
+//! dialect reads: tokens are counted there, and not here a second time.
 
 use super::{Command, Dialect, Field, METRICS, Means, Own, Process, Source, When};
 use crate::series::engine;
@@ -18,13 +18,6 @@ pub static DIALECT: Dialect = Dialect {
         // What is queued, until its first token, is in flight too.
         Field::gauge(&engine::REQUESTS_RUNNING, &[Source::difference("inflight_requests", "queued_requests")]),
         Field::gauge(&engine::REQUESTS_WAITING, &[Source::metric("queued_requests")]),
-        Field::new(&engine::PROMPT_TOKENS_TOTAL, &[Source::metric("input_sequence_tokens_sum")], When::RequestDone)
-            .means(&[Means::IncludesCached]),
-        Field::new(
-            &engine::GENERATION_TOKENS_TOTAL,
-            &[Source::metric("output_sequence_tokens_sum")],
-            When::RequestDone,
-        ),
         Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("requests_total")], When::RequestDone)
             .own(Own::From("status", ENDED)),
         Field::new(

@@ -36,8 +36,9 @@ pub static DIALECT: Dialect = Dialect {
         Field::gauge(&engine::KV_CACHE_USAGE_RATIO, &[Source::metric("gpu_cache_usage_perc")]).greatest(),
         Field::new(
             &engine::PROMPT_TOKENS_TOTAL,
-            &[Source::difference("prompt_tokens_total", "cached_tokens_total")],
-            When::PromptDone,
+            // Not `prompt_tokens_total`, which grows before the cached ones do: the difference would fall.
+            &[Source::difference("request_prompt_tokens_sum", "cached_tokens_total")],
+            When::RequestDone,
         ),
         // Counted later than the prompt: at the request's end.
         Field::new(&engine::PROMPT_TOKENS_CACHED_TOTAL, &[Source::metric("cached_tokens_total")], When::RequestDone),

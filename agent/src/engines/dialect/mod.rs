@@ -96,6 +96,8 @@ pub enum Means {
     Reserved,
     /// Requests that a client gave up are in no count.
     WithoutAborted,
+    /// The first token of each request, which its prefill makes, is in no count.
+    WithoutFirst,
     /// Counted in blocks of the cache before 0.9.
     OnceBlocks,
 }
@@ -107,6 +109,7 @@ impl Means {
             Self::SlotSeconds => "slot seconds",
             Self::Reserved => "reserved, not used",
             Self::WithoutAborted => "without what clients gave up",
+            Self::WithoutFirst => "without each request's first",
             Self::OnceBlocks => "blocks, not tokens, before 0.9",
         }
     }

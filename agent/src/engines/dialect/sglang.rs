@@ -67,7 +67,8 @@ pub static DIALECT: Dialect = Dialect {
                 Source::metric("generation_tokens_total"),
             ],
             When::Step,
-        ),
+        )
+        .means(&[Means::WithoutFirst]),
         Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("num_requests_total")], When::RequestDone)
             .own(Own::Fixed("unspecified")),
         Field::new(

@@ -147,6 +147,60 @@ fn sglang_before_it_counted_in_real_time_has_no_prompt_tokens_until_the_cache_wa
 }
 
 #[test]
+fn a_page_with_more_replicas_than_a_node_has_is_not_believed() {
+    let replica = |dp: u32| format!("sglang:num_running_reqs{{model_name=\"m\",tp_rank=\"0\",dp_rank=\"{dp}\"}} 1\n");
+    let page: String = (0..300).map(replica).collect();
+    check(
+        &page,
+        expect![[r#"
+            sglang ""
+            unusable: sglang:num_running_reqs is told by too many replicas
+        "#]],
+    );
+}
+
+#[test]
+fn each_data_parallel_replica_of_sglang_tells_its_queue_by_one_of_its_ranks() {
+    let histogram = |tp: u8, dp: u8| {
+        ["bucket{le=\"1\",", "bucket{le=\"+Inf\",", "count{", "sum{"].map(|part| {
+            format!("sglang:queue_time_seconds_{part}model_name=\"m\",tp_rank=\"{tp}\",dp_rank=\"{dp}\"}} 2\n")
+        })
+    };
+    // Ranks of two works: 0 and 1, 4 and 5.
+    let page: String = [(0, 0), (1, 0), (4, 1), (5, 1)].into_iter().flat_map(|(tp, dp)| histogram(tp, dp)).collect();
+    check(
+        &format!("sglang:num_running_reqs{{model_name=\"m\"}} 1\n{page}"),
+        expect![[r#"
+            sglang ""
+            requests_running m 1
+            queue_time_seconds m 4 in 2 buckets, 4
+        "#]],
+    );
+}
+
+#[test]
+fn more_models_and_reasons_than_a_node_has_are_added_up_in_other() {
+    let line = |n: u32| format!("vllm:num_requests_waiting_by_reason{{model_name=\"x{n}\",reason=\"r{n}\"}} 1\n");
+    let page = "vllm:num_requests_running{model_name=\"x0\"} 1\n".to_owned() + &(0..2000).map(line).collect::<String>();
+    let reading =
+        translate(page.as_bytes(), Format::Text, None, "e", "").map(|reading| reading.points).unwrap_or_default();
+    let sum: f64 = reading.iter().filter_map(Point::number).sum();
+    assert!(reading.len() < 120 && (sum - 2001.0).abs() < 1e-9, "{} points, {sum} in all", reading.len());
+}
+
+#[test]
+fn an_older_vllm_that_does_not_tell_its_capacity_has_no_unusable_lines() {
+    check(
+        "vllm:num_requests_running{model_name=\"m\"} 1\nvllm:cache_config_info{block_size=\"16\"} 1\n\
+         vllm:cache_config_info{kv_cache_size_tokens=\"None\"} 1\n",
+        expect![[r#"
+            vllm ""
+            requests_running m 1
+        "#]],
+    );
+}
+
+#[test]
 fn tgi_names_no_model_and_its_cache_is_what_it_has_promised() {
     check(
         "tgi_batch_current_size 3\ntgi_queue_size 2\ntgi_batch_current_max_tokens 1500\ntgi_batch_max_total_tokens 6000\n\
@@ -195,7 +249,7 @@ fn trtllm_counts_its_cache_in_blocks_of_tokens() {
          trtllm_kv_cache_max_blocks{model_name=\"m\"} 1000\ntrtllm_kv_cache_tokens_per_block{model_name=\"m\"} 32\n\
          trtllm_prompt_tokens_total{model_name=\"m\"} 500\ntrtllm_prompt_cached_tokens_total{model_name=\"m\"} 120\n\
          trtllm_request_success_total{model_name=\"m\",finished_reason=\"stop\"} 7\n\
-         trtllm_request_success_total{model_name=\"m\",finished_reason=\"timed_out\"} 1\n\
+         trtllm_request_success_total{model_name=\"m\",finished_reason=\"cancelled\"} 1\n\
          trtllm_request_error_total{model_name=\"m\"} 2\n",
         expect![[r#"
             trtllm "1.2 or newer"
@@ -205,7 +259,7 @@ fn trtllm_counts_its_cache_in_blocks_of_tokens() {
             kv_cache_capacity_tokens m 32000
             prompt_tokens_total m 380
             prompt_tokens_cached_total m 120
-            requests_finished_total m other 1
+            requests_finished_total m abort 1
             requests_finished_total m stop 7
             requests_finished_total m error 2
         "#]],
@@ -244,51 +298,52 @@ fn a_page_that_lmdeploy_0_18_makes() {
     check(
         include_str!("../testdata/lmdeploy-0.18.0.txt"),
         expect![[r#"
-        lmdeploy ""
-        requests_running tiny-llama 4
-        requests_waiting tiny-llama 3
-        kv_cache_usage_ratio tiny-llama 0.375
-        prompt_tokens_total tiny-llama 1350
-        prompt_tokens_cached_total tiny-llama 450
-        generation_tokens_total tiny-llama 6
-        requests_finished_total tiny-llama abort 1
-        requests_finished_total tiny-llama error 1
-        requests_finished_total tiny-llama unspecified 1
-        speculative_drafts_total tiny-llama 0
-        speculative_draft_tokens_total tiny-llama 0
-        speculative_accepted_tokens_total tiny-llama 0
-        time_to_first_token_seconds tiny-llama 3 in 23 buckets, 1.0499999999999998
-        inter_token_latency_seconds tiny-llama 2 in 21 buckets, 0.04
-        request_duration_seconds tiny-llama 3 in 22 buckets, 9
-        queue_time_seconds tiny-llama 3 in 22 buckets, 1.5
-        prefill_time_seconds tiny-llama 3 in 22 buckets, 1.5
-        request_prompt_tokens tiny-llama 3 in 11 buckets, 1800
-        request_generation_tokens tiny-llama 3 in 11 buckets, 12
-        decode_time_seconds tiny-llama 3 in 22 buckets, 6
-        of no use: lmdeploy:backend_config_info
-        of no use: lmdeploy:iteration_tokens_total
-        of no use: lmdeploy:num_api_requests_routed
-        of no use: lmdeploy:num_api_requests_waiting
-        of no use: lmdeploy:num_requests_failed
-        of no use: lmdeploy:num_requests_succeeded
-        of no use: lmdeploy:prefix_cache_hit_rate
-        of no use: lmdeploy:request_cache_hit_ratio
-        of no use: lmdeploy:request_cached_tokens
-        of no use: lmdeploy:request_inference_time_seconds
-        of no use: lmdeploy:spec_decode_mean_accept_length
-        of no use: lmdeploy:spec_decode_mean_accept_rate
-        of no use: lmdeploy:time_per_output_token_seconds
-        of no use: process_cpu_seconds_total
-        of no use: process_max_fds
-        of no use: process_open_fds
-        of no use: process_resident_memory_bytes
-        of no use: process_start_time_seconds
-        of no use: process_virtual_memory_bytes
-        of no use: python_gc_collections_total
-        of no use: python_gc_objects_collected_total
-        of no use: python_gc_objects_uncollectable_total
-        of no use: python_info
-    "#]],
+            lmdeploy ""
+            requests_running tiny-llama 4
+            requests_waiting tiny-llama 3
+            kv_cache_usage_ratio tiny-llama 0.375
+            prompt_tokens_total tiny-llama 1350
+            prompt_tokens_cached_total tiny-llama 450
+            generation_tokens_total tiny-llama 6
+            requests_finished_total tiny-llama abort 1
+            requests_finished_total tiny-llama error 1
+            requests_finished_total tiny-llama unspecified 1
+            speculative_drafts_total tiny-llama 0
+            speculative_draft_tokens_total tiny-llama 0
+            speculative_accepted_tokens_total tiny-llama 0
+            time_to_first_token_seconds tiny-llama 3 in 23 buckets, 1.0499999999999998
+            inter_token_latency_seconds tiny-llama 2 in 21 buckets, 0.04
+            request_duration_seconds tiny-llama 3 in 22 buckets, 9
+            queue_time_seconds tiny-llama 3 in 22 buckets, 1.5
+            prefill_time_seconds tiny-llama 3 in 22 buckets, 1.5
+            request_prompt_tokens tiny-llama 3 in 11 buckets, 1800
+            request_generation_tokens tiny-llama 3 in 11 buckets, 12
+            decode_time_seconds tiny-llama 3 in 22 buckets, 6
+            of no use: lmdeploy:backend_config_info
+            of no use: lmdeploy:iteration_tokens_total
+            of no use: lmdeploy:num_api_requests_routed
+            of no use: lmdeploy:num_api_requests_waiting
+            of no use: lmdeploy:num_requests_failed
+            of no use: lmdeploy:num_requests_succeeded
+            of no use: lmdeploy:prefix_cache_hit_rate
+            of no use: lmdeploy:prompt_tokens_total
+            of no use: lmdeploy:request_cache_hit_ratio
+            of no use: lmdeploy:request_cached_tokens
+            of no use: lmdeploy:request_inference_time_seconds
+            of no use: lmdeploy:spec_decode_mean_accept_length
+            of no use: lmdeploy:spec_decode_mean_accept_rate
+            of no use: lmdeploy:time_per_output_token_seconds
+            of no use: process_cpu_seconds_total
+            of no use: process_max_fds
+            of no use: process_open_fds
+            of no use: process_resident_memory_bytes
+            of no use: process_start_time_seconds
+            of no use: process_virtual_memory_bytes
+            of no use: python_gc_collections_total
+            of no use: python_gc_objects_collected_total
+            of no use: python_gc_objects_uncollectable_total
+            of no use: python_info
+        "#]],
     );
 }
 
@@ -296,16 +351,13 @@ fn a_page_that_lmdeploy_0_18_makes() {
 fn what_dynamos_frontend_has_queued_is_in_flight_too() {
     check(
         "dynamo_frontend_inflight_requests{model=\"m\"} 7\ndynamo_frontend_queued_requests{model=\"m\"} 3\n\
-         dynamo_frontend_input_sequence_tokens_sum{model=\"m\"} 900\n\
          dynamo_frontend_requests_total{endpoint=\"chat_completions\",model=\"m\",request_type=\"stream\",status=\"success\"} 8\n\
          dynamo_frontend_requests_total{endpoint=\"completions\",model=\"m\",request_type=\"unary\",status=\"success\"} 1\n",
         expect![[r#"
             dynamo ""
             requests_running m 4
             requests_waiting m 3
-            prompt_tokens_total m 900
             requests_finished_total m unspecified 9
-            unusable: input_sequence_tokens contradicts itself
         "#]],
     );
 }

@@ -4,9 +4,12 @@ use super::{
     Command, Dialect, Field, Own, Process,
     Source::{self, Product},
     Version, When, all,
-    vllm::FINISHED,
 };
 use crate::series::engine;
+
+/// Why a request ended.
+const FINISHED: &[(&str, &str)] =
+    &[("stop", "stop"), ("length", "length"), ("timeout", "error"), ("cancelled", "abort")];
 
 pub static DIALECT: Dialect = Dialect {
     name: "trtllm",
@@ -40,7 +43,16 @@ pub static DIALECT: Dialect = Dialect {
             .own(Own::From("finished_reason", FINISHED)),
         Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("request_error_total")], When::RequestDone)
             .own(Own::Fixed("error")),
-        Field::new(&engine::STEPS_TOTAL, &[Source::metric("iteration_latency_seconds_count")], When::Step),
+        Field::new(
+            &engine::SPECULATIVE_DRAFT_TOKENS_TOTAL,
+            &[Source::metric("spec_decode_num_draft_tokens_total")],
+            When::RequestDone,
+        ),
+        Field::new(
+            &engine::SPECULATIVE_ACCEPTED_TOKENS_TOTAL,
+            &[Source::metric("spec_decode_num_accepted_tokens_total")],
+            When::RequestDone,
+        ),
         Field::new(
             &engine::TIME_TO_FIRST_TOKEN_SECONDS,
             &[Source::metric("time_to_first_token_seconds")],

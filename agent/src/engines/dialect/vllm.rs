@@ -11,7 +11,7 @@ use super::{
 use crate::series::engine;
 
 /// What the engine calls the end of a request.
-pub const FINISHED: &[(&str, &str)] = &[("stop", "stop"), ("length", "length"), ("abort", "abort"), ("error", "error")];
+const FINISHED: &[(&str, &str)] = &[("stop", "stop"), ("length", "length"), ("abort", "abort"), ("error", "error")];
 
 pub static DIALECT: Dialect = Dialect {
     name: "vllm",

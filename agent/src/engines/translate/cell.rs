@@ -8,6 +8,9 @@ use crate::{
     series::{Histogram, Series, Unit},
 };
 
+/// Data-parallel replicas of one engine; no node has as many.
+const MAX_REPLICAS: usize = 256;
+
 /// Which part of a family a sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -54,12 +57,15 @@ impl Cell {
         Self { model: model.to_owned(), own: own.to_owned(), ..Self::default() }
     }
 
-    /// A number that each rank of the replica tells.
-    pub fn add_of_replica(&mut self, replica: u64, value: f64) {
+    /// A number that each rank of the replica tells. False when there are too many to be true.
+    pub fn add_of_replica(&mut self, replica: u64, value: f64) -> bool {
+        let is_full = self.replicas.len() >= MAX_REPLICAS;
         match self.replicas.iter_mut().find(|(known, _)| *known == replica) {
             Some((_, greatest)) => *greatest = greatest.max(value),
+            None if is_full => return false,
             None => self.replicas.push((replica, value)),
         }
+        true
     }
 
     /// False when the sample has no usable bucket bound.

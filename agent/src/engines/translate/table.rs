@@ -31,6 +31,8 @@ pub struct Table<'a> {
     index: &'a Index,
     default_model: &'a str,
     cells: Vec<Vec<Cell>>,
+    /// Those that the page named, the first of them.
+    models: Vec<String>,
     seen: HashSet<u64, RandomState>,
     hasher: RandomState,
 }
@@ -57,6 +59,7 @@ impl<'a> Table<'a> {
             index,
             default_model,
             cells,
+            models: Vec::new(),
             seen: HashSet::with_capacity_and_hasher(EXPECTED_SAMPLES, RandomState::default()),
             hasher: RandomState::default(),
         }
@@ -66,7 +69,15 @@ impl<'a> Table<'a> {
     pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, labels: &[Label<'_>], unusable: &mut Unusable) {
         for &Use { column: at, part } in uses {
             let column = self.index.columns[at];
-            if !is_selected(&column, labels) || (part != Part::Value && self.is_of_other_rank(labels)) {
+            if !is_selected(&column, labels) {
+                continue;
+            }
+            let is_rank = |name: Text<'_>| self.dialect.rank_labels.iter().any(|rank| name == *rank);
+            let has_rank = labels.iter().any(|label| is_rank(label.name));
+            let replica = has_rank.then(|| self.identity(at, part, labels, |name| !is_rank(name)));
+            // Ranks that share one work tell the same distribution each: the first one's counts.
+            let is_told = replica.is_some_and(|replica| part != Part::Value && !self.seen.insert(replica));
+            if is_told {
                 continue;
             }
             if !self.seen.insert(self.identity(at, part, labels, |_| true)) {
@@ -74,15 +85,15 @@ impl<'a> Table<'a> {
                 continue;
             }
             let value = match column.source {
-                Source::InLabel(_, label) => {
-                    let number = get(labels, label).and_then(|text| text.unescape().parse::<f64>().ok());
-                    number.unwrap_or(f64::NAN)
-                }
+                Source::InLabel(_, label) => match get(labels, label).map(Text::unescape) {
+                    // Older versions have not told it, or have nothing to tell.
+                    None => continue,
+                    Some(said) if said.is_empty() || said == "None" => continue,
+                    Some(said) => said.parse::<f64>().unwrap_or(f64::NAN),
+                },
                 _ => sample.value,
             };
-            let replica = (part == Part::Value && !self.dialect.rank_labels.is_empty()).then(|| {
-                self.identity(at, part, labels, |name| !self.dialect.rank_labels.iter().any(|rank| name == *rank))
-            });
+            let replica = replica.filter(|_| part == Part::Value);
             let cell = self.cell(at, labels);
             // What two make together may be a ratio; each of them need not be.
             let is_alone = matches!(column.source, Source::Metric(_) | Source::InLabel(..));
@@ -91,17 +102,15 @@ impl<'a> Table<'a> {
                 cell.is_impossible = true;
                 unusable.note(|| format!("{} cannot be {value}", sample.name.raw()));
             } else if let Some(replica) = replica {
-                cell.add_of_replica(replica, value);
+                if !cell.add_of_replica(replica, value) {
+                    cell.is_impossible = true;
+                    unusable.note(|| format!("{} is told by too many replicas", sample.name.raw()));
+                }
             } else if !cell.add(part, labels, value, column.field.across) {
                 cell.is_impossible = true;
                 unusable.note(|| format!("{} has no usable `le`", sample.name.raw()));
             }
         }
-    }
-
-    /// Ranks that share one work tell the same distribution each: the first one's counts.
-    fn is_of_other_rank(&self, labels: &[Label<'_>]) -> bool {
-        self.dialect.rank_labels.iter().any(|label| get(labels, label).is_some_and(|rank| rank != "0"))
     }
 
     /// Equal for two samples of one name and one set of labels, in whatever order, of those that count.
@@ -122,11 +131,12 @@ impl<'a> Table<'a> {
         let index = match find(cells, &model, &own) {
             Some(index) => index,
             None => {
-                let is_known = |cell: &Cell| cell.model == *model;
-                let models: HashSet<&str> = cells.iter().map(|cell| &*cell.model).collect();
-                let is_full = models.len() >= MAX_MODELS && !models.contains(&*model);
-                let model: &str = if is_full { OTHER } else { &model };
-                let is_full = cells.iter().filter(|cell| is_known(cell)).count() >= MAX_OWN;
+                let is_new = !self.models.iter().any(|known| *known == *model);
+                let model: &str = if is_new && self.models.len() >= MAX_MODELS { OTHER } else { &model };
+                if is_new && model != OTHER {
+                    self.models.push(model.to_owned());
+                }
+                let is_full = cells.iter().filter(|cell| cell.model == model).count() >= MAX_OWN;
                 let own: &str = if is_full { OTHER } else { &own };
                 find(cells, model, own).unwrap_or_else(|| {
                     cells.push(Cell::new(model, own));
@@ -186,6 +196,8 @@ impl<'a> Table<'a> {
             }
         }
         told.sort_by_key(|(model, own, _)| (*model, *own));
+        // One that the page labels and one that it does not may be of one model.
+        told.dedup_by(|(model, own, _), (before, own_before, _)| model == before && own == own_before);
         if told.is_empty() { Err(Absent::Impossible) } else { Ok((source, told)) }
     }
 
