@@ -2,8 +2,15 @@
 //!
 //! What the page does not say is absent from the result, never zero. A sample that cannot be true (NaN, negative, a
 //! ratio above one, a histogram whose buckets shrink) makes its series absent for that model, because a sum without
-//! it would be wrong; it is counted with the lines that are not valid text. Metrics that the dialect has no use for are counted
-//! by name: nothing is passed over in silence.
+//! it would be wrong; it is counted with the lines that are not valid text. Metrics that the dialect has no use for are kept
+//! by name, the first `MOST_UNMAPPED` of a page.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `table` | the table of one page: a column per selector, a cell per model and value of the series' own label |
+//! | `index` | from a metric's name to the columns that use it |
+//! | `cell` | what the page says of one model under one selector, over its ranks |
+//! | `explain` | where each series comes from, or why it is absent |
 
 mod cell;
 mod explain;
@@ -31,7 +38,7 @@ pub const MAX_MODELS: usize = 64;
 /// A histogram with more buckets is not read.
 pub const MAX_BUCKETS: usize = 2048;
 
-/// Metrics without use that are kept by name; the rest are counted.
+/// Metrics without use that are kept by name; the rest of a page's are left out.
 const MOST_UNMAPPED: usize = 1024;
 
 /// What a page said.
