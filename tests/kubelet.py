@@ -1,11 +1,11 @@
 """A kubelet's interface as far as it lists pods: HTTPS with a certificate that an authority of its own has signed, a bearer
 token, `GET /pods` with a `v1.PodList`.
 
-    python3 kubelet.py --dir DIR --token TOKEN --pods FILE [--name NAME] [--impostor]
+    python3 kubelet.py --dir DIR --token TOKEN --pods FILE [--name NAME] [--impostor] [--type TYPE]
 
 Writes `ca.pem` and, when it listens, `port` into DIR, and one line for each request into `requests`; reads FILE for each answer.
 Its certificate is for NAME, `node-7` where none is given; with `--impostor` it is not signed by the authority in `ca.pem`.
-Answers come in chunks, as long lists do.
+Answers come in chunks, as long lists do. With `--type` FILE is of that media type: an engine's page behind TLS and a token.
 """
 
 import argparse
@@ -57,6 +57,7 @@ def main():
     parser.add_argument("--pods", type=pathlib.Path, required=True)
     parser.add_argument("--name", default="node-7")
     parser.add_argument("--impostor", action="store_true")
+    parser.add_argument("--type", default="application/json")
     given = parser.parse_args()
 
     name, ca_key, ca = authority()
@@ -86,7 +87,7 @@ def main():
 
         def answer(self, status, body):
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", given.type)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             for start in range(0, len(body), 100):

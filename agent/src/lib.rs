@@ -26,5 +26,6 @@ pub mod record;
 pub mod review;
 pub mod series;
 pub mod ship;
+pub mod trust;
 pub mod upkeep;
 pub mod verdict;

@@ -2,8 +2,8 @@
 //! checked against by hand. Simulated; it says so in a comment of its page.
 
 use std::{
-    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -58,17 +58,40 @@ impl Drop for FakeEngine {
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, tokens: u64) -> std::io::Result<()> {
+/// An engine as a process of its own, until it is ended: `--host PATH` for a unix socket, or `--port PORT` at loopback;
+/// with `--elsewhere` in a network namespace of its own.
+pub fn serve_for_ever(arguments: &[String]) -> std::io::Result<()> {
+    let value = |name: &str| arguments.iter().skip_while(|argument| *argument != name).nth(1);
+    if arguments.iter().any(|argument| argument == "--elsewhere") {
+        crate::bypass::own_network()?;
+    }
+    if let Some(path) = value("--host") {
+        return UnixListener::bind(path)?.incoming().try_for_each(|stream| write_page(stream?, FakeEngine::BEFORE));
+    }
+    let port = value("--port").and_then(|port| port.parse().ok()).ok_or(std::io::ErrorKind::InvalidInput)?;
+    TcpListener::bind(("127.0.0.1", port))?.incoming().try_for_each(|stream| write_page(stream?, FakeEngine::BEFORE))
+}
+
+fn answer(stream: std::net::TcpStream, tokens: u64) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let mut request = [0; 4096];
-    let _ = stream.read(&mut request)?;
-    let page = format!(
+    write_page(stream, tokens)
+}
+
+/// Such a page.
+pub fn page(tokens: u64) -> String {
+    format!(
         "# simulated\n# TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total {tokens}\n\
          # TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total {tokens}\n\
          # TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 1\n\
          # TYPE llamacpp:requests_deferred gauge\nllamacpp:requests_deferred 0\n"
-    );
+    )
+}
+
+fn write_page(mut stream: impl std::io::Read + std::io::Write, tokens: u64) -> std::io::Result<()> {
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request)?;
+    let page = page(tokens);
     let length = page.len();
     write!(
         stream,

@@ -79,14 +79,14 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
         Err(reason) => say(&format!("  {reason}")),
     }
     say("\nENGINES");
-    let found = discover::look(Path::new("/proc"));
+    let found = discover::look(Path::new("/proc"), &config.kubelet.log_dir);
     for target in &config.engines.targets {
         useful = true;
-        say(&format!("  {} at {} (configured)", target.name, target.url));
+        say(&format!("  {} at {} (configured)", target.name, target.access));
     }
     for candidate in &found.candidates {
         useful = true;
-        say(&format!("  {} at {} (pid {})", candidate.dialect.name, candidate.url, candidate.pid));
+        say(&format!("  {} at {} (pid {})", candidate.name, candidate.access, candidate.pid));
     }
     if config.engines.targets.is_empty() && found.candidates.is_empty() {
         say("  absent: none configured, and no process of a known engine listens");

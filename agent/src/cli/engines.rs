@@ -16,7 +16,8 @@ use super::{ConfigFile, ask, failed, say};
 use crate::{
     config::Config,
     engines::{
-        config::{Choice, MetricsUrl},
+        access::{Access, MetricsUrl, Written},
+        config::Choice,
         dialect::DIALECTS,
         scrape::{self, Limits},
         translate::{Absent, Explained, Row, explain, source_words},
@@ -50,12 +51,24 @@ struct ListArguments {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  plumbline engines explain http://127.0.0.1:8000\n  plumbline engines explain page.txt"
+    after_help = "Examples:\n  plumbline engines explain http://127.0.0.1:8000\n  plumbline engines explain http://127.0.0.1:8000 --pid 4711\n  plumbline engines explain page.txt"
 )]
 struct ExplainArguments {
-    /// The engine's page: http://HOST[:PORT][/PATH], or a file
+    /// The engine's page: http://HOST[:PORT][/PATH], https as well, or a file
     #[arg(value_name = "URL|FILE")]
     page: String,
+    /// Ask in the network namespace of this process, as of a pod's
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Ask over this unix socket
+    #[arg(long, value_name = "PATH")]
+    unix_socket: Option<PathBuf>,
+    /// Certificates, one of which must have signed that of an https engine
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Send what this file holds as a bearer token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Read it as this dialect [default: the one that recognises it]
     #[arg(long)]
     dialect: Option<String>,
@@ -177,7 +190,7 @@ fn explain_page(arguments: &ExplainArguments) -> Outcome {
         Some(name) => Choice::try_from(name.clone())?.only(),
         None => None,
     };
-    let (body, format) = page(&arguments.page)?;
+    let (body, format) = page(arguments)?;
     let explained = explain(&body, format, dialect, &arguments.model).ok_or_else(|| {
         let known: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name).collect();
         format!("no dialect recognises the page; known are {}", known.join(", "))
@@ -186,14 +199,22 @@ fn explain_page(arguments: &ExplainArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(from: &str) -> Result<(Vec<u8>, Format), Box<dyn Error>> {
+fn page(arguments: &ExplainArguments) -> Result<(Vec<u8>, Format), Box<dyn Error>> {
+    let from = &arguments.page;
     if !from.contains("://") {
         let path = PathBuf::from(from);
         return Ok((read(&path)?, Format::Text));
     }
-    let url = MetricsUrl::try_from(from.to_owned())?;
+    let written = Written {
+        unix_socket: arguments.unix_socket.as_deref().map(std::path::absolute).transpose()?,
+        network_namespace: arguments.pid.map(|pid| format!("/proc/{pid}/ns/net").into()),
+        ca_file: arguments.ca_file.clone(),
+        token_file: arguments.token_file.clone(),
+        ..Written::default()
+    };
+    let access = Access::new(MetricsUrl::try_from(from.clone())?, written)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let page = runtime.block_on(scrape::fetch(&url, Limits::default())).map_err(|error| error.to_line())?;
+    let page = runtime.block_on(scrape::fetch(&access, Limits::default())).map_err(|error| error.to_line())?;
     Ok((page.body, page.format))
 }
 

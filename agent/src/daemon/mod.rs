@@ -180,7 +180,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines = tokio::spawn(engines::run(
         config.engines.clone(),
-        PathBuf::from("/proc"),
+        engines::Places { proc: PathBuf::from("/proc"), logs: config.kubelet.log_dir.clone() },
         incident.clone(),
         messages.clone(),
         stop.clone(),

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::Uri;
 use serde::Deserialize;
 
+use super::access::{Access, MetricsUrl, Written};
 use super::dialect::{self, DIALECTS, Dialect};
 
 /// Which engines are read, and how often.
@@ -36,32 +37,50 @@ fn yes() -> bool {
 
 /// One engine.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "RawTarget")]
 pub struct Target {
     pub name: EngineName,
-    pub url: MetricsUrl,
-    #[serde(default)]
+    pub access: Access,
     pub dialect: Choice,
-    #[serde(default)]
     pub interval: Interval,
     /// What to call the model where the engine's page does not say.
-    #[serde(default)]
     pub model: Option<String>,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTarget {
+    name: EngineName,
+    url: MetricsUrl,
+    #[serde(default)]
+    dialect: Choice,
+    #[serde(default)]
+    interval: Interval,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    unix_socket: Option<PathBuf>,
+    #[serde(default)]
+    network_namespace: Option<PathBuf>,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    server_name: Option<String>,
+    #[serde(default)]
+    cert_file: Option<PathBuf>,
+    #[serde(default)]
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+}
+
+/// Letters of an engine's name.
+const MAX_NAME: usize = 128;
 
 /// The label `engine`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct EngineName(String);
-
-/// Where an engine's page is: `http://host[:port]/path`, the path `/metrics` where none is given.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct MetricsUrl {
-    uri: Uri,
-    host: String,
-    port: u16,
-}
 
 /// Which dialect the page is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -81,14 +100,34 @@ pub struct Interval(Duration);
 /// What is wrong with a value, and what would be right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("engine name {0:?}: expected 1 to 64 letters, digits, `.`, `_` or `-`")]
+    #[error("engine name {0:?}: expected 1 to 128 letters, digits, `.`, `_` or `-`")]
     Name(String),
     #[error("two engines are named `{0}`: expected each name once")]
     TwiceNamed(EngineName),
-    #[error("url {0:?}: expected http://HOST[:PORT][/PATH]")]
+    #[error("url {0:?}: expected http://HOST[:PORT][/PATH] or the same with https")]
     Url(String),
-    #[error("url {0:?}: expected http, because TLS to engines is not supported")]
-    Tls(String),
+    #[error(
+        "an https url: expected `ca_file`, with the certificate that has signed the engine's, or with the engine's own"
+    )]
+    NoCa,
+    #[error("`ca_file`, `server_name`, `cert_file` or `key_file`: expected an https url with them")]
+    TlsWithoutHttps,
+    #[error("server_name {0:?}: expected the name in the engine's certificate")]
+    ServerName(String),
+    #[error("`cert_file` or `key_file` alone: expected both")]
+    HalfCertificate,
+    #[error(
+        "`token_file`: expected an https url, a loopback address or `unix_socket`, because others could read the token"
+    )]
+    OpenToken,
+    #[error("`unix_socket` and `network_namespace`: expected one of them")]
+    TwoWays,
+    #[error("{key} {}: expected an absolute path", path.display())]
+    Relative { key: &'static str, path: PathBuf },
+    #[error(
+        "a url with a name and `network_namespace`: expected an address such as 127.0.0.1, as names are looked up here"
+    )]
+    NoAddress,
     // Does not repeat the url: a password has no place in a log.
     #[error("url with a user or password: expected none")]
     Credentials,
@@ -120,12 +159,25 @@ impl TryFrom<Raw> for Engines {
     }
 }
 
+impl TryFrom<RawTarget> for Target {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawTarget) -> Result<Self, ConfigError> {
+        let RawTarget {
+            name, url, dialect, interval, model, unix_socket, network_namespace, ca_file, server_name, ..
+        } = raw;
+        let RawTarget { cert_file, key_file, token_file, .. } = raw;
+        let written = Written { unix_socket, network_namespace, ca_file, server_name, cert_file, key_file, token_file };
+        Ok(Self { name, access: Access::new(url, written)?, dialect, interval, model })
+    }
+}
+
 impl TryFrom<String> for EngineName {
     type Error = ConfigError;
 
     fn try_from(name: String) -> Result<Self, ConfigError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if (1..=64).contains(&name.len()) && name.bytes().all(is_plain) {
+        if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_plain) {
             Ok(Self(name))
         } else {
             Err(ConfigError::Name(name))
@@ -142,61 +194,6 @@ impl EngineName {
 impl fmt::Display for EngineName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for MetricsUrl {
-    type Error = ConfigError;
-
-    fn try_from(url: String) -> Result<Self, ConfigError> {
-        let Ok(uri) = url.parse::<Uri>() else { return Err(ConfigError::Url(url)) };
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(ConfigError::Tls(url)),
-            _ => return Err(ConfigError::Url(url)),
-        }
-        let Some(authority) = uri.authority() else { return Err(ConfigError::Url(url)) };
-        if authority.as_str().contains('@') {
-            return Err(ConfigError::Credentials);
-        }
-        // IPv6 stands in brackets in a URL and without them in an address.
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => 80,
-            _ => authority.port_u16().unwrap_or(0),
-        };
-        if host.is_empty() || port == 0 {
-            return Err(ConfigError::Url(url));
-        }
-        let path = match uri.path_and_query().map(hyper::http::uri::PathAndQuery::as_str) {
-            None | Some("" | "/") => "/metrics",
-            Some(path) => path,
-        };
-        match format!("http://{authority}{path}").parse() {
-            Ok(uri) => Ok(Self { uri, host, port }),
-            Err(_) => Err(ConfigError::Url(url)),
-        }
-    }
-}
-
-impl MetricsUrl {
-    pub fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    /// A name or an address, without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-}
-
-impl fmt::Display for MetricsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.uri.fmt(f)
     }
 }
 
@@ -255,14 +252,10 @@ mod tests {
     fn check(yaml: &str, expect: Expect) {
         let said = match serde_yaml::from_str::<Engines>(yaml) {
             Ok(Engines { discover, targets }) => {
-                let targets = targets.iter().map(|Target { name, url, dialect, interval, model }| {
+                let targets = targets.iter().map(|Target { name, access, dialect, interval, model }| {
                     let dialect = dialect.only().map_or("auto", |dialect| dialect.name);
-                    format!(
-                        "{name} {url} ({} {}) {dialect} {:?} {model:?}\n",
-                        url.host(),
-                        url.port(),
-                        interval.as_duration()
-                    )
+                    let (host, port) = (access.url.host(), access.url.port());
+                    format!("{name} {access} ({host} {port}) {dialect} {:?} {model:?}\n", interval.as_duration())
                 });
                 format!("discover: {discover}\n{}", targets.collect::<String>())
             }
@@ -301,6 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn a_page_may_be_behind_tls_a_socket_or_in_another_network() {
+        check(
+            "targets:\n- {name: a, url: 'https://h', ca_file: /ca, cert_file: /c, key_file: /k, token_file: /t}\n- {name: b, url: 'http://h/m', unix_socket: /run/e.sock, token_file: /t}\n- {name: c, url: 'http://[::1]:9', network_namespace: /run/netns/x}\n",
+            expect![[r#"
+                discover: true
+                a https://h/metrics (h 443) auto 5s None
+                b http://h/m at /run/e.sock (h 80) auto 5s None
+                c http://[::1]:9/metrics in /run/netns/x (::1 9) auto 5s None
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_documented_example_is_one() {
+        let (_, rest) = include_str!("head.md").split_once("```yaml\nengines:\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let engines: Engines = serde_yaml::from_str(yaml).unwrap();
+        assert_eq!(engines.targets.len(), 4);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         check(
             "discovery: true",
@@ -315,11 +329,11 @@ mod tests {
         check(
             "targets: [{name: a b, url: 'http://h'}]",
             expect![[r#"
-            error: line 1 column 18: engine name "a b": expected 1 to 64 letters, digits, `.`, `_` or `-`
+            error: line 1 column 18: engine name "a b": expected 1 to 128 letters, digits, `.`, `_` or `-`
              --> <input>:1:18
               |
             1 | targets: [{name: a b, url: 'http://h'}]
-              |                  ^ engine name "a b": expected 1 to 64 letters, digits, `.`, `_` or `-`
+              |                  ^ engine name "a b": expected 1 to 128 letters, digits, `.`, `_` or `-`
         "#]],
         );
         check(
@@ -328,16 +342,20 @@ mod tests {
             two engines are named `a`: expected each name once
         "#]],
         );
-        check(
-            "targets: [{name: a, url: 'https://h'}]",
-            expect![[r#"
-            error: line 1 column 26: url "https://h": expected http, because TLS to engines is not supported
-             --> <input>:1:26
-              |
-            1 | targets: [{name: a, url: 'https://h'}]
-              |                          ^ url "https://h": expected http, because TLS to engines is not supported
-        "#]],
-        );
+        for (more, expect) in [
+            ("url: 'https://h'", "an https url: expected `ca_file`"),
+            ("url: 'http://h', ca_file: /ca", "expected an https url with them"),
+            ("url: 'https://h', ca_file: /ca, cert_file: /c", "`cert_file` or `key_file` alone: expected both"),
+            ("url: 'https://h', ca_file: /ca, server_name: 'no name'", "server_name \"no name\": expected the name"),
+            ("url: 'http://h', token_file: /t", "`token_file`: expected an https url, a loopback address"),
+            ("url: 'http://h', unix_socket: /s, network_namespace: /n", "expected one of them"),
+            ("url: 'http://h', unix_socket: s", "unix_socket s: expected an absolute path"),
+            ("url: 'http://h', network_namespace: /n", "expected an address such as 127.0.0.1"),
+        ] {
+            let said = serde_yaml::from_str::<Engines>(&format!("targets: [{{name: a, {more}}}]"));
+            let said = said.expect_err(more).to_string();
+            assert!(said.contains(expect), "{more}: {said}");
+        }
         check(
             "targets: [{name: a, url: 'http://u:p@h'}]",
             expect![[r#"
@@ -351,21 +369,21 @@ mod tests {
         check(
             "targets: [{name: a, url: 'localhost:8000'}]",
             expect![[r#"
-            error: line 1 column 26: url "localhost:8000": expected http://HOST[:PORT][/PATH]
+            error: line 1 column 26: url "localhost:8000": expected http://HOST[:PORT][/PATH] or the same with https
              --> <input>:1:26
               |
             1 | targets: [{name: a, url: 'localhost:8000'}]
-              |                          ^ url "localhost:8000": expected http://HOST[:PORT][/PATH]
+              |                          ^ url "localhost:8000": expected http://HOST[:PORT][/PATH] or the same with https
         "#]],
         );
         check(
             "targets: [{name: a, url: 'http://h:99999'}]",
             expect![[r#"
-                error: line 1 column 26: url "http://h:99999": expected http://HOST[:PORT][/PATH]
+                error: line 1 column 26: url "http://h:99999": expected http://HOST[:PORT][/PATH] or the same with https
                  --> <input>:1:26
                   |
                 1 | targets: [{name: a, url: 'http://h:99999'}]
-                  |                          ^ url "http://h:99999": expected http://HOST[:PORT][/PATH]
+                  |                          ^ url "http://h:99999": expected http://HOST[:PORT][/PATH] or the same with https
             "#]],
         );
         check(

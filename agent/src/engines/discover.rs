@@ -6,23 +6,35 @@
 //! engine's default) is a candidate, or the single port where there is just one. A candidate is an engine only once
 //! a dialect recognises its page; that is the caller's part.
 //!
-//! Not covered: processes in another network namespace. They are counted, so that their absence is not silent.
+//! An engine in another network namespace, as in a pod, is looked up in the tables of that namespace (`/proc/PID/net`) and asked
+//! from within it. What it is called comes from who may not be deceived by it: the kubelet's directories, its
+//! cgroup, the kernel; not from its own files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::config::MetricsUrl;
+use super::access::{Access, MetricsUrl, Network, Way};
 use super::dialect::{Command, DIALECTS, Dialect, Process};
+use crate::identity::{cgroup::Cgroup, pod::Pod};
+
+/// Engines of one node, found or not; what is beyond is not looked at.
+const MAX_CANDIDATES: usize = 256;
+
+/// Letters of a pod's name that stand in an engine's.
+const MAX_PLACE: usize = 80;
+
+/// Digits of a container's id that tell it from others, as the runtimes' own tools show it.
+const CONTAINER_DIGITS: usize = 12;
 
 /// What a look around found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     pub candidates: Vec<Candidate>,
-    /// Engine processes in another network namespace.
-    pub elsewhere: Vec<u32>,
+    /// Engine processes whose network namespace we may not see.
+    pub hidden: Vec<u32>,
 }
 
 /// A process that looks like an engine, and the address where its page should be.
@@ -30,17 +42,19 @@ pub struct Found {
 pub struct Candidate {
     pub pid: u32,
     pub dialect: &'static Dialect,
-    pub url: MetricsUrl,
+    pub access: Access,
     /// What the command line calls the model.
     pub model: Option<String>,
+    /// What to call it: `vllm-8000`, and in another network namespace `POD.vllm-8000`.
+    pub name: String,
 }
 
-/// Looks at every process under `proc`, normally `/proc`. What cannot be read is passed over: processes end, and
-/// without privileges other users' descriptors are closed to us.
-pub fn look(proc: &Path) -> Found {
+/// Looks at every process under `proc`, normally `/proc`; `logs` is where the kubelet names pods. What cannot be read is
+/// passed over: processes end, and without privileges other users' descriptors are closed to us.
+pub fn look(proc: &Path, logs: &Path) -> Found {
     let mut found = Found::default();
-    let own_network = fs::read_link(proc.join("self/ns/net")).ok();
-    let mut listening: Option<BTreeMap<u64, SocketAddr>> = None;
+    let own_network = network(&proc.join("self"));
+    let mut listening: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
     for pid in processes(proc) {
         let folder = proc.join(pid.to_string());
         let Ok(command_line) = fs::read(folder.join("cmdline")) else { continue };
@@ -48,24 +62,70 @@ pub fn look(proc: &Path) -> Found {
         let Some(dialect) = DIALECTS.iter().copied().find(|dialect| is_run_by(&dialect.process, &arguments)) else {
             continue;
         };
-        if fs::read_link(folder.join("ns/net")).ok() != own_network {
-            found.elsewhere.push(pid);
-            continue;
-        }
-        let listening = listening.get_or_insert_with(|| listening_sockets(proc));
-        let addresses: Vec<SocketAddr> =
-            sockets(&folder).iter().filter_map(|inode| listening.get(inode).copied()).collect();
-        let Some(url) = page_address(&dialect.process, &arguments, &addresses)
-            .and_then(|address| url(address, dialect.process.path))
-        else {
+        let Some(inode) = network(&folder) else {
+            found.hidden.push(pid);
             continue;
         };
+        let process = &dialect.process;
+        let (access, at) = if let Some(path) = socket_path(process, &arguments) {
+            let Some(access) = over_unix(&folder, path, process.path) else { continue };
+            (access, path.rsplit('/').next().unwrap_or_default().trim_end_matches(".sock").to_owned())
+        } else {
+            let listening = listening.entry(inode).or_insert_with(|| listening_sockets(&folder));
+            let addresses: Vec<SocketAddr> =
+                sockets(&folder).iter().filter_map(|inode| listening.get(inode).copied()).collect();
+            let Some(address) = page_address(process, &arguments, &addresses).map(reachable) else { continue };
+            let Ok(url) = MetricsUrl::try_from(format!("http://{address}{}", process.path)) else { continue };
+            let network = Network { path: folder.join("ns/net"), inode: Some(inode) };
+            let way = if Some(inode) == own_network { Way::Tcp } else { Way::TcpIn(network, address) };
+            (Access { way, ..Access::plain(url) }, address.port().to_string())
+        };
         // Workers inherit the socket of the process that opened it.
-        if !found.candidates.iter().any(|other| other.url == url) {
-            found.candidates.push(Candidate { pid, dialect, url, model: model(&dialect.process, &arguments) });
+        let is_known = found.candidates.iter().any(|other| other.access.to_string() == access.to_string());
+        if !is_known && found.candidates.len() < MAX_CANDIDATES {
+            let place = if Some(inode) == own_network { None } else { Some(place(&folder, logs, inode)) };
+            let name = plain_name(place.as_deref(), dialect.name, &at);
+            found.candidates.push(Candidate { pid, dialect, access, model: model(process, &arguments), name });
         }
     }
     found
+}
+
+/// The network namespace that a process is in.
+fn network(process: &Path) -> Option<u64> {
+    let link = fs::read_link(process.join("ns/net")).ok()?;
+    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The pod that a process is in, else its container, else its network namespace.
+fn place(process: &Path, logs: &Path, network: u64) -> String {
+    let cgroup = fs::read(process.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)).unwrap_or_default();
+    let id = cgroup.container.as_ref().map(|container| &*container.id);
+    let pod = cgroup.pod_uid.and_then(|uid| Pod::find(logs, &uid, id)).map(|pod| pod.name);
+    let short = |id: &str| id.chars().take(CONTAINER_DIGITS).collect();
+    pod.or_else(|| id.map(short)).unwrap_or_else(|| format!("net-{network}"))
+}
+
+/// Of letters that a name of an engine may have.
+fn plain_name(place: Option<&str>, dialect: &str, at: &str) -> String {
+    let place =
+        place.map(|place| format!("{}.", place.chars().take(MAX_PLACE).collect::<String>())).unwrap_or_default();
+    let at: String = at.chars().take(MAX_PLACE / 4).collect();
+    format!("{place}{dialect}-{at}").replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
+}
+
+/// The unix socket that the command line names. `--host` names one if it looks like one (llama.cpp, `server-http.cpp`).
+fn socket_path<'a>(process: &Process, arguments: &'a [String]) -> Option<&'a str> {
+    let named = process.socket_options.iter().find_map(|name| option(arguments, name));
+    named.filter(|path| path.contains('/') || path.ends_with(".sock"))
+}
+
+/// As the process sees the path.
+fn over_unix(process: &Path, path: &str, page: &str) -> Option<Access> {
+    let url = MetricsUrl::try_from(format!("http://localhost{page}")).ok()?;
+    let base = if path.starts_with('/') { "root" } else { "cwd" };
+    let path: PathBuf = process.join(base).join(path.trim_start_matches('/'));
+    Some(Access { way: Way::Unix(path), ..Access::plain(url) })
 }
 
 fn processes(proc: &Path) -> Vec<u32> {
@@ -121,13 +181,13 @@ fn model(process: &Process, arguments: &[String]) -> Option<String> {
 }
 
 /// A socket bound to every address is reached at loopback.
-fn url(address: SocketAddr, path: &str) -> Option<MetricsUrl> {
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}{path}", SocketAddr::new(ip, address.port())).try_into().ok()
+    SocketAddr::new(ip, address.port())
 }
 
 /// The inodes of the sockets that a process holds.
@@ -141,9 +201,9 @@ fn socket_inode(link: &OsString) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Address by inode, of our own network namespace.
-fn listening_sockets(proc: &Path) -> BTreeMap<u64, SocketAddr> {
-    let tables = ["self/net/tcp", "self/net/tcp6"].map(|name| fs::read_to_string(proc.join(name)).unwrap_or_default());
+/// Address by inode, of the network namespace that the process is in.
+fn listening_sockets(process: &Path) -> BTreeMap<u64, SocketAddr> {
+    let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(process.join(name)).unwrap_or_default());
     tables.iter().flat_map(|table| table.lines().filter_map(listening_socket)).collect()
 }
 

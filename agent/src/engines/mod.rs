@@ -3,6 +3,7 @@
 //! | file | its one job |
 //! |---|---|
 //! | `config` | the `engines` part of the configuration |
+//! | `access`, `connect` | how a page is reached: TLS, tokens, unix sockets, other network namespaces; the stream to it |
 //! | `discover` | engine processes of this node and where they listen |
 //! | `scrape` | one bounded HTTP request for a page |
 //! | `translate` | a page into canonical points, by a dialect's table |
@@ -12,11 +13,13 @@
 //! Of each engine two samples leave, both as [`crate::message::Message::Sample`]: `engine:<name>` is what the engine
 //! said, or why it said nothing; `scrape:<name>` is how the asking went, and is always there.
 
+pub mod access;
 pub mod config;
+mod connect;
 pub mod dialect;
 pub mod discover;
 pub mod scrape;
 pub mod translate;
 mod watch;
 
-pub use watch::run;
+pub use watch::{Places, run};

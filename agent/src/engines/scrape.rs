@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use hyper::header::{HeaderName, TRANSFER_ENCODING, USER_AGENT};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+};
+use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use plumbline_exposition::Format;
-use tokio::net::TcpStream;
 
-use super::config::MetricsUrl;
+use super::access::{Access, MetricsUrl};
+use super::connect::{ConnectError, connect};
+use crate::trust;
 
 /// What an engine may cost us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +44,8 @@ pub struct Page {
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
-    #[error("connecting to {host}:{port}")]
-    Connect { host: String, port: u16, source: std::io::Error },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("no whole answer within {0:?}")]
     Timeout(Duration),
     #[error("speaking HTTP with the engine")]
@@ -65,7 +68,10 @@ impl ScrapeError {
     /// The label `reason`: one word out of a closed set.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Connect { .. } => "connect",
+            Self::Connect(ConnectError::Connect { .. } | ConnectError::Unix { .. }) => "connect",
+            Self::Connect(ConnectError::Namespace { .. } | ConnectError::AnotherNamespace { .. }) => "namespace",
+            Self::Connect(ConnectError::Trust(_)) => "credentials",
+            Self::Connect(ConnectError::Handshake(_)) => "tls",
             Self::Timeout(_) => "timeout",
             Self::Http(_) => "http",
             Self::Status(_) => "status",
@@ -90,25 +96,24 @@ impl ScrapeError {
 }
 
 /// Fetches the page.
-pub async fn fetch(url: &MetricsUrl, limits: Limits) -> Result<Page, ScrapeError> {
-    match tokio::time::timeout(limits.timeout, exchange(url, limits.body_bytes)).await {
+pub async fn fetch(access: &Access, limits: Limits) -> Result<Page, ScrapeError> {
+    match tokio::time::timeout(limits.timeout, exchange(access, limits.body_bytes)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ScrapeError::Timeout(limits.timeout)),
     }
 }
 
-async fn exchange(url: &MetricsUrl, limit_bytes: usize) -> Result<Page, ScrapeError> {
-    let (host, port) = (url.host(), url.port());
-    let stream = TcpStream::connect((host, port)).await.map_err(|source| ScrapeError::Connect {
-        host: host.to_owned(),
-        port,
-        source,
-    })?;
+async fn exchange(access: &Access, limit_bytes: usize) -> Result<Page, ScrapeError> {
+    let token = match &access.token_file {
+        Some(path) => Some(trust::bearer(path).await.map_err(ConnectError::Trust)?),
+        None => None,
+    };
+    let stream = connect(access).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ScrapeError::Http)?;
     // Its task ends with `sender` and the body: hyper hangs up when nobody waits for an answer any more.
     tokio::spawn(connection);
-    let response = sender.send_request(request(url)).await.map_err(ScrapeError::Http)?;
+    let response = sender.send_request(request(&access.url, token)).await.map_err(ScrapeError::Http)?;
     let format = check_head(&response)?;
     // Without either header the body ends where the connection does, be that its end or not.
     let has_end = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
@@ -119,7 +124,7 @@ async fn exchange(url: &MetricsUrl, limit_bytes: usize) -> Result<Page, ScrapeEr
     Ok(Page { body, format })
 }
 
-fn request(url: &MetricsUrl) -> Request<Empty<Bytes>> {
+fn request(url: &MetricsUrl, token: Option<HeaderValue>) -> Request<Empty<Bytes>> {
     let uri = url.uri();
     let mut request = Request::new(Empty::new());
     let path = uri.path_and_query().map_or("/metrics", hyper::http::uri::PathAndQuery::as_str);
@@ -127,6 +132,9 @@ fn request(url: &MetricsUrl) -> Request<Empty<Bytes>> {
     let headers = request.headers_mut();
     if let Some(host) = uri.authority().and_then(|authority| authority.as_str().parse().ok()) {
         headers.insert(HOST, host);
+    }
+    if let Some(token) = token {
+        headers.insert(AUTHORIZATION, token);
     }
     // Plain text first: an engine that is asked for OpenMetrics may answer with rewritten names.
     let accept = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5, */*;q=0.1";
@@ -136,7 +144,7 @@ fn request(url: &MetricsUrl) -> Request<Empty<Bytes>> {
         (CONNECTION, "close"),
         (USER_AGENT, concat!("plumbline/", env!("CARGO_PKG_VERSION"))),
     ] {
-        headers.insert(name, hyper::header::HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
     request
 }

@@ -1,6 +1,7 @@
 //! The tasks: one per engine, and one that looks for engines.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-use super::config::{Choice, EngineName, Engines, Interval, MetricsUrl, Target};
+use super::access::{Access, Way};
+use super::config::{Choice, EngineName, Engines, Interval, Target};
 use super::discover::{self, Candidate};
 use super::scrape::{self, Limits, ScrapeError};
 use super::translate::{self, Reading};
@@ -29,22 +31,30 @@ const SHARE_OF_TIME: u32 = 20;
 /// … unless it would not be heard for so long.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
+/// Where the node tells of its processes.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Normally `/proc`.
+    pub proc: PathBuf,
+    /// Where the kubelet names pods, normally `/var/log`.
+    pub logs: PathBuf,
+}
+
 /// Scrapes what is configured and what is found, until `stop` is true or dropped, or nobody listens any more.
-/// `proc` is where processes are looked for, normally `/proc`.
 pub async fn run(
     config: Engines,
-    proc: PathBuf,
+    places: Places,
     incident: Incident,
     samples: mpsc::Sender<Message>,
     stop: watch::Receiver<bool>,
 ) {
-    run_looking_every(DISCOVERY_INTERVAL, config, proc, incident, samples, stop).await;
+    run_looking_every(DISCOVERY_INTERVAL, config, places, incident, samples, stop).await;
 }
 
 async fn run_looking_every(
     discovery_interval: Duration,
     config: Engines,
-    proc: PathBuf,
+    places: Places,
     incident: Incident,
     samples: mpsc::Sender<Message>,
     mut stop: watch::Receiver<bool>,
@@ -56,7 +66,7 @@ async fn run_looking_every(
     }
     let look = async {
         if config.discover {
-            tasks.discover(discovery_interval, &configured, &proc).await;
+            tasks.discover(discovery_interval, &configured, &places).await;
         } else {
             std::future::pending::<()>().await;
         }
@@ -73,53 +83,75 @@ struct Tasks {
     samples: mpsc::Sender<Message>,
     incident: Incident,
     running: JoinSet<()>,
-    /// Engines that discovery has found and that are being scraped, by address.
-    discovered: BTreeMap<String, (EngineName, AbortHandle)>,
+    /// Engines that discovery has found and that are being scraped, by how they are reached.
+    discovered: BTreeMap<String, Discovered>,
+}
+
+struct Discovered {
+    name: EngineName,
+    /// The process by which it is reached.
+    pid: u32,
+    task: AbortHandle,
 }
 
 impl Tasks {
     fn start(&mut self, target: Target) -> AbortHandle {
-        tracing::info!(engine = %target.name, url = %target.url, "scraping engine");
+        tracing::info!(engine = %target.name, url = %target.access, "scraping engine");
         self.running.spawn(scrape_for_ever(target, self.incident.clone(), self.samples.clone()))
     }
 
     /// Returns only when nobody listens.
-    async fn discover(&mut self, interval: Duration, configured: &[Target], proc: &Path) {
+    async fn discover(&mut self, interval: Duration, configured: &[Target], places: &Places) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was said of a candidate, so that it is said once; forgotten with the candidate.
         let mut refused: BTreeMap<String, &'static str> = BTreeMap::new();
-        let mut elsewhere = Vec::new();
+        let mut hidden = Vec::new();
         loop {
             ticks.tick().await;
-            let proc = proc.to_owned();
+            let Places { proc, logs } = places.clone();
             // Reading /proc blocks; a panic there would be a defect, and the next look is as good.
-            let Ok(found) = tokio::task::spawn_blocking(move || discover::look(&proc)).await else { continue };
-            if found.elsewhere != elsewhere {
-                tracing::warn!(pids = ?found.elsewhere, "engines in another network namespace are not scraped");
-                elsewhere = found.elsewhere;
+            let Ok(found) = tokio::task::spawn_blocking(move || discover::look(&proc, &logs)).await else { continue };
+            if found.hidden != hidden {
+                tracing::warn!(pids = ?found.hidden, "engines whose network namespace may not be seen are not scraped");
+                hidden = found.hidden;
             }
-            let is_candidate =
-                |url: &String| found.candidates.iter().any(|candidate| candidate.url.to_string() == *url);
-            refused.retain(|url, _| is_candidate(url));
-            let gone: Vec<String> = self.discovered.keys().filter(|url| !is_candidate(url)).cloned().collect();
+            let pid_of = |url: &String| {
+                found.candidates.iter().find(|found| found.access.to_string() == *url).map(|found| found.pid)
+            };
+            refused.retain(|url, _| pid_of(url).is_some());
+            // One that is reached by another process now is started anew.
+            let is_gone = |(url, known): &(&String, &Discovered)| pid_of(url) != Some(known.pid);
+            let gone: Vec<String> = self.discovered.iter().filter(is_gone).map(|(url, _)| url.clone()).collect();
             for url in gone {
                 if self.retire(&url).await.is_err() {
                     return;
                 }
             }
-            for candidate in found.candidates {
-                let url = candidate.url.to_string();
-                if self.discovered.contains_key(&url) || is_configured(configured, &candidate.url) {
-                    continue;
-                }
-                match confirm(&candidate).await {
+            let is_new = |found: &Candidate| {
+                let is_read = self.discovered.contains_key(&found.access.to_string());
+                !is_read && !is_configured(configured, &found.access)
+            };
+            // Side by side: each may take as long as it likes.
+            let mut asked = JoinSet::new();
+            for candidate in found.candidates.into_iter().filter(is_new) {
+                asked.spawn(async move {
+                    let outcome = confirm(&candidate).await;
+                    (candidate, outcome)
+                });
+            }
+            let mut answers = asked.join_all().await;
+            answers.sort_by_key(|(candidate, _)| candidate.pid);
+            for (candidate, outcome) in answers {
+                let url = candidate.access.to_string();
+                match outcome {
                     Ok(()) => {
                         refused.remove(&url);
+                        let pid = candidate.pid;
                         let target = self.target(candidate, configured);
                         let name = target.name.clone();
                         let task = self.start(target);
-                        self.discovered.insert(url, (name, task));
+                        self.discovered.insert(url, Discovered { name, pid, task });
                     }
                     Err(error) => {
                         if refused.insert(url.clone(), error.reason()) != Some(error.reason()) {
@@ -132,25 +164,24 @@ impl Tasks {
         }
     }
 
-    /// A found engine is named after its dialect and port.
+    /// A found engine has the name that discovery gave it, with a number if there is another of that name.
     fn target(&self, candidate: Candidate, configured: &[Target]) -> Target {
-        let Candidate { dialect, url, model, pid: _ } = candidate;
+        let Candidate { dialect, access, model, name: base, pid: _ } = candidate;
         let is_taken = |name: &EngineName| {
             configured.iter().any(|target| target.name == *name)
-                || self.discovered.values().any(|(other, _)| other == name)
+                || self.discovered.values().any(|known| known.name == *name)
         };
-        let base = format!("{}-{}", dialect.name, url.port());
         let names = std::iter::once(base.clone()).chain((2_u32..).map(|n| format!("{base}.{n}")));
         let name = names
             .filter_map(|name| EngineName::try_from(name).ok())
             .find(|name| !is_taken(name))
             .expect("there are more names than engines");
-        Target { name, url, dialect: Choice::Only(dialect), interval: Interval::default(), model }
+        Target { name, access, dialect: Choice::Only(dialect), interval: Interval::default(), model }
     }
 
     /// An engine whose process is gone: nothing is known of it any more, not even that it is down.
     async fn retire(&mut self, url: &str) -> Result<(), mpsc::error::SendError<Message>> {
-        let Some((name, task)) = self.discovered.remove(url) else { return Ok(()) };
+        let Some(Discovered { name, task, .. }) = self.discovered.remove(url) else { return Ok(()) };
         tracing::info!(engine = %name, url, "engine is gone");
         task.abort();
         let taken_boot_ns = boot_ns();
@@ -162,15 +193,26 @@ impl Tasks {
     }
 }
 
-fn is_configured(configured: &[Target], url: &MetricsUrl) -> bool {
-    configured.iter().any(|target| {
-        let is_local = ["localhost", "127.0.0.1", "::1"].contains(&target.url.host());
-        target.url.port() == url.port() && (is_local || target.url.host() == url.host())
+fn is_configured(configured: &[Target], found: &Access) -> bool {
+    let is_file = |path: &Path, other: &Path| {
+        let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        identity(path).is_some_and(|file| identity(other) == Some(file))
+    };
+    configured.iter().any(|Target { access, .. }| match (&access.way, &found.way) {
+        (Way::Tcp, Way::Tcp) => {
+            let is_same_host = access.url.is_loopback() || access.url.host() == found.url.host();
+            access.url.port() == found.url.port() && is_same_host
+        }
+        (Way::TcpIn(network, address), Way::TcpIn(other, at)) => {
+            address.port() == at.port() && is_file(&network.path, &other.path)
+        }
+        (Way::Unix(path), Way::Unix(other)) => is_file(path, other),
+        _ => false,
     })
 }
 
 async fn confirm(candidate: &Candidate) -> Result<(), ScrapeError> {
-    let page = scrape::fetch(&candidate.url, Limits::default()).await?;
+    let page = scrape::fetch(&candidate.access, Limits::default()).await?;
     match translate::translate(&page.body, page.format, Some(candidate.dialect), "", "") {
         Some(_) => Ok(()),
         None => Err(ScrapeError::Unrecognised),
@@ -214,7 +256,7 @@ fn pause(interval: Interval, took: Duration, is_incident: bool) -> Duration {
 }
 
 async fn read(target: &Target) -> Result<Reading, ScrapeError> {
-    let page = scrape::fetch(&target.url, Limits::default()).await?;
+    let page = scrape::fetch(&target.access, Limits::default()).await?;
     let model = target.model.as_deref().unwrap_or_default();
     translate::translate(&page.body, page.format, target.dialect.only(), target.name.as_str(), model)
         .ok_or(ScrapeError::Unrecognised)
@@ -280,7 +322,7 @@ impl Account {
             points.push(Point::new(&engine::SAMPLE_AGE_SECONDS, &[engine], age_seconds));
         }
         if let Some((dialect, version)) = self.known.filter(|_| self.is_up) {
-            let url = target.url.to_string();
+            let url = target.access.to_string();
             points.push(Point::new(&engine::INFO, &[engine, dialect, version, &url], 1.0));
             points.push(Point::new(&engine::UNMAPPED_FAMILIES, &[engine], self.unmapped as f64));
         }

@@ -1,6 +1,6 @@
 //! One question to the kubelet: `GET /pods` over a connection of its own, one deadline for all, a bounded answer.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
@@ -15,16 +15,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        self, ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, pem::PemObject as _},
-    },
-};
+use tokio_rustls::TlsConnector;
 
 use super::config::KubeletApi;
+use crate::trust::{self, TrustError};
 
 /// From the start of connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,14 +33,8 @@ pub(super) enum AskError {
     Connect { host: String, port: u16, source: io::Error },
     #[error("no whole answer within {TIMEOUT:?}")]
     Timeout,
-    #[error("cannot read {}", path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error("{} has no certificate that could be used: {why}", path.display())]
-    Certificates { path: PathBuf, why: String },
-    #[error("{} has no token", path.display())]
-    Token { path: PathBuf },
-    #[error("TLS is not possible here")]
-    Tls(#[source] rustls::Error),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("agreeing on TLS with the kubelet")]
     Handshake(#[source] io::Error),
     #[error("speaking HTTP with the kubelet")]
@@ -80,40 +68,14 @@ async fn ask(api: &KubeletApi) -> Result<Bytes, AskError> {
         port,
         source,
     })?;
-    let connector = TlsConnector::from(Arc::new(trusting(&api.ca_file).await?));
+    let connector = TlsConnector::from(Arc::new(trust::trusting(&api.ca_file, None).await?));
     let token = match &api.token_file {
-        Some(path) => Some(bearer(path).await?),
+        Some(path) => Some(trust::bearer(path).await?),
         None => None,
     };
     // The token is sent behind this, to who has proven to be the kubelet.
     let stream = connector.connect(api.server_name.clone(), stream).await.map_err(AskError::Handshake)?;
     exchange(api, stream, token).await
-}
-
-/// TLS 1.3 with whose certificate one of these has signed; one that signed itself is its own.
-async fn trusting(path: &PathBuf) -> Result<ClientConfig, AskError> {
-    let pem = tokio::fs::read(path).await.map_err(|source| AskError::File { path: path.clone(), source })?;
-    let unusable = |why: String| AskError::Certificates { path: path.clone(), why };
-    let mut roots = RootCertStore::empty();
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?;
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(unusable("it has none".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(AskError::Tls)?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-async fn bearer(path: &PathBuf) -> Result<HeaderValue, AskError> {
-    let text = tokio::fs::read_to_string(path).await.map_err(|source| AskError::File { path: path.clone(), source })?;
-    let token = text.trim();
-    let value = HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| !token.is_empty());
-    let mut value = value.ok_or_else(|| AskError::Token { path: path.clone() })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 async fn exchange<S>(api: &KubeletApi, stream: S, token: Option<HeaderValue>) -> Result<Bytes, AskError>

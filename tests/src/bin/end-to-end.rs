@@ -7,6 +7,17 @@ use std::process::ExitCode;
 use plumbline_tests::{checks::Ended, daemon::Tools, spine};
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // A process of its own that a check started.
+    if let Some(("serve", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
+        return match plumbline_tests::fake_engine::serve_for_ever(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                println!("not ok the simulated engine serves: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let tools = match Tools::from_environment() {
         Ok(tools) => tools,
         Err(why) => {
@@ -14,10 +25,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let only = std::env::args().nth(1);
+    let only = arguments.first();
     let scratch = std::env::temp_dir().join(format!("plumbline-e2e-{}", std::process::id()));
     let mut failed = 0;
-    spine::run_all(&tools, &scratch, only.as_deref(), &mut |name, ended| match ended {
+    spine::run_all(&tools, &scratch, only.map(String::as_str), &mut |name, ended| match ended {
         Ended::Ok => println!("ok {name}"),
         Ended::NotOk(why) => {
             failed += 1;

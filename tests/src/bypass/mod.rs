@@ -31,7 +31,7 @@ use plumbline::{
 pub use self::{
     act::main as act,
     out::datagram_without_family,
-    tools::{loopback_up, private_mounts, read_memory},
+    tools::{loopback_up, own_network, private_mounts, read_memory},
 };
 use self::{
     expect::{Expected, Outside},

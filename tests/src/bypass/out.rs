@@ -189,11 +189,7 @@ fn raw_by_ring() -> io::Result<()> {
 
 /// In a network namespace of its own, whose loopback is down: the attempt fails, and is told all the same.
 fn elsewhere() -> io::Result<()> {
-    // SAFETY: this process has one thread.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    super::tools::loopback_up()?;
+    super::tools::own_network()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     TcpStream::connect(listener.local_addr()?).map(drop)
 }

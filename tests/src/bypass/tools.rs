@@ -340,6 +340,15 @@ pub fn submit(ring: &mut io_uring::IoUring, entry: &io_uring::squeue::Entry) -> 
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
 
+/// From now on this process, which must have one thread, is in a network namespace of its own with loopback up.
+pub fn own_network() -> io::Result<()> {
+    // SAFETY: this process has one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    loopback_up()
+}
+
 /// `SIOCSIFFLAGS` with `IFF_UP` on `lo` (netdevice(7)).
 pub fn loopback_up() -> io::Result<()> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;

@@ -142,14 +142,14 @@ fn pod() -> Value {
 }
 
 /// The kubelet in Python.
-struct Kubelet {
+pub(super) struct Kubelet {
     child: Child,
-    dir: PathBuf,
-    port: String,
+    pub(super) dir: PathBuf,
+    pub(super) port: String,
 }
 
 impl Kubelet {
-    fn start(tools: &Tools, dir: &Path, token: &str, more: &[&str]) -> Result<Self, Ended> {
+    pub(super) fn start(tools: &Tools, dir: &Path, token: &str, more: &[&str]) -> Result<Self, Ended> {
         let Some(python) = &tools.python else {
             return Err(skipped("no Python with `cryptography` (PLUMBLINE_PYTHON)"));
         };
@@ -172,9 +172,13 @@ impl Kubelet {
 
     /// From now on it has these pods.
     fn has(&self, pods: &[Value]) -> Result<(), Ended> {
-        let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods });
+        self.says(&json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods }).to_string())
+    }
+
+    /// From now on this is what it answers.
+    pub(super) fn says(&self, answer: &str) -> Result<(), Ended> {
         let (part, whole) = (self.dir.join("pods.part"), self.dir.join("pods.json"));
-        fs::write(&part, list.to_string()).and_then(|()| fs::rename(part, whole)).map_err(not_ok)
+        fs::write(&part, answer).and_then(|()| fs::rename(part, whole)).map_err(not_ok)
     }
 
     /// What a user writes.
@@ -191,7 +195,7 @@ impl Kubelet {
     }
 
     /// Each request's path and whether its token was right.
-    fn requests(&self) -> String {
+    pub(super) fn requests(&self) -> String {
         fs::read_to_string(self.dir.join("requests")).unwrap_or_default()
     }
 }

@@ -189,29 +189,3 @@ pub(super) fn otlp_reaches_a_receiver(tools: &Tools, scratch: &Path) -> Result<(
 fn sequence_number(record: &Value) -> Option<u64> {
     record["attributes"]["audit.sequence.number"].as_u64()
 }
-
-/// What a user sees of an engine: in short from the daemon, in full from the page itself.
-pub(super) fn engines_are_shown_and_explained(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let engine = FakeEngine::start().map_err(not_ok)?;
-    let spine = Spine::start_with(tools, scratch, &priced(&engine))?;
-    spine.daemon.wait_for("plumbline_engine_info", |_| true).map_err(not_ok)?;
-    let shown = |arguments: &[&str]| {
-        let output = run(Command::new(&tools.plumbline).args(arguments)).map_err(not_ok)?;
-        Ok::<_, Ended>((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
-    };
-    let (is_up, text) = shown(&["engines", "--listen", &spine.daemon.address.to_string()])?;
-    let url = format!("http://{}/metrics", engine.address);
-    ensure(is_up && text.contains("fake") && text.contains("llamacpp") && text.contains(&url), || text.clone())?;
-    let (is_read, text) = shown(&["engines", "explain", &url])?;
-    for part in [
-        "dialect   llamacpp (prefix llamacpp:",
-        &format!("plumbline_engine_generation_tokens_total = {}", FakeEngine::BEFORE),
-        "    llamacpp:tokens_predicted_total; request done",
-        "plumbline_engine_time_to_first_token_seconds: this engine tells nothing of the kind",
-        "plumbline_engine_steps_total: the page has not n_decode_total",
-    ] {
-        ensure(is_read && text.contains(part), || format!("no {part:?} in {text}"))?;
-    }
-    let (is_read, _) = shown(&["engines", "explain", &tools.scripts.join("kubelet.py").display().to_string()])?;
-    ensure(!is_read, || "a program in Python is no page of an engine".to_owned())
-}

@@ -10,15 +10,7 @@ use crate::{
     series::{Series, engine::ROWS},
 };
 
-const HEAD: &str = "# Serving engines\n\n\
-    Generated from the tables in `agent/src/engines/dialect`; `UPDATE_EXPECT=1 cargo test -p plumbline dialect::docs` writes it \
-    anew.\n\n\
-    What each canonical series is on each engine's page. `:` and `_` are equal in prefixes, since proxies rewrite one to the other. \
-    Where several metrics stand in one cell, the first that the page has counts; where none does, the series is absent, and never \
-    zero. `plumbline engines explain URL` shows the same for a page at hand, with its values. What the words after a dash mean: \
-    when the engine counts (`each step`, `prompt done`, `request done`), and what must be known to use the number.\n\n\
-    An engine is asked every 5 s, or as `interval` says, once a second in an incident, and never so often that it would answer us for more \
-    than a twentieth of the time. `plumbline engines` shows those that are read.\n";
+const HEAD: &str = include_str!("../head.md");
 
 #[test]
 fn the_table_of_engines_is_that_of_the_code() {

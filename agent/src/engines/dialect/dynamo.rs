@@ -34,6 +34,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Module("dynamo.frontend")],
         port_options: &["--http-port"],
+        socket_options: &[],
         default_port: 8000,
         path: METRICS,
         model_options: &[],

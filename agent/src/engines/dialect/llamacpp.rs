@@ -55,6 +55,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Program("llama-server")],
         port_options: &["--port"],
+        socket_options: &["--host"],
         default_port: 8080,
         path: METRICS,
         model_options: &["--alias", "-a", "-hf", "--hf-repo", "-m", "--model"],

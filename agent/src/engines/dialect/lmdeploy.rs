@@ -82,6 +82,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Subcommand("lmdeploy", "serve"), Command::Module("lmdeploy")],
         port_options: &["--server-port"],
+        socket_options: &[],
         default_port: 23333,
         path: METRICS,
         model_options: &["--model-name"],

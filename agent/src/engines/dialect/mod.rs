@@ -233,6 +233,8 @@ pub struct Process {
     pub commands: &'static [Command],
     /// Command-line options that name the port of the page, the first present wins.
     pub port_options: &'static [&'static str],
+    /// Command-line options that name a unix socket in place of a port.
+    pub socket_options: &'static [&'static str],
     /// The port where the command line has none of them.
     pub default_port: u16,
     pub path: &'static str,

@@ -121,6 +121,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Module("sglang.launch_server"), Command::Subcommand("sglang", "serve")],
         port_options: &["--port"],
+        socket_options: &[],
         default_port: 30000,
         path: METRICS,
         model_options: &["--served-model-name", "--model-path", "--model"],

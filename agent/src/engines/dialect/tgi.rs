@@ -73,6 +73,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Program("text-generation-router"), Command::Program("text-generation-launcher")],
         port_options: &["--prometheus-port", "--port", "-p"],
+        socket_options: &[],
         default_port: 9000,
         path: METRICS,
         model_options: &["--model-id", "--tokenizer-name"],

@@ -36,6 +36,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Program("tritonserver")],
         port_options: &["--metrics-port"],
+        socket_options: &[],
         default_port: 8002,
         path: METRICS,
         model_options: &[],

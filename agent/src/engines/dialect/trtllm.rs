@@ -75,6 +75,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Program("trtllm-serve"), Command::Subcommand("trtllm-serve", "serve")],
         port_options: &["--port"],
+        socket_options: &[],
         default_port: 8000,
         path: "/prometheus/metrics",
         model_options: &["--model"],

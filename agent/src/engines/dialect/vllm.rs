@@ -135,6 +135,7 @@ pub static DIALECT: Dialect = Dialect {
     process: Process {
         commands: &[Command::Subcommand("vllm", "serve"), Command::Module("vllm.entrypoints")],
         port_options: &["--port"],
+        socket_options: &["--uds"],
         default_port: 8000,
         path: METRICS,
         model_options: &["--served-model-name", "--model"],

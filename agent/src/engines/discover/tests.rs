@@ -28,33 +28,47 @@ fn listening_sockets_are_read_from_the_kernels_tables() {
     assert_eq!(read(TCP6), ["201 [::]:8000", "202 [::ffff:127.0.0.1]:8001"]);
 }
 
-/// A `/proc` of our own: `(pid, command line, socket inodes, network namespace)`.
-fn check(processes: &[(u32, &str, &[u64], u32)], expect: &[&str]) {
+/// `(pid, command line, socket inodes, network namespace)`.
+type Process<'a> = (u32, &'a str, &'a [u64], u32);
+
+const POD: &str = "0000000a-0000-4000-8000-00000000000a";
+const CONTAINER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/// A `/proc` of our own, where we are in network namespace 1; processes of namespace 3 are in a pod, those of 4 in a container, those of
+/// 0 keep theirs to themselves.
+fn check(processes: &[Process<'_>], expect: &[&str]) {
     let root = tempfile::tempdir().expect("a temporary folder");
-    let proc = root.path();
-    fs::create_dir_all(proc.join("self/net")).expect("a folder");
-    fs::create_dir_all(proc.join("self/ns")).expect("a folder");
-    fs::create_dir_all(proc.join("sys")).expect("a folder");
-    fs::write(proc.join("self/net/tcp"), TCP).expect("a file");
-    fs::write(proc.join("self/net/tcp6"), TCP6).expect("a file");
-    symlink("net:[1]", proc.join("self/ns/net")).expect("a link");
-    for (pid, command_line, inodes, network) in processes {
+    let (proc, logs) = (root.path().join("proc"), root.path().join("log"));
+    fs::create_dir_all(logs.join(format!("pods/serving_chat-0_{POD}"))).expect("a folder");
+    let own = (std::process::id(), "plumbline", &[][..], 1);
+    for (pid, command_line, inodes, network) in processes.iter().copied().chain([own]) {
         let folder = proc.join(pid.to_string());
-        fs::create_dir_all(folder.join("fd")).expect("a folder");
-        fs::create_dir_all(folder.join("ns")).expect("a folder");
+        ["fd", "ns", "net"].iter().for_each(|name| fs::create_dir_all(folder.join(name)).expect("a folder"));
         fs::write(folder.join("cmdline"), command_line.replace(' ', "\0") + "\0").expect("a file");
+        fs::write(folder.join("net/tcp"), TCP).expect("a file");
+        fs::write(folder.join("net/tcp6"), TCP6).expect("a file");
+        let cgroup = match network {
+            3 => format!("0::/kubepods/besteffort/pod{POD}/{CONTAINER}\n"),
+            4 => format!("0::/system.slice/docker-{CONTAINER}.scope\n"),
+            _ => "0::/\n".to_owned(),
+        };
+        fs::write(folder.join("cgroup"), cgroup).expect("a file");
         symlink("/dev/null", folder.join("fd/0")).expect("a link");
         for (index, inode) in inodes.iter().enumerate() {
             symlink(format!("socket:[{inode}]"), folder.join(format!("fd/{}", index + 3))).expect("a link");
         }
-        symlink(format!("net:[{network}]"), folder.join("ns/net")).expect("a link");
+        if network != 0 {
+            symlink(format!("net:[{network}]"), folder.join("ns/net")).expect("a link");
+        }
     }
-    let found = look(proc);
-    let candidates = found.candidates.iter().map(|Candidate { pid, dialect, url, model }| {
-        format!("{pid} {} {url} {}", dialect.name, model.as_deref().unwrap_or("-"))
+    symlink(std::process::id().to_string(), proc.join("self")).expect("a link");
+    let found = look(&proc, &logs);
+    let candidates = found.candidates.iter().map(|Candidate { pid, access, model, name, .. }| {
+        let access = access.to_string().replace(&*proc.to_string_lossy(), "/proc");
+        format!("{pid} {name} {access} {}", model.as_deref().unwrap_or("-"))
     });
-    let elsewhere = found.elsewhere.iter().map(|pid| format!("{pid} elsewhere"));
-    assert_eq!(candidates.chain(elsewhere).collect::<Vec<_>>(), expect);
+    let hidden = found.hidden.iter().map(|pid| format!("{pid} hidden"));
+    assert_eq!(candidates.chain(hidden).collect::<Vec<_>>(), expect);
 }
 
 #[test]
@@ -81,9 +95,9 @@ fn engines_are_found_where_their_command_line_says() {
             (12, "python -m vllm.entrypoints.openai.api_server --model org/model", &[104, 201], 1),
         ],
         &[
-            "10 llamacpp http://127.0.0.1:8080/metrics SmolLM2-135M.Q4_1",
-            "11 vllm http://127.0.0.1:18000/metrics -",
-            "12 vllm http://[::1]:8000/metrics model",
+            "10 llamacpp-8080 http://127.0.0.1:8080/metrics SmolLM2-135M.Q4_1",
+            "11 vllm-18000 http://127.0.0.1:18000/metrics -",
+            "12 vllm-8000 http://[::1]:8000/metrics model",
         ],
     );
 }
@@ -98,7 +112,7 @@ fn a_single_port_is_taken_and_of_several_unknown_ones_none() {
             (12, "vllm serve m --port nonsense", &[101, 103], 1),
             (13, "vllm serve m", &[], 1),
         ],
-        &["10 llamacpp http://10.0.2.5:5000/metrics chat"],
+        &["10 llamacpp-5000 http://10.0.2.5:5000/metrics chat"],
     );
 }
 
@@ -107,18 +121,69 @@ fn a_single_port_is_taken_and_of_several_unknown_ones_none() {
 fn workers_that_share_a_socket_are_one_engine() {
     check(
         &[(11, "vllm serve m --port=18000", &[103], 1), (12, "vllm serve m --port=18000", &[103], 1)],
-        &["11 vllm http://127.0.0.1:18000/metrics -"],
+        &["11 vllm-18000 http://127.0.0.1:18000/metrics -"],
+    );
+}
+
+#[cfg(target_endian = "little")]
+#[test]
+fn engines_of_other_networks_are_called_after_their_pod_or_container_and_one_address_may_be_many() {
+    check(
+        &[
+            (10, "vllm serve m", &[201], 1),
+            (11, "vllm serve m", &[201], 2),
+            (12, "vllm serve m", &[201], 3),
+            (13, "vllm serve m", &[201], 3),
+            (14, "llama-server -m x.gguf", &[101], 4),
+        ],
+        &[
+            "10 vllm-8000 http://[::1]:8000/metrics -",
+            "11 net-2.vllm-8000 http://[::1]:8000/metrics in net:[2] -",
+            "12 chat-0.vllm-8000 http://[::1]:8000/metrics in net:[3] -",
+            "14 001122334455.llamacpp-8080 http://127.0.0.1:8080/metrics in net:[4] x",
+        ],
     );
 }
 
 #[test]
-fn an_engine_in_another_network_namespace_is_named_and_not_guessed_at() {
-    check(&[(10, "llama-server -m x.gguf", &[101], 2)], &["10 elsewhere"]);
+fn an_engine_whose_network_may_not_be_seen_is_named_and_not_guessed_at() {
+    check(&[(10, "llama-server -m x.gguf", &[101], 0)], &["10 hidden"]);
+}
+
+#[test]
+fn an_engine_on_a_unix_socket_is_reached_as_it_sees_the_path() {
+    check(
+        &[
+            (10, "vllm serve m --uds /run/vllm.sock", &[], 1),
+            (11, "llama-server --host chat.sock -m x.gguf", &[], 3),
+            (12, "llama-server --host 0.0.0.0 -m x.gguf", &[], 1),
+        ],
+        &[
+            "10 vllm-vllm http://localhost/metrics at /proc/10/root/run/vllm.sock -",
+            "11 chat-0.llamacpp-chat http://localhost/metrics at /proc/11/cwd/chat.sock x",
+        ],
+    );
+}
+
+#[test]
+fn no_more_engines_are_looked_at_than_a_node_has() {
+    let processes: Vec<Process<'_>> =
+        (0..300_u32).map(|number| (number + 1000, "vllm serve m", &[201][..], number + 5)).collect();
+    let root = tempfile::tempdir().expect("a temporary folder");
+    for (pid, command_line, _, network) in processes {
+        let folder = root.path().join(pid.to_string());
+        ["fd", "ns", "net"].iter().for_each(|name| fs::create_dir_all(folder.join(name)).expect("a folder"));
+        fs::write(folder.join("cmdline"), command_line.replace(' ', "\0")).expect("a file");
+        fs::write(folder.join("net/tcp6"), TCP6).expect("a file");
+        symlink("socket:[201]", folder.join("fd/3")).expect("a link");
+        symlink(format!("net:[{network}]"), folder.join("ns/net")).expect("a link");
+    }
+    assert_eq!(look(root.path(), root.path()).candidates.len(), MAX_CANDIDATES);
 }
 
 #[test]
 fn a_folder_that_is_no_proc_has_no_engines() {
-    assert_eq!(look(Path::new("/nonexistent")), Found::default());
+    assert_eq!(look(Path::new("/nonexistent"), Path::new("/nonexistent")), Found::default());
 }
 
 proptest! {
@@ -135,6 +200,7 @@ proptest! {
             let _ = is_run_by(&dialect.process, &arguments);
             let _ = model(&dialect.process, &arguments);
             let _ = page_address(&dialect.process, &arguments, &[]);
+            let _ = socket_path(&dialect.process, &arguments);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -24,7 +24,8 @@ async fn serve<F: Future<Output = ()>>(answer: impl FnOnce(TcpStream) -> F) -> (
         let _ = tokio::time::timeout(Duration::from_secs(5), answer(stream)).await;
         String::from_utf8(request).expect("a request in ASCII")
     };
-    tokio::join!(fetch(&url, LIMITS), server)
+    let access = Access::plain(url);
+    tokio::join!(fetch(&access, LIMITS), server)
 }
 
 async fn answer(bytes: &[u8]) -> Result<Page, ScrapeError> {
@@ -75,7 +76,7 @@ async fn an_engine_that_is_down_is_an_error() {
     drop(listener);
     let url = MetricsUrl::try_from(format!("http://127.0.0.1:{port}")).expect("a good url");
     assert_eq!(
-        say(fetch(&url, LIMITS).await),
+        say(fetch(&Access::plain(url), LIMITS).await),
         format!("connect: connecting to 127.0.0.1:{port}: Connection refused (os error 111)")
     );
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::engines::access::MetricsUrl;
 
 /// An engine that answers every request with what stands in `pages`, the last one for ever.
 async fn engine(pages: &'static [&'static str]) -> (u16, Arc<AtomicBool>) {
@@ -36,10 +37,18 @@ async fn engine(pages: &'static [&'static str]) -> (u16, Arc<AtomicBool>) {
     (port, overlap)
 }
 
+fn places(proc: &Path) -> Places {
+    Places { proc: proc.to_owned(), logs: "/nonexistent".into() }
+}
+
+fn nowhere() -> Places {
+    places(Path::new("/nonexistent"))
+}
+
 fn target(port: u16) -> Target {
     Target {
         name: EngineName::try_from("e".to_owned()).expect("a good name"),
-        url: MetricsUrl::try_from(format!("http://127.0.0.1:{port}")).expect("a good url"),
+        access: Access::plain(MetricsUrl::try_from(format!("http://127.0.0.1:{port}")).expect("a good url")),
         dialect: Choice::Auto,
         interval: Interval::try_from("250ms".to_owned()).expect("a good interval"),
         model: Some("m".to_owned()),
@@ -93,7 +102,7 @@ async fn an_engine_that_fails_and_returns_is_absent_meanwhile_and_counted() {
     let (sender, mut samples) = mpsc::channel(1);
     let (stop, stopped) = watch::channel(false);
     let config = Engines { discover: false, targets: vec![target(port)] };
-    let running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
+    let running = tokio::spawn(run(config, nowhere(), Incident::default(), sender, stopped));
     let reading = "engine:e requests_running[\"e\", \"m\"]=2 generation_tokens_total[\"e\", \"m\"]=10";
     let own = |up: u8, errors: &str| {
         let info = format!(
@@ -127,7 +136,7 @@ async fn a_broken_engine_does_not_hold_up_another() {
     let (sender, mut samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: false, targets: vec![slow, target(port)] };
-    let _running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
+    let _running = tokio::spawn(run(config, nowhere(), Incident::default(), sender, stopped));
     let said = until(&mut samples, "engine:slow nothing: no whole answer within 2s").await;
     let good = said.iter().filter(|said| said.starts_with("engine:e requests_running")).count();
     assert!(good >= 3, "{good} readings while the other hung");
@@ -153,7 +162,7 @@ async fn an_incident_is_noticed_between_two_scrapes() {
     target.interval = Interval::try_from("1h".to_owned()).expect("a good interval");
     let incident = Incident::default();
     let config = Engines { discover: false, targets: vec![target] };
-    let _running = tokio::spawn(run(config, "/nonexistent".into(), incident.clone(), sender, stopped));
+    let _running = tokio::spawn(run(config, nowhere(), incident.clone(), sender, stopped));
     let first = [next(&mut samples).await, next(&mut samples).await];
     incident.begin(boot_ns(), Duration::from_secs(60), "a drill");
     // Within the ten seconds that the next one is waited for, and not in an hour.
@@ -166,7 +175,7 @@ async fn it_ends_when_nobody_listens() {
     let (sender, samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: true, targets: vec![target(port)] };
-    let running = tokio::spawn(run(config, "/nonexistent".into(), Incident::default(), sender, stopped));
+    let running = tokio::spawn(run(config, nowhere(), Incident::default(), sender, stopped));
     drop(samples);
     tokio::time::timeout(Duration::from_secs(5), running).await.expect("it ends").expect("no panic");
 }
@@ -176,11 +185,11 @@ async fn it_ends_when_nobody_listens() {
 fn fake_proc(port: u16) -> tempfile::TempDir {
     let root = tempfile::tempdir().expect("a temporary folder");
     let proc = root.path();
-    for folder in ["self/net", "self/ns", "10/fd", "10/ns"] {
+    for folder in ["self/ns", "10/net", "10/fd", "10/ns"] {
         std::fs::create_dir_all(proc.join(folder)).expect("a folder");
     }
     let line = format!("0: 0100007F:{port:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77 1 0\n");
-    std::fs::write(proc.join("self/net/tcp"), line).expect("a file");
+    std::fs::write(proc.join("10/net/tcp"), line).expect("a file");
     std::fs::write(proc.join("10/cmdline"), "llama-server\0-m\0/models/tiny.gguf\0").expect("a file");
     symlink("socket:[77]", proc.join("10/fd/3")).expect("a link");
     symlink("net:[1]", proc.join("self/ns/net")).expect("a link");
@@ -198,7 +207,7 @@ async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
     let _running = tokio::spawn(run_looking_every(
         Duration::from_millis(100),
         Engines::default(),
-        proc.path().to_owned(),
+        places(proc.path()),
         Incident::default(),
         sender,
         stopped,
@@ -223,7 +232,7 @@ async fn a_configured_engine_is_not_found_a_second_time() {
     let (sender, mut samples) = mpsc::channel(1);
     let (_stop, stopped) = watch::channel(false);
     let config = Engines { discover: true, targets: vec![target(port)] };
-    let _running = tokio::spawn(run(config, proc.path().to_owned(), Incident::default(), sender, stopped));
+    let _running = tokio::spawn(run(config, places(proc.path()), Incident::default(), sender, stopped));
     for _ in 0..6 {
         let said = next(&mut samples).await;
         assert!(said.starts_with("engine:e ") || said.starts_with("scrape:e "), "{said}");
