@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod containers;
 pub mod core;
 pub mod cost;
 pub mod custody;

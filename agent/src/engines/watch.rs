@@ -15,6 +15,7 @@ use super::discover::{self, Candidate};
 use super::scrape::{self, Limits, ScrapeError};
 use super::translate::{self, Reading};
 use crate::clock::boot_ns;
+use crate::containers;
 use crate::incident::Incident;
 use crate::message::Message;
 use crate::series::{Point, Sample, engine};
@@ -48,13 +49,17 @@ pub async fn run(
     samples: mpsc::Sender<Message>,
     stop: watch::Receiver<bool>,
 ) {
-    run_looking_every(DISCOVERY_INTERVAL, config, places, incident, samples, stop).await;
+    let (processes, known) = watch::channel(containers::Engines::new());
+    let containers = containers::run(known, places.proc.clone(), incident.clone(), samples.clone());
+    let engines = run_looking_every(DISCOVERY_INTERVAL, config, places, processes, incident, samples, stop);
+    tokio::join!(engines, containers);
 }
 
 async fn run_looking_every(
     discovery_interval: Duration,
     config: Engines,
     places: Places,
+    processes: watch::Sender<containers::Engines>,
     incident: Incident,
     samples: mpsc::Sender<Message>,
     mut stop: watch::Receiver<bool>,
@@ -66,7 +71,7 @@ async fn run_looking_every(
     }
     let look = async {
         if config.discover {
-            tasks.discover(discovery_interval, &configured, &places).await;
+            tasks.discover(discovery_interval, &configured, &places, &processes).await;
         } else {
             std::future::pending::<()>().await;
         }
@@ -101,7 +106,13 @@ impl Tasks {
     }
 
     /// Returns only when nobody listens.
-    async fn discover(&mut self, interval: Duration, configured: &[Target], places: &Places) {
+    async fn discover(
+        &mut self,
+        interval: Duration,
+        configured: &[Target],
+        places: &Places,
+        processes: &watch::Sender<containers::Engines>,
+    ) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What was said of a candidate, so that it is said once; forgotten with the candidate.
@@ -128,9 +139,14 @@ impl Tasks {
                     return;
                 }
             }
+            let mut known = containers::Engines::new();
+            for found in &found.candidates {
+                let configured = configured.iter().filter(|target| is_same(&target.access, &found.access));
+                known.extend(configured.map(|target| (target.name.to_string(), found.pid)));
+            }
             let is_new = |found: &Candidate| {
                 let is_read = self.discovered.contains_key(&found.access.to_string());
-                !is_read && !is_configured(configured, &found.access)
+                !is_read && !configured.iter().any(|target| is_same(&target.access, &found.access))
             };
             // Side by side: each may take as long as it likes.
             let mut asked = JoinSet::new();
@@ -161,6 +177,8 @@ impl Tasks {
                     }
                 }
             }
+            known.extend(self.discovered.values().map(|engine| (engine.name.to_string(), engine.pid)));
+            processes.send_replace(known);
         }
     }
 
@@ -193,12 +211,13 @@ impl Tasks {
     }
 }
 
-fn is_configured(configured: &[Target], found: &Access) -> bool {
+/// Whether what is configured is what was found.
+fn is_same(access: &Access, found: &Access) -> bool {
     let is_file = |path: &Path, other: &Path| {
         let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
         identity(path).is_some_and(|file| identity(other) == Some(file))
     };
-    configured.iter().any(|Target { access, .. }| match (&access.way, &found.way) {
+    match (&access.way, &found.way) {
         (Way::Tcp, Way::Tcp) => {
             let is_same_host = access.url.is_loopback() || access.url.host() == found.url.host();
             access.url.port() == found.url.port() && is_same_host
@@ -208,7 +227,7 @@ fn is_configured(configured: &[Target], found: &Access) -> bool {
         }
         (Way::Unix(path), Way::Unix(other)) => is_file(path, other),
         _ => false,
-    })
+    }
 }
 
 async fn confirm(candidate: &Candidate) -> Result<(), ScrapeError> {

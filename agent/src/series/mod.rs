@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 pub mod agent;
+pub mod container;
 pub mod cost;
 #[cfg(test)]
 mod docs;
@@ -39,6 +40,7 @@ pub const TABLE: &[&[&Series]] = &[
     gpu::dcgm::ROWS,
     infiniband::ROWS,
     engine::ROWS,
+    container::ROWS,
     cost::ROWS,
 ];
 

@@ -75,6 +75,12 @@ pub(super) fn engines_are_reached_in_every_way(tools: &Tools, scratch: &Path) ->
         let series = format!("plumbline_engine_generation_tokens_total{{engine=\"{engine}\"");
         spine.daemon.wait_for(&series, |tokens| tokens > 0.0).map_err(not_ok)?;
     }
+    // Of the cgroup that the pod's container is, v2 tells this much everywhere.
+    let container = "plumbline_container_cpu_seconds_total{engine=\"vllm-0.llamacpp-8099\",mode=\"user\"}";
+    spine.daemon.wait_for(container, |seconds| seconds >= 0.0).map_err(not_ok)?;
+    let page = spine.daemon.metrics().map_err(not_ok)?;
+    let info = page.lines().find(|line| line.starts_with("plumbline_container_info{engine=\"vllm-0.llamacpp-8099\""));
+    ensure(info.is_some_and(|info| info.contains("runtime=\"containerd\"")), || format!("{info:?}"))?;
     let refused = r#"plumbline_engine_scrape_errors_total{engine="impostor",reason="tls"}"#;
     spine.daemon.wait_for(refused, |count| count > 0.0).map_err(not_ok)?;
     ensure(impostor.requests().is_empty(), || "an engine that proves nothing was shown the token".to_owned())?;

@@ -208,6 +208,7 @@ async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
         Duration::from_millis(100),
         Engines::default(),
         places(proc.path()),
+        watch::channel(containers::Engines::new()).0,
         Incident::default(),
         sender,
         stopped,
