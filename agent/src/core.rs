@@ -25,6 +25,7 @@ use crate::{
     probes::ntp,
     record::{Moment, Recorder},
     series::{Point, agent, kernel, store::Store},
+    timeline::{self, SharedTimeline},
     upkeep::Upkeep,
     verdict::{
         self, Denial, Judgement, Rules, Throttles,
@@ -56,6 +57,7 @@ pub struct Core<P> {
     /// What the log's keeper is told of the policies.
     pub in_force: Arc<Mutex<InForce>>,
     pub ledger: Ledger,
+    pub timeline: SharedTimeline,
     pub store: SharedStore,
     pub wall_clock: WallClock,
     pub throttles: Throttles,
@@ -91,6 +93,7 @@ impl<P: Processes> Core<P> {
                 let news = self.holders.observe(&mut sample, |pid| world.named(pid, clock::boot_ns(), processes));
                 self.tell_holders(news);
                 self.ledger.observe(&sample);
+                timeline::lock(&self.timeline).observe(&sample, self.incident.holds(clock::boot_ns()));
                 for finding in self.diagnosis.observe(&sample) {
                     self.say(What::Finding(finding));
                 }
@@ -283,8 +286,10 @@ impl<P: Processes> Core<P> {
         self.ledger.tick(now_boot_ns);
         let costs = self.ledger.points(now_boot_ns);
         self.custody.publish();
+        let mut points = timeline::lock(&self.timeline).tick(now_boot_ns);
         let mut store = lock(&self.store);
         store.take(crate::series::Sample { source: "cost".into(), taken_boot_ns: now_boot_ns, points: Ok(costs) });
+        points.drain(..).for_each(|point| store.set(point));
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         store.set(Point::new(&agent::PROCESSES, &[], self.world.len() as f64));
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]

@@ -27,6 +27,7 @@ pub mod record;
 pub mod review;
 pub mod series;
 pub mod ship;
+pub mod timeline;
 pub mod trust;
 pub mod upkeep;
 pub mod verdict;

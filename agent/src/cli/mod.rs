@@ -10,6 +10,7 @@ mod policy;
 mod run;
 mod span;
 mod status;
+mod timeline;
 mod witness;
 
 use std::{
@@ -52,6 +53,8 @@ enum Command {
     Witness(witness::Arguments),
     /// Show the serving engines that are read, and explain an engine's page
     Engines(engines::Arguments),
+    /// Show what a series was in the last while, up to an hour
+    Timeline(timeline::Arguments),
     /// Show the GPUs and what they do not tell, let go of them for a driver's upgrade, take them back
     Gpu(gpu::Arguments),
     /// Look more closely for a while, and end that
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::main(&command),
         Command::Witness(arguments) => witness::main(&arguments),
         Command::Engines(arguments) => engines::main(&arguments),
+        Command::Timeline(arguments) => timeline::main(&arguments),
         Command::Gpu(arguments) => gpu::main(&arguments),
         Command::Incident(command) => incident::main(&command),
         Command::GpuWorker(arguments) => gpu::work(&arguments),

@@ -46,6 +46,7 @@ use crate::{
     probes::{ProbesError, loss::account_ticker, sensor::pid_namespace},
     series::{Point, Sample, agent, kernel},
     ship,
+    timeline::SharedTimeline,
     upkeep::Upkeep,
     verdict::{Rules, Throttles, WatchedPaths, enforce},
 };
@@ -126,6 +127,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         tokio::spawn(kubelet::run(api, wanted, messages.clone(), stop.clone()))
     });
     let (held, held_seen) = watch::channel(Arc::default());
+    let timeline = SharedTimeline::default();
     let core = Core {
         world,
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
@@ -136,6 +138,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
         ledger: Ledger::new(config.prices.clone()),
+        timeline: Arc::clone(&timeline),
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
         throttles: Throttles::default(),
@@ -206,8 +209,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     sensor.publish_hooks(&store);
     let (node, node_seen) = watch::channel(node);
     let gpus = gpu.as_ref().map_or_else(gpu::View::off, |gpu| gpu.view.clone());
-    let http = listener
-        .map(|listener| tokio::spawn(http::serve(listener, Arc::clone(&store), node_seen, gpus, gate, stop.clone())));
+    let http = listener.map(|listener| {
+        tokio::spawn(http::serve(listener, Arc::clone(&store), timeline, node_seen, gpus, gate, stop.clone()))
+    });
     if let Some(address) = config.listen {
         tracing::info!(%address, "serving /metrics");
     }

@@ -1,15 +1,16 @@
-//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`; and one write,
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`, `/api/v1/timeline`; and one write,
 //! `POST /api/v1/incident`. It reads the store and changes nothing there.
 
 pub mod incident;
 pub mod policies;
+pub mod timeline;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -23,6 +24,7 @@ use crate::{
     core::{SharedStore, lock},
     gpu, own,
     series::{Point, agent, prometheus},
+    timeline::SharedTimeline,
 };
 
 /// What does not change while the daemon runs, for the status page.
@@ -57,6 +59,7 @@ pub struct Status {
 #[derive(Debug, Clone)]
 struct Shared {
     store: SharedStore,
+    timeline: SharedTimeline,
     node: Arc<watch::Receiver<Node>>,
     gpus: watch::Receiver<gpu::View>,
     gate: Arc<incident::Gate>,
@@ -71,6 +74,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     store: SharedStore,
+    timeline: SharedTimeline,
     node: watch::Receiver<Node>,
     gpus: watch::Receiver<gpu::View>,
     gate: incident::Gate,
@@ -82,8 +86,9 @@ pub async fn serve(
         .route("/api/v1/status", get(status))
         .route("/api/v1/policies", get(in_force))
         .route("/api/v1/gpu", get(gpus_seen))
+        .route("/api/v1/timeline", get(recent_past))
         .route("/api/v1/incident", post(begin_incident).layer(DefaultBodyLimit::max(incident::MOST_BYTES)))
-        .with_state(Shared { store, node: Arc::new(node), gpus, gate: Arc::new(gate) });
+        .with_state(Shared { store, timeline, node: Arc::new(node), gpus, gate: Arc::new(gate) });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             let _ = stop.wait_for(|&stop| stop).await;
@@ -145,6 +150,20 @@ async fn begin_incident(State(shared): State<Shared>, headers: HeaderMap, body: 
 
 async fn gpus_seen(State(shared): State<Shared>) -> Response {
     json(&*shared.gpus.borrow())
+}
+
+async fn recent_past(
+    State(shared): State<Shared>,
+    question: Result<Query<timeline::Question>, QueryRejection>,
+) -> Response {
+    let refused = |why: String| (StatusCode::BAD_REQUEST, why + "\n").into_response();
+    match question {
+        Err(rejection) => refused(rejection.body_text()),
+        Ok(Query(question)) => {
+            let answer = timeline::answer(&crate::timeline::lock(&shared.timeline), &question, clock::boot_ns());
+            answer.map_or_else(|error| refused(error.to_string()), |answer| json(&answer))
+        }
+    }
 }
 
 fn json(answer: &impl Serialize) -> Response {

@@ -17,6 +17,7 @@ pub mod infiniband;
 pub mod kernel;
 pub mod prometheus;
 pub mod store;
+pub mod timeline;
 
 /// All rows, subject by subject.
 pub const TABLE: &[&[&Series]] = &[
@@ -42,6 +43,7 @@ pub const TABLE: &[&[&Series]] = &[
     engine::ROWS,
     container::ROWS,
     cost::ROWS,
+    timeline::ROWS,
 ];
 
 /// One exported time series family.

@@ -35,6 +35,28 @@ pub(super) fn engines_are_shown_and_explained(tools: &Tools, scratch: &Path) -> 
     ] {
         ensure(is_read && text.contains(part), || format!("no {part:?} in {text}"))?;
     }
+    // The gauge has been read once at least, and each reading is remembered.
+    let listen = spine.daemon.address.to_string();
+    for (arguments, part) in [
+        (&[][..], "  plumbline_engine_requests_running\n"),
+        (
+            &["plumbline_engine_requests_running", "--with", "engine=fake"],
+            "engine=fake model=: mean 1.000000, 1 to 1, last 1",
+        ),
+        (&["--with", "engine=fake", "--last", "1m", "--slots"], "s ago  counting begins"),
+        (&["plumbline_engine_requests_running", "--json"], "\"least\": 1.0"),
+    ] {
+        let (is_read, text) = shown(&[&["timeline", "--listen", &listen], arguments].concat())?;
+        ensure(is_read && text.contains(part), || format!("{arguments:?} has no {part:?} in {text}"))?;
+    }
+    for (arguments, why) in
+        [(&["nonsense"][..], "no series `nonsense` was read"), (&["--with", "x"], "expected LABEL=VALUE")]
+    {
+        let arguments = [&["timeline", "--listen", &listen], arguments].concat();
+        let output = run(Command::new(&tools.plumbline).args(&arguments)).map_err(not_ok)?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure(!output.status.success() && text.contains(why), || format!("{arguments:?}: {text}"))?;
+    }
     let (is_read, _) = shown(&["engines", "explain", &tools.scripts.join("kubelet.py").display().to_string()])?;
     ensure(!is_read, || "a program in Python is no page of an engine".to_owned())
 }

@@ -1,0 +1,158 @@
+//! `/api/v1/timeline`: what a series was in the last while.
+//!
+//! `series` is its name; without one, the answer is which there are. `last` is in seconds, at most an hour; `with=LABEL=VALUE` keeps
+//! what has this label, of all series where none is named.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    series::Kind,
+    timeline::{Account, Timeline, Track, Window, block::Cell, track::COARSE},
+};
+
+/// Tracks of one answer; what is beyond is counted.
+const MOST_TRACKS: usize = 1000;
+
+const USUAL_SECONDS: u64 = 300;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    pub series: Option<String>,
+    pub last: Option<u64>,
+    pub with: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    pub seconds: u64,
+    pub memory: Account,
+    /// How many parts of the node have each series; only where nothing was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub series: BTreeMap<String, usize>,
+    pub tracks: Vec<Told>,
+    pub left_out: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Told {
+    pub series: String,
+    pub labels: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub was: Was,
+    /// `(seconds ago, value)`: of a counter and a histogram, how much was counted since the slot before; `null` where counting began
+    /// anew.
+    pub slots: Vec<(f64, Option<f64>)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Was {
+    Gauge {
+        mean: f64,
+        least: f64,
+        greatest: f64,
+        last: f64,
+    },
+    Counter {
+        increase: f64,
+        per_second: Option<f64>,
+        covered_seconds: f64,
+    },
+    Histogram {
+        count: u64,
+        sum: f64,
+        covered_seconds: f64,
+        quantiles: BTreeMap<String, f64>,
+    },
+    /// Nothing that could be compared was read in the window.
+    Nothing,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError {
+    #[error("no series `{0}` was read in the last hour; without `series` the answer is which were")]
+    Unknown(String),
+    #[error("with={0}: expected LABEL=VALUE")]
+    With(String),
+}
+
+pub fn answer(timeline: &Timeline, question: &Question, now_boot_ns: u64) -> Result<Answer, QuestionError> {
+    let seconds = question.last.unwrap_or(USUAL_SECONDS).min(COARSE.length_ns() / 1_000_000_000);
+    let window = Window::last(seconds * 1_000_000_000, now_boot_ns);
+    let with = match &question.with {
+        Some(with) => Some(with.split_once('=').ok_or_else(|| QuestionError::With(with.clone()))?),
+        None => None,
+    };
+    let mut found: Vec<&Track> = match (&question.series, with) {
+        (Some(name), _) => timeline.tracks_of(name).collect(),
+        (None, Some((label, value))) => timeline.tracks_with(label, value).collect(),
+        (None, None) => Vec::new(),
+    };
+    if let (Some(name), true) = (&question.series, found.is_empty()) {
+        return Err(QuestionError::Unknown(name.clone()));
+    }
+    found.retain(|track| with.is_none_or(|(label, value)| track.label(label) == Some(value)));
+    found.sort_by_key(|track| (track.series.name, track.labels.clone()));
+    let left_out = found.len().saturating_sub(MOST_TRACKS);
+    found.truncate(MOST_TRACKS);
+    let is_bare = question.series.is_none() && with.is_none();
+    Ok(Answer {
+        seconds,
+        memory: timeline.account(),
+        series: if is_bare { timeline.names() } else { BTreeMap::new() },
+        tracks: found.into_iter().map(|track| told(track, window, now_boot_ns)).collect(),
+        left_out,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "spans of seconds need no nanoseconds")]
+fn told(track: &Track, window: Window, now_boot_ns: u64) -> Told {
+    let mut slots = Vec::new();
+    track.cells(window, |at_ns, _, cell| {
+        let value = match cell {
+            Cell::Begin => None,
+            Cell::Number(value) => Some(f64::from(value)),
+            Cell::Counts(counts) => Some(counts.buckets().map(|(_, count)| count as f64).sum()),
+        };
+        slots.push((now_boot_ns.saturating_sub(at_ns) as f64 / 1e9, value));
+    });
+    let names = track.series.labels.iter().map(|&name| name.to_owned());
+    Told {
+        series: track.series.name.to_owned(),
+        labels: names.zip(track.labels.iter().cloned()).collect(),
+        was: was(track, window).unwrap_or(Was::Nothing),
+        slots,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "spans of seconds need no nanoseconds")]
+fn was(track: &Track, window: Window) -> Option<Was> {
+    Some(match track.series.kind {
+        Kind::Gauge => {
+            let gauge = track.gauge(window)?;
+            Was::Gauge { mean: gauge.mean, least: gauge.least, greatest: gauge.greatest, last: gauge.last }
+        }
+        Kind::Counter => {
+            let increase = track.increase(window)?;
+            Was::Counter {
+                increase: increase.amount,
+                per_second: increase.per_second(),
+                covered_seconds: increase.covered_ns as f64 / 1e9,
+            }
+        }
+        Kind::Histogram => {
+            let distribution = track.distribution(window)?;
+            let quantile = |share: f64| Some((share.to_string(), distribution.quantile(share)?));
+            Was::Histogram {
+                count: distribution.histogram.count,
+                sum: distribution.histogram.sum,
+                covered_seconds: distribution.covered_ns as f64 / 1e9,
+                quantiles: [0.5, 0.95, 0.99].into_iter().filter_map(quantile).collect(),
+            }
+        }
+    })
+}
