@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     series::Kind,
-    timeline::{Account, Timeline, Track, Window, block::Cell, track::COARSE},
+    timeline::{Account, Timeline, Track, Window, cell::Cell, track::COARSE},
 };
 
 /// Tracks of one answer; what is beyond is counted.

@@ -8,7 +8,7 @@
 //!
 //! | file | its one job |
 //! |---|---|
-//! | `block` | sixty slots in a few bytes |
+//! | `cell` | how a slot is written |
 //! | `ring` | the slots of one series at one resolution |
 //! | `track` | one series of one part of the node: readings into slots |
 //! | `window` | questions about a span of time |
@@ -16,7 +16,7 @@
 //! Fed with the samples of every source. What a source does not tell any more has a gap, not a zero; a counter's resets are
 //! seen here, series by series, before anybody adds anything up.
 
-pub mod block;
+pub mod cell;
 pub mod ring;
 pub mod track;
 pub mod window;
@@ -36,7 +36,10 @@ use crate::series::{Point, Sample, Series, timeline as series};
 pub const MEMORY_BYTES: usize = 24 << 20;
 
 /// Beside what a track says of itself: its place in the maps, and what the allocator adds to each block.
-const OVERHEAD_BYTES: usize = 192;
+const OVERHEAD_BYTES: usize = 128;
+
+/// What each series is sure to get: a new one that would leave the others less is refused.
+const LEAST_BYTES: usize = 1536;
 
 /// Sources that are told apart.
 const MOST_SOURCES: usize = 4096;
@@ -61,6 +64,8 @@ pub struct Timeline {
     expired_boot_ns: u64,
     limit_bytes: usize,
     used_bytes: usize,
+    /// Tracks.
+    count: usize,
     refused: u64,
     forgotten: u64,
     scratch: Vec<u8>,
@@ -98,6 +103,7 @@ impl Timeline {
             expired_boot_ns: 0,
             limit_bytes,
             used_bytes: 0,
+            count: 0,
             refused: 0,
             forgotten: 0,
             scratch: Vec::new(),
@@ -117,6 +123,20 @@ impl Timeline {
         for point in sample.points.iter().flatten().filter(|point| !point.series.otel.is_empty()) {
             self.take(sample.taken_boot_ns, reading, point, is_incident);
         }
+        while self.used_bytes > self.limit_bytes && self.forget_oldest() {}
+    }
+
+    /// Where there is no room every series loses its oldest block, so that none loses all. Seldom: it makes room for the next block of each.
+    fn forget_oldest(&mut self) -> bool {
+        let before = self.forgotten;
+        for track in self.tracks.values_mut().flat_map(HashMap::values_mut) {
+            let size = track.size_bytes();
+            if track.forget_oldest() {
+                self.forgotten += 1;
+                self.used_bytes = self.used_bytes + track.size_bytes() - size;
+            }
+        }
+        self.forgotten > before
     }
 
     fn take(&mut self, boot_ns: u64, reading: u64, point: &Point, is_incident: bool) {
@@ -124,28 +144,19 @@ impl Timeline {
         let track = match tracks.get_mut(&*point.labels) {
             Some(track) => track,
             None => {
-                let track = Track::new(point);
-                let size = track.size_bytes() + OVERHEAD_BYTES;
-                if self.used_bytes + size > self.limit_bytes {
+                if (self.count + 1) * LEAST_BYTES > self.limit_bytes {
                     self.refused += 1;
                     return;
                 }
-                self.used_bytes += size;
+                let track = Track::new(point);
+                self.used_bytes += track.size_bytes() + OVERHEAD_BYTES;
+                self.count += 1;
                 tracks.entry(Arc::clone(&point.labels)).or_insert(track)
             }
         };
         let before = track.size_bytes();
         track.take(boot_ns, reading, &point.value, is_incident, &mut self.scratch);
         self.used_bytes = self.used_bytes + track.size_bytes() - before;
-        // Where there is no room, the newest of a series costs its oldest.
-        while self.used_bytes > self.limit_bytes {
-            let before = track.size_bytes();
-            if !track.forget_oldest() {
-                break;
-            }
-            self.forgotten += 1;
-            self.used_bytes = self.used_bytes + track.size_bytes() - before;
-        }
     }
 
     /// Forgets what is older than is kept; now and then, as what is not read any more does not grow.
@@ -156,7 +167,7 @@ impl Timeline {
             used_bytes += tracks.values().map(|track| track.size_bytes() + OVERHEAD_BYTES).sum::<usize>();
         }
         self.tracks.retain(|_, tracks| !tracks.is_empty());
-        self.used_bytes = used_bytes;
+        (self.used_bytes, self.count) = (used_bytes, self.tracks.values().map(HashMap::len).sum());
         // Nothing that they told is left.
         self.readings.retain(|_, readings| readings.newest_boot_ns + 2 * track::COARSE.length_ns() > now_boot_ns);
     }
@@ -180,8 +191,7 @@ impl Timeline {
     }
 
     pub fn account(&self) -> Account {
-        let tracks = self.tracks.values().map(HashMap::len).sum();
-        Account { tracks, used_bytes: self.used_bytes, refused: self.refused, forgotten: self.forgotten }
+        Account { tracks: self.count, used_bytes: self.used_bytes, refused: self.refused, forgotten: self.forgotten }
     }
 
     /// The series of one part of the node.

@@ -175,11 +175,14 @@ fn memory_has_an_end_and_what_does_not_fit_is_counted() {
         assert!(timeline.account().used_bytes <= LIMIT);
     }
     let Account { tracks, refused, forgotten, .. } = timeline.account();
-    assert!((20..=100).contains(&tracks) && forgotten > 0, "{tracks} tracks, {refused} refused, {forgotten} forgotten");
-    // The newest is still there.
+    assert_eq!((tracks, refused), (LIMIT / LEAST_BYTES, 2000 * (100 - LIMIT as u64 / LEAST_BYTES as u64)));
+    assert!(forgotten > 0);
+    // Of each series the newest is still there.
     let now = START + 2000 * SECOND;
-    let track = timeline.tracks_of(KV_CACHE_USAGE_RATIO.name).next().expect("a track");
-    assert!(track.gauge(Window::last(30 * SECOND, now)).is_some_and(|gauge| gauge.slots >= 29));
+    for track in timeline.tracks_of(KV_CACHE_USAGE_RATIO.name) {
+        let gauge = track.gauge(Window::last(30 * SECOND, now));
+        assert!(gauge.is_some_and(|gauge| gauge.slots >= 29), "{gauge:?}");
+    }
 }
 
 #[test]
@@ -274,6 +277,8 @@ proptest! {
             }
         }
         let window = |from: u64, to: u64| Window { from_boot_ns: START + from * SECOND, to_boot_ns: START + to * SECOND };
+        // Of longer slots a whole one is left out beside a gap.
+        prop_assume!(at < START + 290 * SECOND);
         let Some(track) = timeline.track(&GENERATION_TOKENS_TOTAL, &LABELS) else { return Ok(()) };
         let amount = |window| track.increase(window).map_or(0.0, |increase| increase.amount);
         let [first, second, whole] = [window(0, half), window(half, 2 * half), window(0, 2 * half)].map(amount);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    block::{self, Cell},
+    cell::{self, Cell},
     ring::{Grid, Ring},
     window::Window,
 };
@@ -37,7 +37,7 @@ pub struct Track {
 enum Last {
     Gauge,
     Counter(f64),
-    Histogram(Histogram),
+    Histogram(Box<Histogram>),
 }
 
 /// One resolution: slots that are over, and the one that is not.
@@ -54,7 +54,7 @@ enum Open {
     Begin,
     Gauge { sum: f64, readings: u32 },
     Counter(f64),
-    Counts { sum: f64, buckets: Vec<u64> },
+    Counts(Box<(f64, Vec<u64>)>),
 }
 
 /// What one reading adds.
@@ -111,8 +111,8 @@ impl Track {
             lane.take(boot_ns, &change, scratch);
         }
         match (value, &mut self.last) {
-            (Value::Histogram(now), Last::Histogram(last)) if is_same_shape(now, last) => last.clone_from(now),
-            (Value::Histogram(now), last) => *last = Last::Histogram(now.clone()),
+            (Value::Histogram(now), Last::Histogram(last)) if is_same_shape(now, last) => (**last).clone_from(now),
+            (Value::Histogram(now), last) => *last = Last::Histogram(Box::new(now.clone())),
             (Value::Number(now), last) if self.series.kind != Kind::Gauge => *last = Last::Counter(*now),
             (Value::Number(_), _) => {}
         }
@@ -137,7 +137,9 @@ impl Track {
     pub fn size_bytes(&self) -> usize {
         let close = self.close.as_ref().map_or(0, |lane| size_of::<Lane>() + lane.size_bytes());
         let last = match &self.last {
-            Last::Histogram(histogram) => histogram.buckets.capacity() * size_of::<(f64, u64)>(),
+            Last::Histogram(histogram) => {
+                size_of::<Histogram>() + histogram.buckets.capacity() * size_of::<(f64, u64)>()
+            }
             _ => 0,
         };
         size_of::<Self>() + self.fine.size_bytes() + self.coarse.size_bytes() + close + last
@@ -164,7 +166,7 @@ impl Track {
         let mut open = Vec::new();
         if lane.open.write(&mut open)
             && (first..=last).contains(&lane.slot)
-            && let Some((cell, _)) = block::cell(&open)
+            && let Some((cell, _)) = cell::read(&open)
         {
             each(lane.slot * grid.step_ns, grid.step_ns, cell);
         }
@@ -204,7 +206,8 @@ impl Lane {
     }
 
     fn size_bytes(&self) -> usize {
-        let open = if let Open::Counts { buckets, .. } = &self.open { buckets.capacity() * 8 } else { 0 };
+        let open =
+            if let Open::Counts(counts) = &self.open { size_of_val(&**counts) + counts.1.capacity() * 8 } else { 0 };
         self.ring.size_bytes() + open
     }
 
@@ -222,13 +225,14 @@ impl Open {
             (Self::Begin, _) => {}
             (Self::Gauge { sum, readings }, Change::Gauge(value)) => (*sum, *readings) = (*sum + value, *readings + 1),
             (Self::Counter(sum), Change::Counter(more)) => *sum += more,
-            (Self::Counts { sum, buckets }, Change::Counts { sum: more, buckets: grown }) => {
+            (Self::Counts(counts), Change::Counts { sum: more, buckets: grown }) => {
+                let (sum, buckets) = &mut **counts;
                 *sum += more;
                 buckets.iter_mut().zip(*grown).for_each(|(bucket, more)| *bucket = bucket.saturating_add(*more));
             }
             (_, Change::Gauge(value)) => *self = Self::Gauge { sum: *value, readings: 1 },
             (_, Change::Counter(more)) => *self = Self::Counter(*more),
-            (_, Change::Counts { sum, buckets }) => *self = Self::Counts { sum: *sum, buckets: buckets.to_vec() },
+            (_, Change::Counts { sum, buckets }) => *self = Self::Counts(Box::new((*sum, buckets.to_vec()))),
         }
     }
 
@@ -236,18 +240,18 @@ impl Open {
     fn write(&self, out: &mut Vec<u8>) -> bool {
         match self {
             Self::None => return false,
-            Self::Begin => block::begin(out),
-            Self::Gauge { sum, readings } => block::number(sum / f64::from(*readings), out),
-            Self::Counter(sum) => block::number(*sum, out),
-            Self::Counts { sum, buckets } => block::counts(*sum, buckets, out),
+            Self::Begin => cell::begin(out),
+            Self::Gauge { sum, readings } => cell::number(sum / f64::from(*readings), out),
+            Self::Counter(sum) => cell::number(*sum, out),
+            Self::Counts(counts) => cell::counts(counts.0, &counts.1, out),
         }
         true
     }
 }
 
 fn is_same_shape(histogram: &Histogram, other: &Histogram) -> bool {
-    let bounds = |histogram: &Histogram| histogram.buckets.iter().map(|(bound, _)| bound.to_bits()).collect::<Vec<_>>();
-    histogram.buckets.len() == other.buckets.len() && bounds(histogram) == bounds(other)
+    let (these, those) = (&histogram.buckets, &other.buckets);
+    these.len() == those.len() && these.iter().zip(those).all(|((one, _), (other, _))| one.to_bits() == other.to_bits())
 }
 
 /// How much each bucket by itself has counted since the reading before, and the sum of it.

@@ -1,6 +1,6 @@
 //! Questions about a span of the recent past. Pure: a track and a window in, numbers out.
 
-use super::{block::Cell, track::Track};
+use super::{cell::Cell, track::Track};
 use crate::series::Histogram;
 
 /// From one time to another, both in nanoseconds of CLOCK_BOOTTIME, the second not included. Only whole slots count.

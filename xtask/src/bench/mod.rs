@@ -11,6 +11,7 @@ mod instructions;
 mod open;
 mod policies;
 mod scrape;
+mod timeline;
 
 use clap::Args;
 
@@ -25,7 +26,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 7] = [
+const ALL: [Benchmark; 8] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -57,6 +58,11 @@ const ALL: [Benchmark; 7] = [
         run: gpu::run,
     },
     Benchmark { name: "scrape", about: "an engine's page: parsing it, and mapping it", run: scrape::run },
+    Benchmark {
+        name: "timeline",
+        about: "a node's last hour: memory and time for 64 engines and 16 GPUs in parts",
+        run: timeline::run,
+    },
 ];
 
 /// Measure what the daemon costs; without a name, list the benchmarks.
