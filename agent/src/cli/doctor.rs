@@ -86,7 +86,8 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
     for candidate in &found.candidates {
         useful = true;
-        say(&format!("  {} at {} (pid {})", candidate.name, candidate.access, candidate.pid));
+        let name = candidate.dialect.map(|dialect| candidate.name(dialect)).unwrap_or_default();
+        say(&format!("  {name} at {} (pid {})", candidate.access, candidate.pid.unwrap_or_default()));
     }
     if config.engines.targets.is_empty() && found.candidates.is_empty() {
         say("  absent: none configured, and no process of a known engine listens");

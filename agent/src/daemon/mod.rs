@@ -121,10 +121,11 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         Start { coverage: sensor.coverage(), previous: opening::describe(&opened.recovery), keeping },
     );
     let mut world = World::with_resolvers(config.dns.resolvers.clone());
+    let (pages, annotated) = watch::channel(Vec::new());
     let kubelet = config.kubelet.api.clone().map(|api| {
         let wanted = Arc::new(Notify::new());
         world.pods.ask_by(Arc::clone(&wanted));
-        tokio::spawn(kubelet::run(api, wanted, messages.clone(), stop.clone()))
+        tokio::spawn(kubelet::run(api, wanted, pages, messages.clone(), stop.clone()))
     });
     let (held, held_seen) = watch::channel(Arc::default());
     let timeline = SharedTimeline::default();
@@ -183,7 +184,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let engines = tokio::spawn(engines::run(
         config.engines.clone(),
-        engines::Places { proc: PathBuf::from("/proc"), logs: config.kubelet.log_dir.clone() },
+        engines::Places { proc: PathBuf::from("/proc"), logs: config.kubelet.log_dir.clone(), annotated },
         incident.clone(),
         messages.clone(),
         stop.clone(),

@@ -10,7 +10,7 @@
 //! from within it. What it is called comes from who may not be deceived by it: the kubelet's directories, its
 //! cgroup, the kernel; not from its own files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,10 @@ use std::path::{Path, PathBuf};
 
 use super::access::{Access, MetricsUrl, Network, Way};
 use super::dialect::{Command, DIALECTS, Dialect, Process};
-use crate::identity::{cgroup::Cgroup, pod::Pod};
+use crate::identity::{
+    cgroup::Cgroup,
+    pod::{Page, Pod},
+};
 
 /// Engines of one node, found or not; what is beyond is not looked at.
 const MAX_CANDIDATES: usize = 256;
@@ -35,18 +38,46 @@ pub struct Found {
     pub candidates: Vec<Candidate>,
     /// Engine processes whose network namespace we may not see.
     pub hidden: Vec<u32>,
+    /// Uids of pods that they are in.
+    pub pods: BTreeSet<String>,
 }
 
 /// A process that looks like an engine, and the address where its page should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    pub pid: u32,
-    pub dialect: &'static Dialect,
+    /// `None` where only a pod's annotations tell of it.
+    pub pid: Option<u32>,
+    /// `None`: whichever recognises the page.
+    pub dialect: Option<&'static Dialect>,
     pub access: Access,
     /// What the command line calls the model.
     pub model: Option<String>,
+    /// Where it is, if that is another network namespace: its pod, its container.
+    pub place: Option<String>,
+    /// Its port, or its socket's name.
+    pub at: String,
+}
+
+impl Candidate {
     /// What to call it: `vllm-8000`, and in another network namespace `POD.vllm-8000`.
-    pub name: String,
+    pub fn name(&self, dialect: &Dialect) -> String {
+        let short = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+        let place = self.place.as_ref().map(|place| short(place, MAX_PLACE) + ".").unwrap_or_default();
+        let name = format!("{place}{}-{}", dialect.name, short(&self.at, MAX_PLACE / 4));
+        name.replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
+    }
+
+    /// Where pods say that their metrics are. A pod in which engines were found needs not to say so, and one that says so need not be an
+    /// engine.
+    pub fn annotated(pages: &[Page], found: &Found) -> Vec<Self> {
+        let is_new = |page: &&Page| !found.pods.contains(&page.pod_uid);
+        let candidate = |page: &Page| {
+            let access = Access::plain(MetricsUrl::try_from(page.url.clone()).ok()?);
+            let (place, at) = (Some(page.pod.clone()), page.port.to_string());
+            Some(Self { pid: None, dialect: None, access, model: None, place, at })
+        };
+        pages.iter().filter(is_new).filter_map(candidate).take(MAX_CANDIDATES).collect()
+    }
 }
 
 /// Looks at every process under `proc`, normally `/proc`; `logs` is where the kubelet names pods. What cannot be read is
@@ -83,9 +114,11 @@ pub fn look(proc: &Path, logs: &Path) -> Found {
         // Workers inherit the socket of the process that opened it.
         let is_known = found.candidates.iter().any(|other| other.access.to_string() == access.to_string());
         if !is_known && found.candidates.len() < MAX_CANDIDATES {
-            let place = if Some(inode) == own_network { None } else { Some(place(&folder, logs, inode)) };
-            let name = plain_name(place.as_deref(), dialect.name, &at);
-            found.candidates.push(Candidate { pid, dialect, access, model: model(process, &arguments), name });
+            let cgroup = fs::read(folder.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)).unwrap_or_default();
+            let place = (Some(inode) != own_network).then(|| place(&cgroup, logs, inode));
+            found.pods.extend(cgroup.pod_uid);
+            let (pid, dialect, model) = (Some(pid), Some(dialect), model(process, &arguments));
+            found.candidates.push(Candidate { pid, dialect, access, model, place, at });
         }
     }
     found
@@ -98,20 +131,11 @@ fn network(process: &Path) -> Option<u64> {
 }
 
 /// The pod that a process is in, else its container, else its network namespace.
-fn place(process: &Path, logs: &Path, network: u64) -> String {
-    let cgroup = fs::read(process.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)).unwrap_or_default();
+fn place(cgroup: &Cgroup, logs: &Path, network: u64) -> String {
     let id = cgroup.container.as_ref().map(|container| &*container.id);
-    let pod = cgroup.pod_uid.and_then(|uid| Pod::find(logs, &uid, id)).map(|pod| pod.name);
+    let pod = cgroup.pod_uid.as_ref().and_then(|uid| Pod::find(logs, uid, id)).map(|pod| pod.name);
     let short = |id: &str| id.chars().take(CONTAINER_DIGITS).collect();
     pod.or_else(|| id.map(short)).unwrap_or_else(|| format!("net-{network}"))
-}
-
-/// Of letters that a name of an engine may have.
-fn plain_name(place: Option<&str>, dialect: &str, at: &str) -> String {
-    let place =
-        place.map(|place| format!("{}.", place.chars().take(MAX_PLACE).collect::<String>())).unwrap_or_default();
-    let at: String = at.chars().take(MAX_PLACE / 4).collect();
-    format!("{place}{dialect}-{at}").replace(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)), "-")
 }
 
 /// The unix socket that the command line names. `--host` names one if it looks like one (llama.cpp, `server-http.cpp`).

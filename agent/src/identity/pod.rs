@@ -43,6 +43,16 @@ pub struct Container {
     pub image: Option<String>,
 }
 
+/// Where a pod says that its metrics are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub pod_uid: String,
+    pub pod: String,
+    pub port: u16,
+    /// `http://` and the pod's address.
+    pub url: String,
+}
+
 impl Told {
     fn pod(&self, container_id: Option<&str>) -> Pod {
         let container = self.containers.iter().find(|container| Some(&*container.id) == container_id);

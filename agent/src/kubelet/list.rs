@@ -1,4 +1,5 @@
-//! The kubelet's list of pods (`v1.PodList`) → what we keep of each: names, labels, and which container has which name.
+//! The kubelet's list of pods (`v1.PodList`) → what we keep of each: names, labels, which container has which name, how each fares, and
+//! where its annotations say that its metrics are.
 //!
 //! Labels and containers that are not as Kubernetes writes them are left out; a pod that is not is none.
 
@@ -10,7 +11,11 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use crate::identity::pod::{Container, Labels, Told, is_label, is_name};
+use super::{annotations, quantity};
+use crate::{
+    identity::pod::{Container, Labels, Page, Told, is_label, is_name},
+    series::{Point, pod},
+};
 
 /// Labels of one pod that are kept, the first by name.
 const MAX_LABELS: usize = 32;
@@ -74,7 +79,29 @@ struct PodList {
 struct Pod {
     metadata: Metadata,
     #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
     status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Spec {
+    containers: UpTo<SpecContainer, MAX_CONTAINERS>,
+}
+
+#[derive(Deserialize)]
+struct SpecContainer {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    resources: Resources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    limits: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -87,11 +114,16 @@ struct Metadata {
     uid: String,
     #[serde(default)]
     labels: Option<Map<String, Value>>,
+    #[serde(default)]
+    annotations: Option<Map<String, Value>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Status {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: String,
     init_container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
     container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
     ephemeral_container_statuses: UpTo<ContainerStatus, MAX_CONTAINERS>,
@@ -106,25 +138,101 @@ struct ContainerStatus {
     container_id: String,
     #[serde(default)]
     image: String,
+    #[serde(default)]
+    ready: bool,
+    #[serde(default, rename = "restartCount")]
+    restarts: u32,
+    #[serde(default, rename = "lastState")]
+    last_state: Option<State>,
 }
 
-pub(super) fn parse(answer: &[u8]) -> Result<Vec<(String, Told)>, serde_json::Error> {
+#[derive(Deserialize)]
+struct State {
+    #[serde(default)]
+    terminated: Option<Terminated>,
+}
+
+#[derive(Deserialize)]
+struct Terminated {
+    #[serde(default)]
+    reason: String,
+    #[serde(default, rename = "exitCode")]
+    exit_code: i32,
+}
+
+/// What the kubelet said of all pods.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// By uid.
+    pub(super) pods: Vec<(String, Told)>,
+    /// How they and their containers fare.
+    pub(super) points: Vec<Point>,
+    pub(super) pages: Vec<Page>,
+}
+
+pub(super) fn parse(answer: &[u8]) -> Result<Said, serde_json::Error> {
     let list: PodList = serde_json::from_slice(answer)?;
-    Ok(list.items.0.into_iter().filter_map(told).collect())
+    let mut said = Said::default();
+    list.items.0.into_iter().for_each(|pod| said.take(pod));
+    Ok(said)
 }
 
-fn told(Pod { metadata, status }: Pod) -> Option<(String, Told)> {
-    let Metadata { name, namespace, uid, labels } = metadata;
-    if uid.is_empty() || !is_label(&namespace) || !is_name(&name) {
-        return None;
+impl Said {
+    fn take(&mut self, Pod { metadata, spec, status }: Pod) {
+        let Metadata { name, namespace, uid, labels, annotations } = metadata;
+        if uid.is_empty() || !is_label(&namespace) || !is_name(&name) {
+            return;
+        }
+        self.points.extend(fares(&namespace, &name, &spec, &status));
+        self.pages.extend(annotations::page(&uid, &name, &status.pod_ip, &annotations.unwrap_or_default()));
+        self.pods.push((uid, told(namespace, name, labels, status)));
     }
+}
+
+fn fares(namespace: &str, name: &str, spec: &Spec, status: &Status) -> Vec<Point> {
+    let mut points = Vec::new();
+    if ["Pending", "Running", "Succeeded", "Failed", "Unknown"].contains(&&*status.phase) {
+        points.push(Point::new(&pod::PHASE, &[namespace, name, &status.phase], 1.0));
+    }
+    for container in status.container_statuses.0.iter().filter(|container| is_label(&container.name)) {
+        let labels = [namespace, name, &container.name];
+        points.push(Point::new(&pod::CONTAINER_READY, &labels, f64::from(u8::from(container.ready))));
+        points.push(Point::new(&pod::CONTAINER_RESTARTS_TOTAL, &labels, f64::from(container.restarts)));
+        if let Some(ended) = container.last_state.as_ref().and_then(|state| state.terminated.as_ref()) {
+            let is_word = !ended.reason.is_empty() && ended.reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let reason = if is_word { &*ended.reason } else { "unknown" };
+            let labels = [namespace, name, &container.name, reason, &ended.exit_code.to_string()];
+            points.push(Point::new(&pod::CONTAINER_LAST_ENDED, &labels, 1.0));
+        }
+    }
+    for container in spec.containers.0.iter().filter(|container| is_label(&container.name)) {
+        let limits = container.resources.limits.iter().flatten();
+        let amount = |is_it: &dyn Fn(&str) -> bool| {
+            let amounts = limits
+                .clone()
+                .filter(|(name, _)| is_it(name))
+                .filter_map(|(_, value)| quantity::parse(value.as_str()?));
+            amounts.reduce(|sum, more| sum + more)
+        };
+        for (series, amount) in [
+            (&pod::CPU_LIMIT_CORES, amount(&|name| name == "cpu")),
+            (&pod::MEMORY_LIMIT_BYTES, amount(&|name| name == "memory")),
+            (&pod::GPU_LIMIT, amount(&|name| name == "nvidia.com/gpu" || name.starts_with("nvidia.com/mig-"))),
+        ] {
+            points.extend(amount.map(|amount| Point::new(series, &[namespace, name, &container.name], amount)));
+        }
+    }
+    points
+}
+
+fn told(namespace: String, name: String, labels: Option<Map<String, Value>>, status: Status) -> Told {
     let all = [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
     let containers = all.into_iter().flat_map(|list| list.0).filter_map(|container| {
         let (_, id) = container.container_id.split_once("://")?;
         let image = Some(container.image).filter(|image| is_image(image));
         is_label(&container.name).then(|| Container { id: id.to_owned(), name: container.name, image })
     });
-    Some((uid, Told { namespace, name, labels: kept(labels.unwrap_or_default()), containers: containers.collect() }))
+    Told { namespace, name, labels: kept(labels.unwrap_or_default()), containers: containers.collect() }
 }
 
 /// A reference of an image, as registries take them: no spaces, nothing that drives a terminal.
@@ -164,7 +272,14 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
     fn check(answer: &str, expect: Expect) {
         let said = match parse(answer.as_bytes()) {
-            Ok(pods) => pods.iter().map(|(uid, told)| format!("{uid}: {told:?}\n")).collect(),
+            Ok(said) => {
+                let pods = said.pods.iter().map(|(uid, told)| format!("{uid}: {told:?}\n"));
+                let points = said.points.iter().map(|point| {
+                    format!("{}{:?} {}\n", point.series.name, point.labels, point.number().unwrap_or(f64::NAN))
+                });
+                let pages = said.pages.iter().map(|page| format!("{page:?}\n"));
+                pods.chain(points).chain(pages).collect()
+            }
             Err(error) => error.to_string(),
         };
         expect.assert_eq(&said);
@@ -182,9 +297,42 @@ mod tests {
                     "containerStatuses": [{"name": "engine", "containerID": "cri-o://bb", "image": "vllm/vllm-openai:v0.11.0"}, {"name": "waits"}]}}]}"#,
             expect![[r#"
                 3c1f: Told { namespace: "serving", name: "vllm-0", labels: [("app", "llm"), ("app.kubernetes.io/name", "vllm"), ("empty", "")], containers: [Container { id: "aa", name: "fetch", image: None }, Container { id: "bb", name: "engine", image: Some("vllm/vllm-openai:v0.11.0") }] }
+                plumbline_pod_phase["serving", "vllm-0", "Running"] 1
+                plumbline_pod_container_ready["serving", "vllm-0", "engine"] 0
+                plumbline_pod_container_restarts_total["serving", "vllm-0", "engine"] 0
+                plumbline_pod_container_ready["serving", "vllm-0", "waits"] 0
+                plumbline_pod_container_restarts_total["serving", "vllm-0", "waits"] 0
             "#]],
         );
         check(r#"{"items": null}"#, expect![""]);
+    }
+
+    #[test]
+    fn a_pod_is_how_its_containers_fare_and_where_its_annotations_point() {
+        check(
+            r#"{"items": [{
+                "metadata": {"name": "vllm-0", "namespace": "serving", "uid": "3c1f",
+                    "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8000"}},
+                "spec": {"containers": [{"name": "engine", "resources": {"limits": {"cpu": "3500m", "memory": "64Gi", "nvidia.com/gpu": "2"}}},
+                    {"name": "side", "resources": {"limits": {"memory": "lots"}}}]},
+                "status": {"phase": "Running", "podIP": "10.0.0.7",
+                    "containerStatuses": [{"name": "engine", "ready": true, "restartCount": 3,
+                        "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}},
+                        {"name": "side", "ready": false, "restartCount": 0, "lastState": {}}]}}]}"#,
+            expect![[r#"
+                3c1f: Told { namespace: "serving", name: "vllm-0", labels: [], containers: [] }
+                plumbline_pod_phase["serving", "vllm-0", "Running"] 1
+                plumbline_pod_container_ready["serving", "vllm-0", "engine"] 1
+                plumbline_pod_container_restarts_total["serving", "vllm-0", "engine"] 3
+                plumbline_pod_container_last_ended["serving", "vllm-0", "engine", "OOMKilled", "137"] 1
+                plumbline_pod_container_ready["serving", "vllm-0", "side"] 0
+                plumbline_pod_container_restarts_total["serving", "vllm-0", "side"] 0
+                plumbline_pod_container_cpu_limit_cores["serving", "vllm-0", "engine"] 3.5
+                plumbline_pod_container_memory_limit_bytes["serving", "vllm-0", "engine"] 68719476736
+                plumbline_pod_container_gpu_limit["serving", "vllm-0", "engine"] 2
+                Page { pod_uid: "3c1f", pod: "vllm-0", port: 8000, url: "http://10.0.0.7:8000/metrics" }
+            "#]],
+        );
     }
 
     #[test]
@@ -198,6 +346,8 @@ mod tests {
                     "status": {"containerStatuses": [{"name": "C", "containerID": "x://1"}, {"name": "c", "containerID": "1"}]}}]}"#,
             expect![[r#"
                 u: Told { namespace: "b", name: "a", labels: [("ok", "1")], containers: [] }
+                plumbline_pod_container_ready["b", "a", "c"] 0
+                plumbline_pod_container_restarts_total["b", "a", "c"] 0
             "#]],
         );
     }
@@ -224,7 +374,7 @@ mod tests {
             .map(|number| format!(r#"{{"metadata": {{"name": "a", "namespace": "b", "uid": "{number}"}}}}"#))
             .collect();
         let list = format!(r#"{{"items": [{}], "kind": "PodList"}}"#, pods.join(","));
-        assert_eq!(parse(list.as_bytes()).unwrap().len(), MAX_PODS);
+        assert_eq!(parse(list.as_bytes()).unwrap().pods.len(), MAX_PODS);
     }
 
     proptest! {

@@ -4,10 +4,12 @@
 //!
 //! Asked at the start, when a pod is seen that the last answer did not have, and each minute, because labels change.
 
+mod annotations;
 mod client;
 mod config;
 mod list;
 pub mod pod_resources;
+mod quantity;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,12 +18,12 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use self::client::AskError;
+use self::{client::AskError, list::Said};
 pub use self::{config::KubeletApi, pod_resources::PodResourcesConfig};
 use crate::{
     clock,
     core::chain,
-    identity::pod::Told,
+    identity::pod::Page,
     message::Message,
     series::{Point, Sample, agent},
 };
@@ -31,10 +33,11 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// However few.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Asks until it is told to stop; `wanted` is notified when a pod is not known.
+/// Asks until it is told to stop; `wanted` is notified when a pod is not known. `pages` is where annotations point.
 pub async fn run(
     api: KubeletApi,
     wanted: Arc<Notify>,
+    pages: watch::Sender<Vec<Page>>,
     messages: mpsc::Sender<Message>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -47,9 +50,11 @@ pub async fn run(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let points = match asked {
-            Ok(pods) => {
+            Ok(Said { pods, points: fares, pages: said_pages }) => {
+                pages.send_replace(said_pages);
                 #[expect(clippy::cast_precision_loss, reason = "a node has few hundred pods")]
-                let points = vec![Point::new(&agent::PODS, &[], pods.len() as f64)];
+                let mut points = vec![Point::new(&agent::PODS, &[], pods.len() as f64)];
+                points.extend(fares);
                 if messages.send(Message::Pods { taken_boot_ns, pods }).await.is_err() {
                     return;
                 }
@@ -81,7 +86,7 @@ pub async fn run(
     }
 }
 
-async fn ask(api: &KubeletApi) -> Result<Vec<(String, Told)>, AskError> {
+async fn ask(api: &KubeletApi) -> Result<Said, AskError> {
     let answer = client::pods(api).await?;
     list::parse(&answer).map_err(AskError::Json)
 }

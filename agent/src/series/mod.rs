@@ -15,6 +15,7 @@ pub mod engine;
 pub mod gpu;
 pub mod infiniband;
 pub mod kernel;
+pub mod pod;
 pub mod prometheus;
 pub mod store;
 pub mod timeline;
@@ -42,6 +43,7 @@ pub const TABLE: &[&[&Series]] = &[
     infiniband::ROWS,
     engine::ROWS,
     container::ROWS,
+    pod::ROWS,
     cost::ROWS,
     timeline::ROWS,
 ];

@@ -45,6 +45,8 @@ pub(super) fn the_kubelet_tells_labels(tools: &Tools, scratch: &Path) -> Result<
     kubelet.has(&[pod()])?;
     cgroup.opens_from_inside(&spine, "first.gguf")?;
     spine.daemon.wait_for("plumbline_pods", are(1.0)).map_err(not_ok)?;
+    let restarts = r#"plumbline_pod_container_restarts_total{namespace="serving",pod="vllm-0",container="engine"}"#;
+    spine.daemon.wait_for(restarts, are(2.0)).map_err(not_ok)?;
     let record = cgroup.opens_from_inside(&spine, "x.gguf")?;
     equal("name", &record["actor"]["process"]["container"]["name"], "engine")?;
     let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
@@ -137,7 +139,7 @@ impl Drop for Inside {
 /// As the kubelet tells it.
 fn pod() -> Value {
     let labels = json!({ "app": "vllm", "app.kubernetes.io/part-of": "chat" });
-    let status = json!({ "containerStatuses": [{ "name": "engine", "image": "vllm/vllm-openai:v0.11.0", "containerID": format!("containerd://{ID}") }] });
+    let status = json!({ "phase": "Running", "containerStatuses": [{ "name": "engine", "restartCount": 2, "image": "vllm/vllm-openai:v0.11.0", "containerID": format!("containerd://{ID}") }] });
     json!({ "metadata": { "namespace": "serving", "name": "vllm-0", "uid": POD, "labels": labels }, "status": status })
 }
 

@@ -63,7 +63,9 @@ fn check(processes: &[Process<'_>], expect: &[&str]) {
     }
     symlink(std::process::id().to_string(), proc.join("self")).expect("a link");
     let found = look(&proc, &logs);
-    let candidates = found.candidates.iter().map(|Candidate { pid, access, model, name, .. }| {
+    let candidates = found.candidates.iter().map(|candidate| {
+        let Candidate { pid, access, model, dialect, .. } = candidate;
+        let (pid, name) = (pid.expect("a process"), candidate.name(dialect.expect("a dialect")));
         let access = access.to_string().replace(&*proc.to_string_lossy(), "/proc");
         format!("{pid} {name} {access} {}", model.as_deref().unwrap_or("-"))
     });
@@ -163,6 +165,20 @@ fn an_engine_on_a_unix_socket_is_reached_as_it_sees_the_path() {
             "11 chat-0.llamacpp-chat http://localhost/metrics at /proc/11/cwd/chat.sock x",
         ],
     );
+}
+
+#[test]
+fn a_pod_in_which_an_engine_was_found_needs_no_annotation() {
+    let page =
+        |uid: &str, url: &str| Page { pod_uid: uid.to_owned(), pod: "a".to_owned(), port: 8000, url: url.to_owned() };
+    let pages =
+        [page("u", "http://10.0.0.1:8000/metrics"), page(POD, "http://10.0.0.2:8000/metrics"), page("v", "nonsense")];
+    let found = Found { pods: [POD.to_owned()].into(), ..Found::default() };
+    let said: Vec<String> = Candidate::annotated(&pages, &found)
+        .iter()
+        .map(|candidate| format!("{} {}", candidate.name(DIALECTS[0]), candidate.access))
+        .collect();
+    assert_eq!(said, ["a.dynamo-8000 http://10.0.0.1:8000/metrics"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::task::pause;
 use super::*;
 use crate::engines::access::MetricsUrl;
 
@@ -38,7 +39,7 @@ async fn engine(pages: &'static [&'static str]) -> (u16, Arc<AtomicBool>) {
 }
 
 fn places(proc: &Path) -> Places {
-    Places { proc: proc.to_owned(), logs: "/nonexistent".into() }
+    Places { proc: proc.to_owned(), logs: "/nonexistent".into(), annotated: watch::channel(Vec::new()).1 }
 }
 
 fn nowhere() -> Places {
@@ -223,6 +224,41 @@ async fn a_listening_engine_is_found_named_and_forgotten_when_gone() {
     std::fs::remove_dir_all(proc.path().join("10")).expect("the process ends");
     until(&mut samples, &format!("engine:{name} nothing: the engine's process is gone")).await;
     assert_eq!(next(&mut samples).await, format!("scrape:{name} "));
+}
+
+#[tokio::test]
+async fn an_annotated_pod_is_read_if_it_is_an_engine() {
+    let (port, _) = engine(&[PAGE]).await;
+    let (strange, _) = engine(&[STRANGE]).await;
+    let page = |pod: &str, port: u16| Page {
+        pod_uid: pod.to_owned(),
+        pod: pod.to_owned(),
+        port,
+        url: format!("http://127.0.0.1:{port}/metrics"),
+    };
+    let (_pages, annotated) = watch::channel(vec![page("web", strange), page("chat-0", port)]);
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let places = Places { annotated, ..nowhere() };
+    let _running = tokio::spawn(run(Engines::default(), places, Incident::default(), sender, stopped));
+    let name = format!("chat-0.llamacpp-{port}");
+    let said = next(&mut samples).await;
+    assert!(said.starts_with(&format!("engine:{name} requests_running")), "{said}");
+}
+
+#[test]
+fn who_is_no_engine_is_asked_more_and_more_seldom() {
+    let mut refused = Refused::default();
+    let news: Vec<bool> = ["connect", "connect", "status"].map(|reason| refused.again(reason, false)).into();
+    assert_eq!(news, [true, false, true]);
+    assert_eq!(refused.pause, DISCOVERY_INTERVAL * 4);
+    for _ in 0..20 {
+        refused.again("status", false);
+    }
+    assert_eq!(refused.pause, LONGEST_PAUSE);
+    let mut process = Refused::default();
+    process.again("status", true);
+    assert!(process.ask_again <= Instant::now());
 }
 
 #[cfg(target_endian = "little")]
