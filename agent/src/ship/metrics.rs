@@ -20,6 +20,7 @@ use prost::Message as _;
 
 use super::{
     account::Account,
+    gen_ai::{self, Providers},
     http::{Client, SendError},
     otlp::{resource, scope, text},
 };
@@ -70,17 +71,19 @@ impl Exporter {
     /// Sends what is present now.
     pub(super) async fn send(&mut self) {
         let times = Times { started_unix_ns: self.started_unix_ns, now_unix_ns: clock::unix_ns() };
-        for points in snapshot(&self.store).chunks(REQUEST_POINTS) {
-            match self.send_points(points, times).await {
+        let all = snapshot(&self.store);
+        let providers = Providers::of(&all);
+        for points in all.chunks(REQUEST_POINTS) {
+            match self.send_points(points, &providers, times).await {
                 Ok(()) => self.account.succeeded(points.len()),
                 Err(error) => return self.account.failed(&error),
             }
         }
     }
 
-    async fn send_points(&mut self, points: &[Point], times: Times) -> Result<(), SendError> {
+    async fn send_points(&mut self, points: &[Point], providers: &Providers, times: Times) -> Result<(), SendError> {
         let scope_metrics =
-            ScopeMetrics { scope: Some(scope()), metrics: metrics(points, times), ..Default::default() };
+            ScopeMetrics { scope: Some(scope()), metrics: metrics(points, providers, times), ..Default::default() };
         let resource_metrics = ResourceMetrics {
             resource: Some(self.resource.clone()),
             scope_metrics: vec![scope_metrics],
@@ -103,11 +106,32 @@ struct Times {
     now_unix_ns: u64,
 }
 
-/// One metric per series that is not another's alias. `points` are sorted by series, as the store gives them.
-fn metrics(points: &[Point], times: Times) -> Vec<Metric> {
+/// One metric per series that is not another's alias, and one more for those that have a name in the conventions for generative AI.
+/// `points` are sorted by series, as the store gives them.
+fn metrics(points: &[Point], providers: &Providers, times: Times) -> Vec<Metric> {
     let families = points.chunk_by(|a, b| a.series.name == b.series.name);
     let named = families.filter_map(|family| Some((family.first()?.series, family)));
-    named.filter(|(series, _)| !series.otel.is_empty()).map(|(series, family)| metric(series, family, times)).collect()
+    let metrics = named.filter(|(series, _)| !series.otel.is_empty());
+    metrics
+        .flat_map(|(series, family)| {
+            let conventional = gen_ai::name(series).map(|name| server_metric(series, name, family, providers, times));
+            std::iter::once(metric(series, family, times)).chain(conventional.flatten())
+        })
+        .collect()
+}
+
+/// `None` where no engine's dialect is known.
+fn server_metric(series: &Series, name: &str, family: &[Point], providers: &Providers, times: Times) -> Option<Metric> {
+    let point = |point: &Point| histogram(point, providers.attributes(point)?, times);
+    let data_points: Vec<HistogramDataPoint> = family.iter().filter_map(point).collect();
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    (!data_points.is_empty()).then(|| Metric {
+        name: name.to_owned(),
+        description: series.help.to_owned(),
+        unit: ucum(series.unit).to_owned(),
+        metadata: Vec::new(),
+        data: Some(Data::Histogram(OtlpHistogram { data_points, aggregation_temporality })),
+    })
 }
 
 fn metric(series: &Series, family: &[Point], times: Times) -> Metric {
@@ -118,7 +142,7 @@ fn metric(series: &Series, family: &[Point], times: Times) -> Metric {
         }
         Kind::Gauge => Data::Gauge(Gauge { data_points: numbers(family, times) }),
         Kind::Histogram => {
-            let data_points = family.iter().filter_map(|point| histogram(point, times)).collect();
+            let data_points = family.iter().filter_map(|point| histogram(point, attributes(point), times)).collect();
             Data::Histogram(OtlpHistogram { data_points, aggregation_temporality })
         }
     };
@@ -145,7 +169,7 @@ fn numbers(family: &[Point], times: Times) -> Vec<NumberDataPoint> {
 }
 
 /// The source's own buckets: upper bounds without the infinite one, and in each bucket only its own count.
-fn histogram(point: &Point, times: Times) -> Option<HistogramDataPoint> {
+fn histogram(point: &Point, attributes: Vec<KeyValue>, times: Times) -> Option<HistogramDataPoint> {
     let Value::Histogram(Histogram { buckets, sum, count }) = &point.value else { return None };
     let explicit_bounds: Vec<f64> = buckets.iter().map(|&(bound, _)| bound).filter(|bound| bound.is_finite()).collect();
     let mut before = 0;
@@ -159,7 +183,7 @@ fn histogram(point: &Point, times: Times) -> Option<HistogramDataPoint> {
         })
         .collect();
     Some(HistogramDataPoint {
-        attributes: attributes(point),
+        attributes,
         start_time_unix_nano: start(point.series, times),
         time_unix_nano: times.now_unix_ns,
         count: *count,
@@ -214,7 +238,7 @@ mod tests {
     #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
     fn check(points: &[Point], expect: Expect) {
         let mut page = String::new();
-        for metric in metrics(points, TIMES) {
+        for metric in metrics(points, &Providers::of(points), TIMES) {
             let metric = Metric::decode(metric.encode_to_vec().as_slice()).unwrap();
             let data = metric.data.unwrap();
             let (kind, temporality) = match &data {
@@ -288,6 +312,30 @@ mod tests {
                 plumbline.engine.time_to_first_token [s] histogram temporality=2
                   {engine="a\"b\\c\nd", model="m"} (0, 2000) count=5 sum=Some(7.5) [3, 0, 2] at [0.5, 1.0]
                   {engine="b"} (0, 2000) count=2 sum=Some(1.0) [2] at []
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_an_engine_measures_has_its_conventional_name_as_well_once_the_engine_is_known() {
+        let latency = || Histogram { buckets: vec![(0.5, 3), (f64::INFINITY, 5)], sum: 7.5, count: 5 };
+        check(
+            &[
+                Point::new(&engine::INFO, &["a", "vllm", "", "http://h"], 1.0),
+                Point::histogram(&engine::QUEUE_TIME_SECONDS, &["a", "m"], latency()),
+                Point::histogram(&engine::TIME_TO_FIRST_TOKEN_SECONDS, &["a", "m"], latency()),
+                Point::histogram(&engine::TIME_TO_FIRST_TOKEN_SECONDS, &["stranger", "m"], latency()),
+            ],
+            expect![[r#"
+                plumbline.engine.info [] gauge temporality=0
+                  {engine="a", dialect="vllm", url="http://h"} (0, 2000) AsDouble(1.0)
+                plumbline.engine.queue_time [s] histogram temporality=2
+                  {engine="a", model="m"} (0, 2000) count=5 sum=Some(7.5) [3, 2] at [0.5]
+                plumbline.engine.time_to_first_token [s] histogram temporality=2
+                  {engine="a", model="m"} (0, 2000) count=5 sum=Some(7.5) [3, 2] at [0.5]
+                  {engine="stranger", model="m"} (0, 2000) count=5 sum=Some(7.5) [3, 2] at [0.5]
+                gen_ai.server.time_to_first_token [s] histogram temporality=2
+                  {gen_ai.operation.name="inference", gen_ai.provider.name="vllm", plumbline.engine="a", gen_ai.request.model="m"} (0, 2000) count=5 sum=Some(7.5) [3, 2] at [0.5]
             "#]],
         );
     }

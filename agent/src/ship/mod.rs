@@ -8,6 +8,7 @@
 mod account;
 mod anchor;
 pub mod cursor;
+mod gen_ai;
 pub mod http;
 mod jsonl;
 mod metrics;
