@@ -99,13 +99,14 @@ enum Entry<'a> {
     End,
 }
 
-pub(crate) fn parse(line: &str, format: Format) -> Result<Option<Line<'_>>, Fault> {
+/// `each` is given every label of a sample, also of one that is wrong further on.
+pub(crate) fn parse<'a>(line: &'a str, format: Format, each: impl FnMut(Label<'a>)) -> Result<Option<Line<'a>>, Fault> {
     let mut cursor = Cursor { line, at: 0 };
     cursor.blanks();
     match cursor.peek() {
         None => Ok(None),
         Some(b'#') => cursor.comment(format),
-        Some(_) => cursor.sample(format).map(|sample| Some(Line::Sample(sample))),
+        Some(_) => cursor.sample(format, each).map(|sample| Some(Line::Sample(sample))),
     }
 }
 
@@ -211,14 +212,14 @@ impl<'a> Cursor<'a> {
         if self.peek().is_none() { Ok(()) } else { self.fail("the end of the line") }
     }
 
-    fn sample(mut self, format: Format) -> Result<Sample<'a>, Fault> {
+    fn sample(mut self, format: Format, each: impl FnMut(Label<'a>)) -> Result<Sample<'a>, Fault> {
         let mut name = match self.peek() {
             Some(b'{') => None,
             _ => Some(self.name(is_metric_byte, "a metric name")?),
         };
         self.blanks();
         let open = self.at;
-        let labels = if self.eat(b'{') { self.labels(&mut name)? } else { Labels::default() };
+        let labels = if self.eat(b'{') { self.labels(&mut name, each)? } else { Labels::default() };
         let Some(name) = name else {
             return Err(Fault { at: open, expected: "a metric name before or within the braces" });
         };
@@ -233,16 +234,43 @@ impl<'a> Cursor<'a> {
     }
 
     /// After the opening brace, up to and with the closing one.
-    fn labels(&mut self, metric: &mut Option<Text<'a>>) -> Result<Labels<'a>, Fault> {
+    fn labels(&mut self, metric: &mut Option<Text<'a>>, mut each: impl FnMut(Label<'a>)) -> Result<Labels<'a>, Fault> {
         let start = self.at;
         for _ in 0..=MAX_LABELS {
+            if let Some(label) = self.plain_label() {
+                each(label);
+                continue;
+            }
             match self.label_entry(metric.is_none())? {
-                Entry::Label(_) => {}
+                Entry::Label(label) => each(label),
                 Entry::MetricName(name) => *metric = Some(name),
                 Entry::End => return Ok(Labels { inner: &self.line[start..self.at] }),
             }
         }
         self.fail("at most 128 labels")
+    }
+
+    /// The same as [`Self::label_entry`] for a label as almost all are written, `name="value"` without blanks or escapes. `None`, and
+    /// nothing is read, if it is another.
+    fn plain_label(&mut self) -> Option<Label<'a>> {
+        let rest = self.rest();
+        let bytes = rest.as_bytes();
+        let name = bytes.iter().position(|&byte| !is_label_byte(byte))?;
+        if name == 0 || bytes[0].is_ascii_digit() || !bytes[name..].starts_with(b"=\"") {
+            return None;
+        }
+        let start = name + 2;
+        let end = start + memchr::memchr2(b'"', b'\\', &bytes[start..])?;
+        if bytes[end] != b'"' {
+            return None;
+        }
+        let after = match bytes.get(end + 1)? {
+            b',' => end + 2,
+            b'}' => end + 1,
+            _ => return None,
+        };
+        self.at += after;
+        Some(Label { name: Text::plain(&rest[..name]), value: Text::plain(&rest[start..end]) })
     }
 
     /// One label with the comma after it, or the closing brace.
@@ -340,7 +368,7 @@ impl<'a> Cursor<'a> {
         if !self.eat(b'{') {
             return self.fail("the labels of an exemplar");
         }
-        self.labels(&mut Some(Text::plain("")))?;
+        self.labels(&mut Some(Text::plain("")), |_| {})?;
         self.blanks();
         self.value()?;
         self.timestamp(format)?;

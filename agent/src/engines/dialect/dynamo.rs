@@ -1,14 +1,15 @@
 //! NVIDIA Dynamo's frontend: `docs/observability/metrics.md`. Its workers pass their engine's page through, which that engine's
 //! dialect reads: tokens are counted there, and not here a second time.
 
-use super::{Command, Dialect, Field, METRICS, Means, Own, Process, Source, When};
+use super::{ANY, Command, Dialect, Field, METRICS, Means, Own, Process, Source, When};
 use crate::series::engine;
 
-const ENDED: &[(&str, &str)] = &[("success", "unspecified"), ("error", "error"), ("cancelled", "abort")];
+/// What a client gave up is an error there, and older versions do not tell it from others.
+const FAILED: &[(&str, &str)] = &[("", "error"), ("cancelled", "abort"), (ANY, "error")];
 
 pub static DIALECT: Dialect = Dialect {
     name: "dynamo",
-    about: "NVIDIA Dynamo's frontend (`docs/observability/metrics.md`)",
+    about: "NVIDIA Dynamo's frontend, 0.4 to 1.6 (`docs/observability/metrics.md`)",
     prefixes: &["dynamo_frontend_"],
     mark: "inflight_requests",
     versions: &[],
@@ -18,8 +19,18 @@ pub static DIALECT: Dialect = Dialect {
         // What is queued, until its first token, is in flight too.
         Field::gauge(&engine::REQUESTS_RUNNING, &[Source::difference("inflight_requests", "queued_requests")]),
         Field::gauge(&engine::REQUESTS_WAITING, &[Source::metric("queued_requests")]),
-        Field::new(&engine::REQUESTS_FINISHED_TOTAL, &[Source::metric("requests_total")], When::RequestDone)
-            .own(Own::From("status", ENDED)),
+        Field::new(
+            &engine::REQUESTS_FINISHED_TOTAL,
+            &[Source::labelled("requests_total", "status", &["success"])],
+            When::RequestDone,
+        )
+        .own(Own::Fixed("unspecified")),
+        Field::new(
+            &engine::REQUESTS_FINISHED_TOTAL,
+            &[Source::labelled("requests_total", "status", &["error"])],
+            When::RequestDone,
+        )
+        .own(Own::From("error_type", FAILED)),
         Field::new(
             &engine::TIME_TO_FIRST_TOKEN_SECONDS,
             &[Source::metric("time_to_first_token_seconds")],

@@ -78,12 +78,15 @@ pub struct Field {
 pub enum Own {
     None,
     Fixed(&'static str),
-    /// The value of this label of the page; the words that it becomes, or as it is where there are none; what is not among the
-    /// words is `other`.
+    /// The value of this label of the page; the words that it becomes, or as it is where there are none. What is not among the
+    /// words is `other`, or what [`ANY`] becomes.
     From(&'static str, &'static [(&'static str, &'static str)]),
     /// The class of the HTTP status in this label: `2xx`.
     StatusClass(&'static str),
 }
+
+/// Of the words of a label: any other.
+pub const ANY: &str = "*";
 
 /// What must be known to use a number rightly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,19 @@
-//! Each dialect on a page in its engine's names. Those of SGLang and LMDeploy come from their own metrics code; the others here are
-//! written by hand from the engines' sources, as `docs/engines.md` names them. Pages that real engines gave are in
+//! Each dialect on a page in its engine's names. Those of SGLang and LMDeploy come from their own metrics code, that of Dynamo from its own
+//! frontend; the others here are written by hand from the engines' sources, as `docs/engines.md` names them. Pages that real engines gave are in
 //! `translate::tests`.
 
 use expect_test::{Expect, expect};
 use plumbline_exposition::Format;
 
 use crate::{
-    engines::translate::translate,
+    engines::translate::{explain, translate},
     series::{Histogram, Point, Value},
 };
+
+/// What the page has that is of no use.
+fn unmapped(page: &str) -> Vec<String> {
+    explain(page.as_bytes(), Format::Text, None, "").map(|explained| explained.unmapped).unwrap_or_default()
+}
 
 /// The first line of what is told is the dialect and what it knows of the version.
 #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
@@ -28,7 +33,7 @@ fn check(page: &str, expect: Expect) {
     };
     let head = format!("{} {:?}\n", reading.dialect.name, reading.version);
     let tail = reading.first_unusable.map(|first| format!("unusable: {first}\n")).unwrap_or_default();
-    let unmapped: String = reading.unmapped.iter().map(|name| format!("of no use: {name}\n")).collect();
+    let unmapped: String = unmapped(page).iter().map(|name| format!("of no use: {name}\n")).collect();
     expect.assert_eq(&(head + &reading.points.iter().map(line).collect::<String>() + &tail + &unmapped));
 }
 
@@ -84,9 +89,11 @@ fn sglang_counts_what_all_ranks_of_one_work_tell_once_and_data_parallel_ranks_to
 fn a_page_that_sglang_0_5_23_makes() {
     let page = include_str!("../testdata/sglang-0.5.23.txt");
     let Some(reading) = translate(page.as_bytes(), Format::Text, None, "e", "") else { panic!("not recognised") };
-    assert!(reading.unmapped.contains("sglang:cache_hit_rate") && reading.unmapped.len() > 50);
+    let unmapped = unmapped(page);
+    assert!(unmapped.iter().any(|name| name == "sglang:cache_hit_rate") && unmapped.len() > 50);
+    assert_eq!(unmapped.len(), reading.unmapped);
     // Its many metrics without use are not listed here.
-    let is_of_use = |line: &&str| !reading.unmapped.iter().any(|name| line.starts_with(name.as_str()));
+    let is_of_use = |line: &&str| !unmapped.iter().any(|name| line.starts_with(name.as_str()));
     check(
         &page.split_inclusive('\n').filter(is_of_use).collect::<String>(),
         expect![[r#"
@@ -359,6 +366,34 @@ fn what_dynamos_frontend_has_queued_is_in_flight_too() {
             requests_waiting m 3
             requests_finished_total m unspecified 9
         "#]],
+    );
+}
+
+/// From its own frontend out of PyPI, before its own mocker: four streams and two other requests that ended well, one that its client gave
+/// up, one for a model that nobody serves. One that was given up is in `status="error"` there.
+#[test]
+fn a_page_that_dynamo_1_6_1_gave() {
+    let page = include_str!("../testdata/dynamo-1.6.1.txt");
+    let unmapped = unmapped(page);
+    let is_of_use = |line: &&str| !unmapped.iter().any(|name| line.starts_with(name.as_str()));
+    check(
+        &page.split_inclusive('\n').filter(is_of_use).collect::<String>(),
+        expect![[r#"
+        dynamo ""
+        requests_running tiny-llama 0
+        requests_running unknown_model 0
+        requests_waiting tiny-llama 0
+        requests_waiting unknown_model 0
+        requests_finished_total tiny-llama unspecified 6
+        requests_finished_total tiny-llama abort 1
+        requests_finished_total unknown_model error 1
+        time_to_first_token_seconds tiny-llama 2 in 19 buckets, 0.036769469
+        inter_token_latency_seconds tiny-llama 58 in 21 buckets, 0.33313540399999997
+        request_duration_seconds tiny-llama 7 in 11 buckets, 1.4074484040000002
+        request_duration_seconds unknown_model 1 in 11 buckets, 0.000082542
+        request_prompt_tokens tiny-llama 2 in 13 buckets, 32
+        request_generation_tokens tiny-llama 6 in 11 buckets, 180
+    "#]],
     );
 }
 

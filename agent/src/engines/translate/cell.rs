@@ -11,6 +11,9 @@ use crate::{
 /// Data-parallel replicas of one engine; no node has as many.
 const MAX_REPLICAS: usize = 256;
 
+/// Room for those of a usual histogram.
+const USUAL_BUCKETS: usize = 24;
+
 /// Which part of a family a sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -79,10 +82,20 @@ impl Cell {
                 let bound = get(labels, "le").and_then(|text| text.unescape().parse::<f64>().ok());
                 // Nor are `0` and `-0` two: adding zero takes the sign away.
                 let Some(bound) = bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0) else { return false };
-                let index = match self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound)) {
+                // Pages tell them in order.
+                let is_last = self.buckets.last().is_none_or(|(last, _)| *last < bound);
+                let place = if is_last {
+                    Err(self.buckets.len())
+                } else {
+                    self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound))
+                };
+                let index = match place {
                     Ok(index) => index,
                     Err(_) if self.buckets.len() >= MAX_BUCKETS => return false,
                     Err(index) => {
+                        if self.buckets.is_empty() {
+                            self.buckets.reserve(USUAL_BUCKETS);
+                        }
                         self.buckets.insert(index, (bound, Number::default()));
                         index
                     }

@@ -53,12 +53,14 @@ pub fn explain(page: &[u8], format: Format, dialect: Option<&'static Dialect>, m
                 rows.push(Row { series, field: Some(field), told });
             }
         }
+        let mut unmapped: Vec<String> = read.unmapped.iter().map(|&name| name.to_owned()).collect();
+        unmapped.sort_unstable();
         Explained {
             dialect: read.dialect,
             prefix: read.prefix,
             version: read.version,
             rows,
-            unmapped: std::mem::take(&mut read.unmapped).into_iter().collect(),
+            unmapped,
             unusable_lines: read.unusable.count,
             first_unusable: read.unusable.first.take(),
         }

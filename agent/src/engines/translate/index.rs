@@ -1,6 +1,6 @@
 //! Which columns of a dialect's table a metric's name belongs to, found in one look.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use foldhash::fast::RandomState;
 
@@ -28,6 +28,8 @@ pub struct Use {
 #[derive(Debug)]
 pub struct Index {
     pub columns: Vec<Column>,
+    /// The first column of each field, by the field's address: they are statics, in one array.
+    starts: HashMap<usize, usize, RandomState>,
     /// By name without the page's prefix.
     prefixed: HashMap<String, Vec<Use>, RandomState>,
     /// By whole name.
@@ -36,8 +38,14 @@ pub struct Index {
 
 impl Index {
     pub fn of(dialect: &'static Dialect) -> Self {
-        let mut index = Self { columns: Vec::new(), prefixed: HashMap::default(), bare: HashMap::default() };
+        let mut index = Self {
+            columns: Vec::new(),
+            starts: HashMap::default(),
+            prefixed: HashMap::default(),
+            bare: HashMap::default(),
+        };
         for field in dialect.fields {
+            index.starts.insert(std::ptr::from_ref(field).addr(), index.columns.len());
             for source in field.sources {
                 let (first, second) = source.selectors();
                 for selector in [Some(first), second].into_iter().flatten() {
@@ -59,6 +67,17 @@ impl Index {
             names.entry(name).or_default().push(Use { column: self.columns.len(), part: *part });
         }
         self.columns.push(column);
+    }
+
+    /// The sources of a field and the columns of each: one, or two where it is made of two.
+    pub fn sources_of(&self, field: &'static Field) -> impl Iterator<Item = (&'static Source, Range<usize>)> {
+        let start = self.starts.get(&std::ptr::from_ref(field).addr()).copied();
+        let sources = start.map_or(&[][..], |_| field.sources);
+        sources.iter().scan(start.unwrap_or_default(), |next, source| {
+            let start = *next;
+            *next += if source.selectors().1.is_some() { 2 } else { 1 };
+            Some((source, start..*next))
+        })
     }
 
     /// `name` is without the page's prefix, where it had one.

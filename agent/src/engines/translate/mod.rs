@@ -18,10 +18,11 @@ mod index;
 mod table;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, HashSet},
     sync::{LazyLock, PoisonError, RwLock},
 };
 
+use foldhash::fast::RandomState;
 use plumbline_exposition::{Format, Line, Lines};
 
 pub use self::{
@@ -38,6 +39,9 @@ pub const MAX_MODELS: usize = 64;
 /// A histogram with more buckets is not read.
 pub const MAX_BUCKETS: usize = 2048;
 
+/// Room for those of a usual page.
+const EXPECTED_UNMAPPED: usize = 96;
+
 /// Metrics without use that are kept by name; the rest of a page's are left out.
 const MOST_UNMAPPED: usize = 1024;
 
@@ -52,8 +56,8 @@ pub struct Reading {
     pub unusable_lines: u64,
     /// The first of them, in words.
     pub first_unusable: Option<String>,
-    /// Metrics that the dialect has no use for.
-    pub unmapped: BTreeSet<String>,
+    /// How many metrics there were that the dialect has no use for; [`explain`] names them.
+    pub unmapped: usize,
 }
 
 /// Reads `page` as `dialect`, or as whatever dialect recognises it. `engine` and `model` become labels, the latter
@@ -73,7 +77,7 @@ pub fn translate(
             points,
             unusable_lines: read.unusable.count,
             first_unusable: read.unusable.first.take(),
-            unmapped: std::mem::take(&mut read.unmapped),
+            unmapped: read.unmapped.len(),
         }
     })
 }
@@ -85,25 +89,32 @@ struct Read<'a> {
     version: &'static str,
     table: Table<'a>,
     unusable: Unusable,
-    unmapped: BTreeSet<String>,
+    unmapped: HashSet<&'a str, RandomState>,
 }
 
-fn read<T>(
-    page: &[u8],
+fn read<'p, T>(
+    page: &'p [u8],
     format: Format,
     dialect: Option<&'static Dialect>,
-    model: &str,
-    then: impl FnOnce(&mut Read<'_>) -> T,
+    model: &'p str,
+    then: impl FnOnce(&mut Read<'p>) -> T,
 ) -> Option<T> {
-    let (dialect, prefix) = recognise(page, format, dialect)?;
+    let mut lines = Lines::new(page, format);
+    let (dialect, prefix) = recognise(lines.clone(), dialect)?;
     let index = index_of(dialect);
     let table = Table::new(dialect, index, model);
-    let mut read =
-        Read { dialect, prefix, version: "", table, unusable: Unusable::default(), unmapped: BTreeSet::new() };
+    let mut read = Read {
+        dialect,
+        prefix,
+        version: "",
+        table,
+        unusable: Unusable::default(),
+        unmapped: HashSet::with_capacity_and_hasher(EXPECTED_UNMAPPED, RandomState::default()),
+    };
     let mut marks = vec![[false; 2]; dialect.versions.len()];
     let mut last = ("", &[][..]);
     let mut labels = Vec::new();
-    for line in Lines::new(page, format) {
+    while let Some(line) = lines.next_with(&mut labels) {
         match line {
             Ok(Line::Sample(sample)) => {
                 let whole = sample.name.raw();
@@ -116,12 +127,10 @@ fn read<T>(
                         seen[1] |= name == Some(version.lacks);
                     }
                     if last.1.is_empty() && read.unmapped.len() < MOST_UNMAPPED && !is_told(&read.unmapped, whole) {
-                        read.unmapped.insert(whole.strip_suffix("_bucket").unwrap_or(whole).to_owned());
+                        read.unmapped.insert(whole.strip_suffix("_bucket").unwrap_or(whole));
                     }
                 }
                 if !last.1.is_empty() {
-                    labels.clear();
-                    labels.extend(sample.labels);
                     read.table.take(last.1, &sample, &labels, &mut read.unusable);
                 }
             }
@@ -135,7 +144,7 @@ fn read<T>(
 }
 
 /// It, or the histogram or counter that it is a part of.
-fn is_told(unmapped: &BTreeSet<String>, name: &str) -> bool {
+fn is_told(unmapped: &HashSet<&str, RandomState>, name: &str) -> bool {
     let parts = ["_bucket", "_sum", "_count", "_created"].iter().filter_map(|suffix| name.strip_suffix(suffix));
     unmapped.contains(name) || parts.into_iter().any(|family| unmapped.contains(family))
 }
@@ -152,10 +161,14 @@ fn index_of(dialect: &'static Dialect) -> &'static Index {
 
 /// The dialect of the page and the prefix it uses there. One page is read with one prefix: a page that carries the
 /// same metrics under two must not count them twice.
-fn recognise(page: &[u8], format: Format, only: Option<&'static Dialect>) -> Option<(&'static Dialect, &'static str)> {
+fn recognise(lines: Lines<'_>, only: Option<&'static Dialect>) -> Option<(&'static Dialect, &'static str)> {
     let candidates = || DIALECTS.iter().copied().filter(|dialect| only.is_none_or(|only| only == *dialect));
-    Lines::new(page, format).filter_map(Result::ok).find_map(|line| {
+    let mut last = "";
+    lines.filter_map(Result::ok).find_map(|line| {
         let Line::Sample(sample) = line else { return None };
+        if std::mem::replace(&mut last, sample.name.raw()) == sample.name.raw() {
+            return None;
+        }
         candidates().find_map(|dialect| {
             let prefix =
                 dialect.prefixes.iter().find(|prefix| strip_prefix(sample.name.raw(), prefix) == Some(dialect.mark))?;

@@ -1,6 +1,6 @@
 //! The table of one page: one column per selector of the dialect, one cell per model and value of the series' own label.
 
-use std::{borrow::Cow, collections::HashSet, hash::BuildHasher};
+use std::{borrow::Cow, collections::HashSet, hash::BuildHasher, ops::Range, sync::Arc};
 
 use foldhash::fast::RandomState;
 use plumbline_exposition::{Label, Sample, Text};
@@ -11,7 +11,7 @@ use super::{
     index::{Column, Index, Use},
 };
 use crate::{
-    engines::dialect::{Dialect, Field, Own, Source},
+    engines::dialect::{ANY, Dialect, Field, Own, Source},
     series::{Kind, Point, Value},
 };
 
@@ -161,18 +161,15 @@ impl<'a> Table<'a> {
         field: &'static Field,
         unusable: &mut Unusable,
     ) -> Result<(&'static Source, Vec<Told<'_>>), Absent> {
-        let columns_of = |source: &'static Source| {
-            let is_of = move |(_, column): &(usize, &Column)| std::ptr::eq(column.source, source);
-            self.index.columns.iter().enumerate().filter(is_of).map(|(at, column)| (column, &self.cells[at]))
-        };
-        let is_present = |source: &&'static Source| columns_of(source).all(|(_, cells)| !cells.is_empty());
-        let source = field.sources.iter().find(is_present).ok_or(Absent::NotOnPage)?;
-        let mut columns = columns_of(source);
-        let (Some((column, first)), second) = (columns.next(), columns.next()) else { return Err(Absent::NotOnPage) };
+        let is_present = |(_, columns): &(_, Range<usize>)| columns.clone().all(|at| !self.cells[at].is_empty());
+        let (source, mut columns) = self.index.sources_of(field).find(is_present).ok_or(Absent::NotOnPage)?;
+        let first_at = columns.next().ok_or(Absent::NotOnPage)?;
+        let (column, first) = (&self.index.columns[first_at], &self.cells[first_at]);
+        let second = columns.next().map(|at| &self.cells[at]);
         let mut told = Vec::with_capacity(first.len());
         for cell in first {
             let is_same = |other: &&Cell| other.model == cell.model && other.own == cell.own;
-            let other = second.map(|(_, cells)| cells.iter().find(is_same));
+            let other = second.map(|cells| cells.iter().find(is_same));
             if cell.is_impossible || other.is_some_and(|other| other.is_none_or(|other| other.is_impossible)) {
                 continue;
             }
@@ -202,12 +199,20 @@ impl<'a> Table<'a> {
     }
 
     pub fn points(&self, engine: &str, unusable: &mut Unusable) -> Vec<Point> {
-        let mut points = Vec::new();
+        let mut points = Vec::with_capacity(self.dialect.fields.len());
+        // Most series of a page have these two labels and no other; they share them.
+        let mut bare: Vec<Arc<[String]>> = Vec::new();
         for field in self.dialect.fields {
             let Ok((_, told)) = self.field(field, unusable) else { continue };
             for (model, own, value) in told {
-                let own = (field.own != Own::None).then(|| own.to_owned());
-                let labels = [engine.to_owned(), model.to_owned()].into_iter().chain(own).collect();
+                let labels = if field.own != Own::None {
+                    Arc::from([engine.to_owned(), model.to_owned(), own.to_owned()])
+                } else if let Some(known) = bare.iter().find(|labels| labels[1] == model) {
+                    Arc::clone(known)
+                } else {
+                    bare.push(Arc::from([engine.to_owned(), model.to_owned()]));
+                    Arc::clone(&bare[bare.len() - 1])
+                };
                 points.push(Point { series: field.series, labels, value });
             }
         }
@@ -233,11 +238,14 @@ fn own<'s>(own: Own, labels: &[Label<'s>]) -> Cow<'s, str> {
     match own {
         Own::None => "".into(),
         Own::Fixed(value) => value.into(),
-        Own::From(label, words) => match said(label) {
-            None => UNSPECIFIED.into(),
-            Some(said) if words.is_empty() => said,
-            Some(said) => words.iter().find(|(theirs, _)| *theirs == said).map_or(OTHER, |(_, ours)| *ours).into(),
-        },
+        Own::From(label, words) => {
+            let word = |said: &str| words.iter().find(|(theirs, _)| *theirs == said).map(|(_, ours)| *ours);
+            match said(label) {
+                None => word("").unwrap_or(UNSPECIFIED).into(),
+                Some(said) if words.is_empty() => said,
+                Some(said) => word(&said).or_else(|| word(ANY)).unwrap_or(OTHER).into(),
+            }
+        }
         Own::StatusClass(label) => match said(label).as_deref().map(|said| said.as_bytes().first().copied()) {
             Some(Some(b'1')) => "1xx".into(),
             Some(Some(b'2')) => "2xx".into(),

@@ -97,7 +97,7 @@ impl Account {
         match outcome {
             Ok(Reading { dialect, version, points, unusable_lines, first_unusable, unmapped }) => {
                 self.known = Some((dialect.name, version));
-                self.unmapped = unmapped.len();
+                self.unmapped = unmapped;
                 self.last_good_boot_ns = Some(taken_boot_ns);
                 if let (0, Some(first)) = (self.unusable_lines, first_unusable) {
                     tracing::warn!(engine = %name, count = unusable_lines, first, "engine's page has unusable lines");
