@@ -13,5 +13,6 @@ pub mod fake_engine;
 pub mod llama;
 pub mod otlp;
 mod pages;
+pub mod samples;
 pub mod spine;
 pub mod tools;

@@ -14,12 +14,13 @@ use crate::cmd;
 use crate::error::{Error, Result};
 
 /// What tests import; exact, so that a new release is a change of this line.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "cryptography==50.0.2",
     "grpcio==1.85.3",
     "jsonschema==4.26.0",
     "ocsf-json-schema==1.2.0",
     "opentelemetry-proto==1.45.2",
+    "prometheus-client==0.26.0",
     "pyyaml==6.0.3",
 ];
 

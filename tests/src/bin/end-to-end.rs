@@ -4,16 +4,21 @@
 
 use std::process::ExitCode;
 
-use plumbline_tests::{checks::Ended, daemon::Tools, spine};
+use plumbline_tests::{checks::Ended, daemon::Tools, fake_engine, samples, spine};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // A process of its own that a check started.
-    if let Some(("serve", rest)) = arguments.split_first().map(|(first, rest)| (&**first, rest)) {
-        return match plumbline_tests::fake_engine::serve_for_ever(rest) {
+    let role = match arguments.split_first().map(|(first, rest)| (&**first, rest)) {
+        Some(("serve", rest)) => Some(fake_engine::serve_for_ever(rest)),
+        Some(("samples", _)) => Some(samples::print()),
+        _ => None,
+    };
+    if let Some(ended) = role {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                println!("not ok the simulated engine serves: {error}");
+                println!("not ok {arguments:?}: {error}");
                 ExitCode::FAILURE
             }
         };

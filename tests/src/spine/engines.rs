@@ -5,7 +5,7 @@ use std::{fs, os::unix::process::CommandExt as _, path::Path, process::Command};
 use super::{
     Spine, ensure, not_ok,
     pods::{Cgroup, Inside, Kubelet},
-    priced,
+    priced, skipped,
 };
 use crate::{
     checks::Ended,
@@ -117,6 +117,21 @@ pub(super) fn engines_are_reached_in_every_way(tools: &Tools, scratch: &Path) ->
     .map_err(not_ok)?;
     let text = String::from_utf8_lossy(&explained.stdout);
     ensure(text.contains("plumbline_engine_generation_tokens_total = "), || text.to_string())
+}
+
+/// Pages of the text format, made up, with every trap that both take.
+pub(super) fn a_peer_reads_the_same(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(python) = &tools.python else {
+        return Err(skipped("no Python with `prometheus_client` (PLUMBLINE_PYTHON)"));
+    };
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let ours = format!("'{}' samples", std::env::current_exe().map_err(not_ok)?.display());
+    let seed = std::process::id().to_string();
+    let output = run(Command::new(python).arg(tools.scripts.join("exposition_peer.py")).args([&ours, "300", &seed]))
+        .map_err(not_ok)?;
+    ensure(output.status.success(), || {
+        String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+    })
 }
 
 /// A process that looks like llama.cpp's server.

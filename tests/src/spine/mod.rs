@@ -49,6 +49,7 @@ const CHECKS: &[Check] = &[
         pods::a_kubelet_that_does_not_answer_is_said,
     ),
     ("engines are shown, and a page of one is explained", engines::engines_are_shown_and_explained),
+    ("the parser reads what prometheus' own parser reads, of pages that nobody wrote", engines::a_peer_reads_the_same),
     ("engines behind tls, on a unix socket and in a pod are read", engines::engines_are_reached_in_every_way),
     ("what ends the work of a gpu is an alert with its severity", gpus::what_ends_the_work_of_a_gpu_is_an_alert),
     ("who has which gpu is told as the kubelet and the processes tell it", holders::who_has_which_gpu_is_told),

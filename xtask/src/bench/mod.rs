@@ -5,6 +5,7 @@
 mod audit;
 mod beside;
 mod daemon;
+mod engines;
 mod flood;
 mod gpu;
 mod instructions;
@@ -26,7 +27,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 8] = [
+const ALL: [Benchmark; 9] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -58,6 +59,11 @@ const ALL: [Benchmark; 8] = [
         run: gpu::run,
     },
     Benchmark { name: "scrape", about: "an engine's page: parsing it, and mapping it", run: scrape::run },
+    Benchmark {
+        name: "engines",
+        about: "64 engines once a second: the daemon beside Prometheus and VictoriaMetrics, in CPU time per scrape",
+        run: engines::run,
+    },
     Benchmark {
         name: "timeline",
         about: "a node's last hour: memory and time for 64 engines and 16 GPUs in parts",

@@ -127,6 +127,20 @@ async fn an_engine_that_fails_and_returns_is_absent_meanwhile_and_counted() {
     assert!(!overlap.load(Ordering::SeqCst), "one request in flight");
 }
 
+/// As behind a proxy that is pointed at another engine: nothing of the first is left.
+#[tokio::test]
+async fn a_page_in_another_dialect_than_before_is_read_as_what_it_is() {
+    const OTHER: &str = "HTTP/1.1 200 OK\r\n\r\nvllm:num_requests_running{model_name=\"b\"} 7\n";
+    let (port, _) = engine(&[PAGE, OTHER]).await;
+    let (sender, mut samples) = mpsc::channel(1);
+    let (_stop, stopped) = watch::channel(false);
+    let config = Engines { discover: false, targets: vec![target(port)] };
+    let _running = tokio::spawn(run(config, nowhere(), Incident::default(), sender, stopped));
+    until(&mut samples, "engine:e requests_running[\"e\", \"b\"]=7").await;
+    let said = next(&mut samples).await;
+    assert!(said.contains("info[\"e\", \"vllm\""), "{said}");
+}
+
 #[tokio::test]
 async fn a_broken_engine_does_not_hold_up_another() {
     // Accepts into the backlog and never answers.
