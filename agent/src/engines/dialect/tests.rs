@@ -84,6 +84,21 @@ fn sglang_counts_what_all_ranks_of_one_work_tell_once_and_data_parallel_ranks_to
     assert!(translate(page.as_bytes(), Format::Text, None, "e", "").is_some_and(|reading| reading.points.len() > 8));
 }
 
+/// What it generates for others is in `generation_tokens_total` when they end, and was never its own to count.
+#[test]
+fn a_node_of_sglang_that_only_prefills_has_generated_nothing() {
+    check(
+        "sglang:num_running_reqs{model_name=\"m\"} 1\nsglang:realtime_tokens_total{model_name=\"m\",mode=\"prefill_compute\"} 100\n\
+         sglang:generation_tokens_total{model_name=\"m\"} 7\nsglang:prompt_tokens_total{model_name=\"m\"} 50\n\
+         sglang:cached_tokens_total{model_name=\"m\",cache_source=\"device\"} 5\n",
+        expect![[r#"
+            sglang "0.5"
+            requests_running m 1
+            prompt_tokens_total m 100
+        "#]],
+    );
+}
+
 /// From its own metrics code (`tests/engine_pages.py`): two tensor-parallel ranks of one work, with priorities.
 #[test]
 fn a_page_that_sglang_0_5_23_makes() {

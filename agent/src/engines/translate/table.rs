@@ -31,6 +31,8 @@ pub struct Table<'a> {
     index: &'a Index,
     default_model: &'a str,
     cells: Vec<Vec<Cell>>,
+    /// Whether the page has a column's metric, be it under other labels than the column's.
+    is_on_page: Vec<bool>,
     /// Those that the page named, the first of them.
     models: Vec<String>,
     seen: HashSet<u64, RandomState>,
@@ -59,6 +61,7 @@ impl<'a> Table<'a> {
             index,
             default_model,
             cells,
+            is_on_page: vec![false; index.columns.len()],
             models: Vec::new(),
             seen: HashSet::with_capacity_and_hasher(EXPECTED_SAMPLES, RandomState::default()),
             hasher: RandomState::default(),
@@ -69,6 +72,7 @@ impl<'a> Table<'a> {
     pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, labels: &[Label<'_>], unusable: &mut Unusable) {
         for &Use { column: at, part } in uses {
             let column = self.index.columns[at];
+            self.is_on_page[at] = true;
             if !is_selected(&column, labels) {
                 continue;
             }
@@ -155,14 +159,34 @@ impl<'a> Table<'a> {
         named.all(|model| model == first).then_some(first)
     }
 
+    /// The first source that the page has. One that it has for other values of its label only, as a node of SGLang that decodes
+    /// nothing has no `mode="decode"`, says that there is nothing yet: a metric of another name, which counts at another time, is not
+    /// taken in its place, else the number would leap when the first value comes.
+    fn source(&self, field: &'static Field) -> Option<(&'static Source, Range<usize>)> {
+        let mut begun = None;
+        for (source, columns) in self.index.sources_of(field) {
+            let name = source.selectors().0.name;
+            if begun.is_some_and(|begun| begun != name) {
+                return None;
+            }
+            if columns.clone().all(|at| !self.cells[at].is_empty()) {
+                return Some((source, columns));
+            }
+            if matches!(source, Source::Metric(selector) if selector.label.is_some()) && self.is_on_page[columns.start]
+            {
+                begun = Some(name);
+            }
+        }
+        None
+    }
+
     /// The source that the page has, and what it tells of the field.
     pub fn field(
         &self,
         field: &'static Field,
         unusable: &mut Unusable,
     ) -> Result<(&'static Source, Vec<Told<'_>>), Absent> {
-        let is_present = |(_, columns): &(_, Range<usize>)| columns.clone().all(|at| !self.cells[at].is_empty());
-        let (source, mut columns) = self.index.sources_of(field).find(is_present).ok_or(Absent::NotOnPage)?;
+        let (source, mut columns) = self.source(field).ok_or(Absent::NotOnPage)?;
         let first_at = columns.next().ok_or(Absent::NotOnPage)?;
         let (column, first) = (&self.index.columns[first_at], &self.cells[first_at]);
         let second = columns.next().map(|at| &self.cells[at]);
