@@ -53,6 +53,9 @@ fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             write!(path, "&{key}={}", encoded(value))?;
         }
     }
+    if arguments.slots {
+        path += "&slots=true";
+    }
     let answer = ask(address, &path).map_err(|error| format!("no answer on {address}: {error}"))?;
     if arguments.json {
         say(answer.trim_end());
@@ -64,7 +67,7 @@ fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     for told in &answer.tracks {
         say(&line(told));
-        for (ago, value) in told.slots.iter().filter(|_| arguments.slots) {
+        for (ago, value) in &told.slots {
             let value = value.map_or("counting begins".to_owned(), |value| value.to_string());
             say(&format!("    {ago:>8.1} s ago  {value}"));
         }

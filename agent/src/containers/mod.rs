@@ -128,7 +128,8 @@ fn read_one(mounts: &Mounts, process: &Path, engine: &str, pid: u32, seen: &mut 
     seen.process = Some((pid, start));
     let file = fs::read(process.join("cgroup"))?;
     let cgroup = Cgroup::parse(&file).unwrap_or_default();
-    let container = cgroup.container.as_ref();
+    // A user may name a cgroup below its session as it likes.
+    let container = cgroup.container.as_ref().filter(|_| cgroup.is_contained());
     let (id, runtime) = container.map_or(("", ""), |container| (&*container.id, container.runtime));
     let labels = [engine, id, runtime, cgroup.pod_uid.as_deref().unwrap_or_default(), &pid.to_string()];
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]

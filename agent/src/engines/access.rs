@@ -2,12 +2,14 @@
 //! token. Configured ways are checked when the configuration is read; discovery makes its own.
 
 use std::{
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use hyper::Uri;
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use serde::Deserialize;
 use tokio_rustls::rustls::pki_types::ServerName;
 
@@ -41,6 +43,35 @@ pub enum Way {
     TcpIn(Network, SocketAddr),
     /// The host of the URL is only what the engine is told that it is called.
     Unix(PathBuf),
+    /// The same, of another process.
+    UnixIn(Within),
+}
+
+/// A socket below the root of another process, which may have set traps there: symbolic links lead no further than that root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Within {
+    /// `/proc/PID/root` or `/proc/PID/cwd`.
+    pub root: PathBuf,
+    pub path: PathBuf,
+    /// Device and inode of the socket that was found.
+    pub socket: Option<(u64, u64)>,
+}
+
+impl Within {
+    /// The socket itself, opened but not connected, and which it is. Blocks where a file system does.
+    pub fn open(&self) -> io::Result<(OwnedFd, (u64, u64))> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = open(&self.root, flags | OFlags::DIRECTORY, Mode::empty())?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let socket = openat2(&root, &self.path, flags, Mode::empty(), resolve)?;
+        let stat = fstat(&socket)?;
+        let found = (stat.st_dev, stat.st_ino);
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        if !is_socket || self.socket.is_some_and(|known| known != found) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the engine's socket is not there any more"));
+        }
+        Ok((socket, found))
+    }
 }
 
 /// A network namespace.
@@ -127,6 +158,11 @@ impl fmt::Display for Access {
             Way::Tcp => write!(f, "{url}"),
             Way::TcpIn(Network { inode: Some(inode), .. }, _) => write!(f, "{url} in net:[{inode}]"),
             Way::TcpIn(Network { path, inode: None }, _) => write!(f, "{url} in {}", shown(path)),
+            // By the socket itself: who shares it, such as a wrapper and its child, is one engine.
+            Way::UnixIn(Within { path, socket: Some((device, inode)), .. }) => {
+                write!(f, "{url} at {} (socket {device}:{inode})", shown(path))
+            }
+            Way::UnixIn(Within { path, .. }) => write!(f, "{url} at {}", shown(path)),
             Way::Unix(path) => write!(f, "{url} at {}", shown(path)),
         }
     }

@@ -3,7 +3,15 @@
 //! A socket belongs for ever to the network namespace of the thread that made it (`setns(2)`, `net/socket.c`
 //! `sock_create`): one made by a thread of its own within an engine's namespace is connected, read and closed out here, like any other.
 
-use std::{fs::File, io, net::SocketAddr, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, thread};
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -51,6 +59,16 @@ pub async fn connect(access: &Access) -> Result<Box<dyn Stream>, ConnectError> {
         Way::Unix(path) => {
             let stream = UnixStream::connect(path).await;
             Box::new(stream.map_err(|source| ConnectError::Unix { path: path.clone(), source })?)
+        }
+        Way::UnixIn(within) => {
+            let path = within.root.join(&within.path);
+            let failed = |source| ConnectError::Unix { path: path.clone(), source };
+            let opening = within.clone();
+            let opened = tokio::task::spawn_blocking(move || opening.open()).await;
+            let (socket, _) = opened.map_err(|error| failed(error.into()))?.map_err(failed)?;
+            // What was opened, whatever stands at its name by now.
+            let stream = UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await;
+            Box::new(stream.map_err(failed)?)
         }
     };
     let Some(tls) = &access.tls else { return Ok(stream) };

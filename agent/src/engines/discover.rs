@@ -10,13 +10,14 @@
 //! from within it. What it is called comes from who may not be deceived by it: the kubelet's directories, its
 //! cgroup, the kernel; not from its own files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::access::{Access, MetricsUrl, Network, Way};
+use super::access::{Access, MetricsUrl, Network, Way, Within};
 use super::dialect::{Command, DIALECTS, Dialect, Process};
 use crate::identity::{
     cgroup::Cgroup,
@@ -25,6 +26,11 @@ use crate::identity::{
 
 /// Engines of one node, found or not; what is beyond is not looked at.
 const MAX_CANDIDATES: usize = 256;
+
+/// Of one network namespace other than ours: who makes many takes no room from others.
+const MAX_OF_NETWORK: usize = 16;
+
+const MOST_COMMAND_LINE: u64 = 64 * 1024;
 
 /// Letters of a pod's name that stand in an engine's.
 const MAX_PLACE: usize = 80;
@@ -38,6 +44,8 @@ pub struct Found {
     pub candidates: Vec<Candidate>,
     /// Engine processes whose network namespace we may not see.
     pub hidden: Vec<u32>,
+    /// Engine processes beyond what is looked at.
+    pub left_out: usize,
     /// Uids of pods that they are in.
     pub pods: BTreeSet<String>,
 }
@@ -86,9 +94,11 @@ pub fn look(proc: &Path, logs: &Path) -> Found {
     let mut found = Found::default();
     let own_network = network(&proc.join("self"));
     let mut listening: BTreeMap<u64, BTreeMap<u64, SocketAddr>> = BTreeMap::new();
+    let mut networks: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut known = HashSet::new();
     for pid in processes(proc) {
         let folder = proc.join(pid.to_string());
-        let Ok(command_line) = fs::read(folder.join("cmdline")) else { continue };
+        let Ok(command_line) = read_head(&folder.join("cmdline")) else { continue };
         let arguments = arguments(&command_line);
         let Some(dialect) = DIALECTS.iter().copied().find(|dialect| is_run_by(&dialect.process, &arguments)) else {
             continue;
@@ -97,6 +107,12 @@ pub fn look(proc: &Path, logs: &Path) -> Found {
             found.hidden.push(pid);
             continue;
         };
+        let is_own = Some(inode) == own_network;
+        let of_network = networks.entry(inode).or_default();
+        if found.candidates.len() >= MAX_CANDIDATES || (!is_own && *of_network >= MAX_OF_NETWORK) {
+            found.left_out += 1;
+            continue;
+        }
         let process = &dialect.process;
         let (access, at) = if let Some(path) = socket_path(process, &arguments) {
             let Some(access) = over_unix(&folder, path, process.path) else { continue };
@@ -108,14 +124,14 @@ pub fn look(proc: &Path, logs: &Path) -> Found {
             let Some(address) = page_address(process, &arguments, &addresses).map(reachable) else { continue };
             let Ok(url) = MetricsUrl::try_from(format!("http://{address}{}", process.path)) else { continue };
             let network = Network { path: folder.join("ns/net"), inode: Some(inode) };
-            let way = if Some(inode) == own_network { Way::Tcp } else { Way::TcpIn(network, address) };
+            let way = if is_own { Way::Tcp } else { Way::TcpIn(network, address) };
             (Access { way, ..Access::plain(url) }, address.port().to_string())
         };
         // Workers inherit the socket of the process that opened it.
-        let is_known = found.candidates.iter().any(|other| other.access.to_string() == access.to_string());
-        if !is_known && found.candidates.len() < MAX_CANDIDATES {
+        if known.insert(access.to_string()) {
+            *of_network += 1;
             let cgroup = fs::read(folder.join("cgroup")).ok().and_then(|file| Cgroup::parse(&file)).unwrap_or_default();
-            let place = (Some(inode) != own_network).then(|| place(&cgroup, logs, inode));
+            let place = (!is_own).then(|| place(&cgroup, logs, inode));
             found.pods.extend(cgroup.pod_uid);
             let (pid, dialect, model) = (Some(pid), Some(dialect), model(process, &arguments));
             found.candidates.push(Candidate { pid, dialect, access, model, place, at });
@@ -132,8 +148,11 @@ fn network(process: &Path) -> Option<u64> {
 
 /// The pod that a process is in, else its container, else its network namespace.
 fn place(cgroup: &Cgroup, logs: &Path, network: u64) -> String {
-    let id = cgroup.container.as_ref().map(|container| &*container.id);
-    let pod = cgroup.pod_uid.as_ref().and_then(|uid| Pod::find(logs, uid, id)).map(|pod| pod.name);
+    // A user may name a cgroup below its session as it likes.
+    let container = cgroup.container.as_ref().filter(|_| cgroup.is_contained());
+    let id = container.map(|container| &*container.id);
+    let pod =
+        cgroup.pod_uid.as_ref().filter(|_| id.is_some()).and_then(|uid| Pod::find(logs, uid, id)).map(|pod| pod.name);
     let short = |id: &str| id.chars().take(CONTAINER_DIGITS).collect();
     pod.or_else(|| id.map(short)).unwrap_or_else(|| format!("net-{network}"))
 }
@@ -144,12 +163,20 @@ fn socket_path<'a>(process: &Process, arguments: &'a [String]) -> Option<&'a str
     named.filter(|path| path.contains('/') || path.ends_with(".sock"))
 }
 
-/// As the process sees the path.
+/// As the process sees the path, if a socket is there.
 fn over_unix(process: &Path, path: &str, page: &str) -> Option<Access> {
     let url = MetricsUrl::try_from(format!("http://localhost{page}")).ok()?;
     let base = if path.starts_with('/') { "root" } else { "cwd" };
-    let path: PathBuf = process.join(base).join(path.trim_start_matches('/'));
-    Some(Access { way: Way::Unix(path), ..Access::plain(url) })
+    let within = Within { root: process.join(base), path: path.trim_start_matches('/').into(), socket: None };
+    let (_, socket) = within.open().ok()?;
+    Some(Access { way: Way::UnixIn(Within { socket: Some(socket), ..within }), ..Access::plain(url) })
+}
+
+/// A process may have as long a command line as it likes; an engine's is at its beginning.
+fn read_head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    fs::File::open(path)?.take(MOST_COMMAND_LINE).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 fn processes(proc: &Path) -> Vec<u32> {
@@ -157,6 +184,25 @@ fn processes(proc: &Path) -> Vec<u32> {
     let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     pids
+}
+
+/// Whether this is an address of the network namespace that the file `/proc/PID/ns/net` stands for: `/proc/PID/net/fib_trie`, where an
+/// address of its own is followed by `/32 host LOCAL`, and `if_inet6`.
+pub fn has_address(network: &Path, ip: IpAddr) -> bool {
+    let Some(process) = network.parent().and_then(Path::parent) else { return false };
+    let read = |name: &str| fs::read_to_string(process.join("net").join(name)).unwrap_or_default();
+    match ip {
+        IpAddr::V4(ip) => {
+            let (text, wanted) = (read("fib_trie"), format!("|-- {ip}"));
+            let mut lines = text.lines().map(str::trim).peekable();
+            std::iter::from_fn(|| lines.next().map(|line| (line, lines.peek().copied())))
+                .any(|(line, next)| line == wanted && next.is_some_and(|next| next == "/32 host LOCAL"))
+        }
+        IpAddr::V6(ip) => {
+            let wanted = ip.octets().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            read("if_inet6").lines().any(|line| line.starts_with(&wanted))
+        }
+    }
 }
 
 /// `cmdline` is NUL-terminated arguments; ours are only compared, so bytes that are not UTF-8 may be replaced.

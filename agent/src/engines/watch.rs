@@ -5,12 +5,13 @@ mod task;
 use std::{
     collections::BTreeMap,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::MissedTickBehavior,
 };
@@ -29,7 +30,11 @@ use crate::{clock::boot_ns, containers, identity::pod::Page, incident::Incident,
 /// Time between two looks at the node's processes.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Between two questions to an annotated pod that is no engine.
+/// Candidates that are asked for their first page at once: each may send as much as a page may have.
+const MOST_ASKED_AT_ONCE: usize = 8;
+
+/// Between two questions to an engine's process that has no page, and to an annotated pod that is no engine.
+const LONGEST_PAUSE_OF_PROCESS: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Where the node tells of its processes.
@@ -120,6 +125,7 @@ impl Tasks {
         // What was said of a candidate, so that it is said once; forgotten with the candidate.
         let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
         let mut hidden = Vec::new();
+        let mut left_out = 0;
         loop {
             ticks.tick().await;
             let Places { proc, logs, annotated } = places.clone();
@@ -131,6 +137,10 @@ impl Tasks {
                 tracing::warn!(pids = ?found.hidden, "engines whose network namespace may not be seen are not scraped");
                 hidden = found.hidden;
             }
+            if found.left_out > 0 && found.left_out != left_out {
+                tracing::warn!(count = found.left_out, "more engine processes than are looked at");
+            }
+            left_out = found.left_out;
             let pid_of =
                 |url: &String| candidates.iter().find(|found| found.access.to_string() == *url).map(|found| found.pid);
             refused.retain(|url, _| pid_of(url).is_some());
@@ -156,8 +166,11 @@ impl Tasks {
             };
             // Side by side: each may take as long as it likes.
             let mut asked = JoinSet::new();
+            let few = Arc::new(Semaphore::new(MOST_ASKED_AT_ONCE));
             for candidate in candidates.into_iter().filter(is_new) {
+                let few = Arc::clone(&few);
                 asked.spawn(async move {
+                    let _turn = few.acquire().await;
                     let outcome = confirm(&candidate).await;
                     (candidate, outcome)
                 });
@@ -216,6 +229,10 @@ impl Tasks {
         let Some(Discovered { name, task, .. }) = self.discovered.remove(url) else { return Ok(()) };
         tracing::info!(engine = %name, url, "engine is gone");
         task.abort();
+        // Nothing of it comes after what is said now.
+        while !task.is_finished() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let taken_boot_ns = boot_ns();
         let gone = Err("the engine's process is gone".to_owned());
         for (source, points) in [(format!("engine:{name}"), gone), (format!("scrape:{name}"), Ok(Vec::new()))] {
@@ -239,32 +256,35 @@ impl Default for Refused {
 }
 
 impl Refused {
-    /// Whether the reason is another than before. An engine's process is asked again at each look; another may be anything, and is asked
-    /// more and more seldom.
+    /// Whether the reason is another than before. Who gives no page is asked more and more seldom.
     fn again(&mut self, reason: &'static str, is_process: bool) -> bool {
-        if !is_process {
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            self.ask_again = Instant::now() + self.pause;
-        }
+        self.pause = (self.pause * 2).min(if is_process { LONGEST_PAUSE_OF_PROCESS } else { LONGEST_PAUSE });
+        self.ask_again = Instant::now() + self.pause;
         std::mem::replace(&mut self.reason, reason) != reason
     }
 }
 
 /// Whether what is configured is what was found.
 fn is_same(access: &Access, found: &Access) -> bool {
-    let is_file = |path: &Path, other: &Path| {
-        let identity = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-        identity(path).is_some_and(|file| identity(other) == Some(file))
-    };
+    let (url, other) = (&access.url, &found.url);
     match (&access.way, &found.way) {
         (Way::Tcp, Way::Tcp) => {
-            let is_same_host = access.url.is_loopback() || access.url.host() == found.url.host();
-            access.url.port() == found.url.port() && is_same_host
+            let is_same_host = url.host() == other.host() || (url.is_loopback() && other.is_loopback());
+            url.port() == other.port() && is_same_host
+        }
+        // By the address of its pod.
+        (Way::Tcp, Way::TcpIn(network, at)) => {
+            let address = url.address().filter(|address| !address.ip().is_loopback());
+            url.port() == at.port() && address.is_some_and(|address| discover::has_address(&network.path, address.ip()))
         }
         (Way::TcpIn(network, address), Way::TcpIn(other, at)) => {
-            address.port() == at.port() && is_file(&network.path, &other.path)
+            let inode = std::fs::metadata(&network.path).map(|file| file.ino()).ok();
+            address.port() == at.port() && inode.is_some() && inode == other.inode
         }
-        (Way::Unix(path), Way::Unix(other)) => is_file(path, other),
+        (Way::Unix(path), Way::UnixIn(within)) => {
+            let socket = std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+            socket.is_some() && socket == within.socket
+        }
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! `/api/v1/timeline`: what a series was in the last while.
 //!
 //! `series` is its name; without one, the answer is which there are. `last` is in seconds, at most an hour; `with=LABEL=VALUE` keeps
-//! what has this label, of all series where none is named.
+//! what has this label, of all series where none is named; `slots=true` gives every slot.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,9 @@ use crate::{
     timeline::{Account, Timeline, Track, Window, cell::Cell, track::COARSE},
 };
 
-/// Tracks of one answer; what is beyond is counted.
+/// Tracks of one answer, and of one that has every slot; what is beyond is counted.
 const MOST_TRACKS: usize = 1000;
+const MOST_TRACKS_WITH_SLOTS: usize = 100;
 
 const USUAL_SECONDS: u64 = 300;
 
@@ -23,6 +24,9 @@ pub struct Question {
     pub series: Option<String>,
     pub last: Option<u64>,
     pub with: Option<String>,
+    /// Every slot, and not only what they come to.
+    #[serde(default)]
+    pub slots: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +47,8 @@ pub struct Told {
     #[serde(flatten)]
     pub was: Was,
     /// `(seconds ago, value)`: of a counter and a histogram, how much was counted since the slot before; `null` where counting began
-    /// anew.
+    /// anew. Empty where it was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<(f64, Option<f64>)>,
 }
 
@@ -97,29 +102,33 @@ pub fn answer(timeline: &Timeline, question: &Question, now_boot_ns: u64) -> Res
     }
     found.retain(|track| with.is_none_or(|(label, value)| track.label(label) == Some(value)));
     found.sort_by_key(|track| (track.series.name, track.labels.clone()));
-    let left_out = found.len().saturating_sub(MOST_TRACKS);
-    found.truncate(MOST_TRACKS);
+    let most = if question.slots { MOST_TRACKS_WITH_SLOTS } else { MOST_TRACKS };
+    let left_out = found.len().saturating_sub(most);
+    found.truncate(most);
     let is_bare = question.series.is_none() && with.is_none();
     Ok(Answer {
         seconds,
         memory: timeline.account(),
         series: if is_bare { timeline.names() } else { BTreeMap::new() },
-        tracks: found.into_iter().map(|track| told(track, window, now_boot_ns)).collect(),
+        tracks: found.into_iter().map(|track| told(track, window, question.slots.then_some(now_boot_ns))).collect(),
         left_out,
     })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "spans of seconds need no nanoseconds")]
-fn told(track: &Track, window: Window, now_boot_ns: u64) -> Told {
+fn told(track: &Track, window: Window, now_boot_ns: Option<u64>) -> Told {
     let mut slots = Vec::new();
-    track.cells(window, |at_ns, _, cell| {
+    let mut tell = |now_boot_ns: u64, at_ns: u64, cell: Cell<'_>| {
         let value = match cell {
             Cell::Begin => None,
             Cell::Number(value) => Some(f64::from(value)),
             Cell::Counts(counts) => Some(counts.buckets().map(|(_, count)| count as f64).sum()),
         };
         slots.push((now_boot_ns.saturating_sub(at_ns) as f64 / 1e9, value));
-    });
+    };
+    if let Some(now_boot_ns) = now_boot_ns {
+        track.cells(window, |at_ns, _, cell| tell(now_boot_ns, at_ns, cell));
+    }
     let names = track.series.labels.iter().map(|&name| name.to_owned());
     Told {
         series: track.series.name.to_owned(),

@@ -184,7 +184,11 @@ impl Said {
             return;
         }
         self.points.extend(fares(&namespace, &name, &spec, &status));
-        self.pages.extend(annotations::page(&uid, &name, &status.pod_ip, &annotations.unwrap_or_default()));
+        // The address of a pod that has ended may be another's by now.
+        let is_running = status.phase == "Running";
+        self.pages.extend(
+            annotations::page(&uid, &name, &status.pod_ip, &annotations.unwrap_or_default()).filter(|_| is_running),
+        );
         self.pods.push((uid, told(namespace, name, labels, status)));
     }
 }

@@ -62,6 +62,8 @@ pub async fn run(
                 Ok(points)
             }
             Err(error) => {
+                // Who knows what listens there by now.
+                pages.send_replace(Vec::new());
                 let why = chain(&error);
                 // Once for each kind of reason: its words may be another each time.
                 let kind = std::mem::discriminant(&error);

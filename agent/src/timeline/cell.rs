@@ -66,12 +66,17 @@ pub fn number(value: f64, out: &mut Vec<u8>) {
         out.extend([SMALL, value as u8]);
     } else {
         out.push(NUMBER);
-        out.extend((value as f32).to_le_bytes());
+        out.extend(narrow(value).to_le_bytes());
     }
 }
 
-/// Writes what a histogram counted.
+/// Half as long; the greatest there is for what is greater still, and never an infinity.
 #[expect(clippy::cast_possible_truncation, reason = "a float of half the length is meant")]
+fn narrow(value: f64) -> f32 {
+    value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+}
+
+/// Writes what a histogram counted.
 pub fn counts(sum: f64, buckets: &[u64], out: &mut Vec<u8>) {
     out.clear();
     let mut pairs = Vec::new();
@@ -83,7 +88,7 @@ pub fn counts(sum: f64, buckets: &[u64], out: &mut Vec<u8>) {
     }
     out.push(COUNTS);
     put_varint(pairs.len() as u64, out);
-    out.extend((sum as f32).to_le_bytes());
+    out.extend(narrow(sum).to_le_bytes());
     out.extend(pairs);
 }
 

@@ -30,7 +30,7 @@ use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 pub use self::{track::Track, window::Window};
-use crate::series::{Point, Sample, Series, timeline as series};
+use crate::series::{Point, Sample, Series, Value, timeline as series};
 
 /// All that it may take: 64 engines and 16 GPUs in 7 parts each fit in.
 pub const MEMORY_BYTES: usize = 24 << 20;
@@ -38,8 +38,12 @@ pub const MEMORY_BYTES: usize = 24 << 20;
 /// Beside what a track says of itself: its place in the maps, and what the allocator adds to each block.
 const OVERHEAD_BYTES: usize = 128;
 
-/// What each series is sure to get: a new one that would leave the others less is refused.
+/// What each series is sure to get, beside what its last reading takes: a new one that would leave the others less is refused.
 const LEAST_BYTES: usize = 1536;
+
+/// Of the whole, one engine's page or container may have a sixteenth, any other source half: who lies about models takes no room from others.
+const SHARE_OF_ENGINE: usize = 16;
+const SHARE_OF_OTHERS: usize = 2;
 
 /// Sources that are told apart.
 const MOST_SOURCES: usize = 4096;
@@ -64,8 +68,9 @@ pub struct Timeline {
     expired_boot_ns: u64,
     limit_bytes: usize,
     used_bytes: usize,
-    /// Tracks.
     count: usize,
+    /// What was promised to all.
+    reserved_bytes: usize,
     refused: u64,
     forgotten: u64,
     scratch: Vec<u8>,
@@ -76,6 +81,8 @@ pub struct Timeline {
 struct Readings {
     count: u64,
     newest_boot_ns: u64,
+    /// What was promised to its series.
+    reserved_bytes: usize,
 }
 
 /// Its own cost and losses.
@@ -104,6 +111,7 @@ impl Timeline {
             limit_bytes,
             used_bytes: 0,
             count: 0,
+            reserved_bytes: 0,
             refused: 0,
             forgotten: 0,
             scratch: Vec::new(),
@@ -121,7 +129,7 @@ impl Timeline {
         let reading = readings.count;
         // Another name of a series that has one is not remembered twice.
         for point in sample.points.iter().flatten().filter(|point| !point.series.otel.is_empty()) {
-            self.take(sample.taken_boot_ns, reading, point, is_incident);
+            self.take(sample, reading, point, is_incident);
         }
         while self.used_bytes > self.limit_bytes && self.forget_oldest() {}
     }
@@ -139,35 +147,60 @@ impl Timeline {
         self.forgotten > before
     }
 
-    fn take(&mut self, boot_ns: u64, reading: u64, point: &Point, is_incident: bool) {
+    fn take(&mut self, sample: &Sample, reading: u64, point: &Point, is_incident: bool) {
         let tracks = self.tracks.entry(point.series.name).or_default();
+        // One whose last reading takes more than it was admitted with is admitted anew.
+        if let Some(grown) = tracks.get(&*point.labels).filter(|track| track.reserved_bytes < reserve(point)) {
+            self.used_bytes -= grown.size_bytes() + OVERHEAD_BYTES;
+            self.reserved_bytes -= grown.reserved_bytes;
+            self.count -= 1;
+            if let Some(readings) = self.readings.get_mut(&*grown.source) {
+                readings.reserved_bytes = readings.reserved_bytes.saturating_sub(grown.reserved_bytes);
+            }
+            tracks.remove(&*point.labels);
+        }
         let track = match tracks.get_mut(&*point.labels) {
             Some(track) => track,
             None => {
-                if (self.count + 1) * LEAST_BYTES > self.limit_bytes {
+                let reserved_bytes = reserve(point);
+                let is_engine = ["engine:", "container:"].iter().any(|kind| sample.source.starts_with(kind));
+                let share = self.limit_bytes / if is_engine { SHARE_OF_ENGINE } else { SHARE_OF_OTHERS };
+                let Some(readings) = self.readings.get_mut(&sample.source) else { return };
+                let has_room = self.reserved_bytes + reserved_bytes <= self.limit_bytes
+                    && readings.reserved_bytes + reserved_bytes <= share;
+                if !has_room {
                     self.refused += 1;
                     return;
                 }
-                let track = Track::new(point);
+                readings.reserved_bytes += reserved_bytes;
+                self.reserved_bytes += reserved_bytes;
+                let track = Track::new(point, sample.source.as_str().into(), reserved_bytes);
                 self.used_bytes += track.size_bytes() + OVERHEAD_BYTES;
                 self.count += 1;
                 tracks.entry(Arc::clone(&point.labels)).or_insert(track)
             }
         };
         let before = track.size_bytes();
-        track.take(boot_ns, reading, &point.value, is_incident, &mut self.scratch);
+        track.take(sample.taken_boot_ns, reading, &point.value, is_incident, &mut self.scratch);
         self.used_bytes = self.used_bytes + track.size_bytes() - before;
     }
 
     /// Forgets what is older than is kept; now and then, as what is not read any more does not grow.
     pub fn expire(&mut self, now_boot_ns: u64) {
-        let mut used_bytes = 0;
+        (self.used_bytes, self.count, self.reserved_bytes) = (0, 0, 0);
+        self.readings.values_mut().for_each(|readings| readings.reserved_bytes = 0);
         for tracks in self.tracks.values_mut() {
             tracks.retain(|_, track| track.expire(now_boot_ns));
-            used_bytes += tracks.values().map(|track| track.size_bytes() + OVERHEAD_BYTES).sum::<usize>();
+            for track in tracks.values() {
+                self.used_bytes += track.size_bytes() + OVERHEAD_BYTES;
+                self.reserved_bytes += track.reserved_bytes;
+                if let Some(readings) = self.readings.get_mut(&*track.source) {
+                    readings.reserved_bytes += track.reserved_bytes;
+                }
+            }
+            self.count += tracks.len();
         }
         self.tracks.retain(|_, tracks| !tracks.is_empty());
-        (self.used_bytes, self.count) = (used_bytes, self.tracks.values().map(HashMap::len).sum());
         // Nothing that they told is left.
         self.readings.retain(|_, readings| readings.newest_boot_ns + 2 * track::COARSE.length_ns() > now_boot_ns);
     }
@@ -214,6 +247,12 @@ impl Timeline {
     pub fn tracks_with(&self, label: &str, value: &str) -> impl Iterator<Item = &Track> {
         self.tracks.values().flat_map(HashMap::values).filter(move |track| track.label(label) == Some(value))
     }
+}
+
+/// What a series is promised: its slots, and of a histogram what the last reading and the open slots take.
+fn reserve(point: &Point) -> usize {
+    let buckets = if let Value::Histogram(histogram) = &point.value { histogram.buckets.len() } else { 0 };
+    LEAST_BYTES + buckets * Track::BUCKET_BYTES
 }
 
 impl Track {

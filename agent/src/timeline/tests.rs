@@ -152,6 +152,19 @@ fn two_minutes_of_an_incident_five_minutes_and_an_hour_are_remembered() {
     assert_eq!(steps(120), [(SECOND, 120)]);
     assert_eq!(steps(300), [(SECOND, 300)]);
     assert_eq!(steps(3600), [(10 * SECOND, 360)]);
+    // Two minutes after the incident the series go on, and its slots of a quarter of a second are not kept.
+    for second in 0..125 {
+        timeline.observe(&sample(at + second * SECOND, vec![gauge(1.0)]), false);
+    }
+    at += 125 * SECOND;
+    timeline.expire(at);
+    let track = timeline.track(&KV_CACHE_USAGE_RATIO, &LABELS).expect("a track");
+    let steps = |seconds: u64| {
+        let mut steps = BTreeMap::new();
+        track.cells(Window::last(seconds * SECOND, at), |_, step_ns, _| *steps.entry(step_ns).or_insert(0_u64) += 1);
+        steps.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(steps(60), [(SECOND, 60)]);
     // A block goes as a whole.
     assert!(steps(7200)[0].1 <= 420, "{:?}", steps(7200));
     timeline.expire(at + 3600 * SECOND);
@@ -171,11 +184,14 @@ fn memory_has_an_end_and_what_does_not_fit_is_counted() {
                 Point::new(&KV_CACHE_USAGE_RATIO, &["e", &part.to_string()], f64::from(second * 97 + part).sin())
             })
             .collect();
-        timeline.observe(&sample(START + u64::from(second) * SECOND, points), false);
+        let taken = Sample { source: "gpu".to_owned(), ..sample(START + u64::from(second) * SECOND, points) };
+        timeline.observe(&taken, false);
         assert!(timeline.account().used_bytes <= LIMIT);
     }
     let Account { tracks, refused, forgotten, .. } = timeline.account();
-    assert_eq!((tracks, refused), (LIMIT / LEAST_BYTES, 2000 * (100 - LIMIT as u64 / LEAST_BYTES as u64)));
+    // One source's share of it.
+    let of_source = LIMIT / SHARE_OF_OTHERS / LEAST_BYTES;
+    assert_eq!((tracks, refused), (of_source, 2000 * (100 - of_source as u64)));
     assert!(forgotten > 0);
     // Of each series the newest is still there.
     let now = START + 2000 * SECOND;
@@ -183,6 +199,44 @@ fn memory_has_an_end_and_what_does_not_fit_is_counted() {
         let gauge = track.gauge(Window::last(30 * SECOND, now));
         assert!(gauge.is_some_and(|gauge| gauge.slots >= 29), "{gauge:?}");
     }
+}
+
+/// As many models and buckets as a page may have: such an engine gets its share, and nothing of others is forgotten for it.
+#[test]
+fn an_engine_that_lies_about_its_histograms_takes_no_room_from_others() {
+    let mut timeline = Timeline::default();
+    let histogram = |count: u64| {
+        let buckets = (0..2048_u32).map(|bound| (f64::from(bound), count)).collect();
+        Histogram { buckets, sum: 1.0, count }
+    };
+    for second in 0..200_u64 {
+        let at = START + second * SECOND;
+        for liar in 0..8 {
+            let point = |model: u32| {
+                let labels = [&*format!("liar-{liar}"), &model.to_string()];
+                Point::histogram(&TIME_TO_FIRST_TOKEN_SECONDS, &labels, histogram(second * u64::from(model)))
+            };
+            let source = format!("engine:liar-{liar}");
+            timeline.observe(&Sample { source, taken_boot_ns: at, points: Ok((0..65).map(point).collect()) }, false);
+        }
+        timeline.observe(&sample(at, vec![gauge(0.5)]), false);
+        assert!(timeline.account().used_bytes <= MEMORY_BYTES);
+    }
+    let now = START + 200 * SECOND;
+    let honest =
+        timeline.track(&KV_CACHE_USAGE_RATIO, &LABELS).and_then(|track| track.gauge(Window::last(190 * SECOND, now)));
+    assert_eq!(honest.map(|gauge| gauge.slots), Some(190));
+    assert!(timeline.account().refused > 0);
+}
+
+#[test]
+fn a_number_beyond_all_bounds_is_the_greatest_there_is() {
+    let mut timeline = Timeline::default();
+    timeline.observe(&sample(START, vec![gauge(1e300)]), false);
+    timeline.observe(&sample(START + SECOND, vec![gauge(1.0)]), false);
+    let window = Window::last(9 * SECOND, START + 2 * SECOND);
+    let found = timeline.track(&KV_CACHE_USAGE_RATIO, &LABELS).and_then(|track| track.gauge(window)).expect("a gauge");
+    assert!(found.greatest.is_finite() && found.mean.is_finite() && found.last == 1.0, "{found:?}");
 }
 
 #[test]

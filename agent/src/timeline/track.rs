@@ -24,12 +24,17 @@ pub static COARSE: Grid = Grid { step_ns: 10_000_000_000, keep_slots: 360 };
 pub struct Track {
     pub series: &'static Series,
     pub labels: Arc<[String]>,
+    pub source: Arc<str>,
+    /// What it was admitted with.
+    pub reserved_bytes: usize,
     /// The source's reading that told of it last; it may count on from there if that was the one before.
     reading: u64,
     last: Last,
     fine: Lane,
     coarse: Lane,
     close: Option<Box<Lane>>,
+    /// When it was read in an incident last.
+    incident_boot_ns: u64,
 }
 
 /// The reading before.
@@ -67,18 +72,25 @@ enum Change<'a> {
 }
 
 impl Track {
-    pub fn new(point: &Point) -> Self {
+    /// What each bucket of a histogram takes: bound and count of the last reading, and the counts of three open slots, with what a vector
+    /// has in reserve.
+    pub const BUCKET_BYTES: usize = 2 * 16 + 3 * 8;
+
+    pub fn new(point: &Point, source: Arc<str>, reserved_bytes: usize) -> Self {
         let lane = |grid| Lane { ring: Ring::new(grid), slot: 0, open: Open::None };
         let (fine, coarse) = (lane(&FINE), lane(&COARSE));
         // Reading zero is none: the first one begins.
         Self {
             series: point.series,
             labels: Arc::clone(&point.labels),
+            source,
+            reserved_bytes,
             reading: 0,
             last: Last::Gauge,
             fine,
             coarse,
             close: None,
+            incident_boot_ns: 0,
         }
     }
 
@@ -86,6 +98,9 @@ impl Track {
     pub fn take(&mut self, boot_ns: u64, reading: u64, value: &Value, is_incident: bool, scratch: &mut Vec<u8>) {
         let follows = self.reading > 0 && self.reading + 1 == reading;
         self.reading = reading;
+        if is_incident {
+            self.incident_boot_ns = boot_ns;
+        }
         if is_incident && self.close.is_none() {
             self.close = Some(Box::new(Lane { ring: Ring::new(&CLOSE), slot: 0, open: Open::None }));
         }
@@ -125,7 +140,9 @@ impl Track {
     /// Forgets what is older than is kept; false when nothing is left.
     pub fn expire(&mut self, now_boot_ns: u64) -> bool {
         self.lanes().for_each(|lane| lane.expire(now_boot_ns));
-        self.close = self.close.take().filter(|lane| !lane.is_empty());
+        // It is fed until all of the incident is older than is kept: what it has is complete.
+        let is_over = self.incident_boot_ns + CLOSE.length_ns() < now_boot_ns;
+        self.close = self.close.take().filter(|lane| !lane.is_empty() && !is_over);
         !(self.fine.is_empty() && self.coarse.is_empty())
     }
 

@@ -1,6 +1,7 @@
 //! Discovery on made-up `/proc` trees: what is an engine, and where it listens.
 
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
@@ -152,19 +153,88 @@ fn an_engine_whose_network_may_not_be_seen_is_named_and_not_guessed_at() {
     check(&[(10, "llama-server -m x.gguf", &[101], 0)], &["10 hidden"]);
 }
 
+/// `llama-server` and what follows, in a `/proc` of our own: what it is reached by. `make` puts what it likes below the process's folder.
+fn check_socket(command_lines: &[&str], make: impl Fn(&Path), expect: &[&str]) {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    for (pid, command_line) in (10..).zip(command_lines) {
+        let folder = root.path().join(pid.to_string());
+        ["ns", "cwd", "root/run"].iter().for_each(|name| fs::create_dir_all(folder.join(name)).expect("a folder"));
+        symlink("net:[1]", folder.join("ns/net")).expect("a link");
+        fs::write(folder.join("cmdline"), command_line.replace(' ', "\0")).expect("a file");
+        make(&folder);
+    }
+    fs::create_dir_all(root.path().join("self/ns")).expect("a folder");
+    symlink("net:[1]", root.path().join("self/ns/net")).expect("a link");
+    let found = look(root.path(), root.path());
+    let names: Vec<String> =
+        found.candidates.iter().map(|found| found.name(found.dialect.expect("a dialect"))).collect();
+    assert_eq!(names, expect);
+}
+
+fn socket(path: PathBuf) {
+    drop(std::os::unix::net::UnixListener::bind(path).expect("a socket"));
+}
+
 #[test]
 fn an_engine_on_a_unix_socket_is_reached_as_it_sees_the_path() {
-    check(
-        &[
-            (10, "vllm serve m --uds /run/vllm.sock", &[], 1),
-            (11, "llama-server --host chat.sock -m x.gguf", &[], 3),
-            (12, "llama-server --host 0.0.0.0 -m x.gguf", &[], 1),
-        ],
-        &[
-            "10 vllm-vllm http://localhost/metrics at /proc/10/root/run/vllm.sock -",
-            "11 chat-0.llamacpp-chat http://localhost/metrics at /proc/11/cwd/chat.sock x",
-        ],
+    check_socket(
+        &["vllm serve m --uds /run/vllm.sock"],
+        |folder| socket(folder.join("root/run/vllm.sock")),
+        &["vllm-vllm"],
     );
+    check_socket(&["llama-server --host chat.sock"], |folder| socket(folder.join("cwd/chat.sock")), &["llamacpp-chat"]);
+    check_socket(&["llama-server --host chat.sock"], |_| {}, &[]);
+    check_socket(&["llama-server --host 0.0.0.0"], |_| {}, &[]);
+    check_socket(
+        &["llama-server --host /run/x.sock"],
+        |folder| drop(fs::write(folder.join("root/run/x.sock"), "")),
+        &[],
+    );
+}
+
+/// In a container's root, where a link may point at a socket of the host's.
+#[test]
+fn a_link_leads_no_further_than_the_engines_own_root() {
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    socket(outside.path().join("host.sock"));
+    let link = |to: PathBuf| move |folder: &Path| symlink(&to, folder.join("root/run/x.sock")).expect("a link");
+    check_socket(&["llama-server --host /run/x.sock"], link(outside.path().join("host.sock")), &[]);
+    check_socket(
+        &["llama-server --host /run/x.sock"],
+        link(
+            Path::new("../../../../../../..")
+                .join(outside.path().strip_prefix("/").expect("absolute"))
+                .join("host.sock"),
+        ),
+        &[],
+    );
+    check_socket(&["llama-server --host /run/x.sock"], link("/proc/self/root/run/x.sock".into()), &[]);
+}
+
+#[test]
+fn a_wrapper_and_its_child_on_one_unix_socket_are_one_engine() {
+    let line = "llama-server --host /run/x.sock";
+    let shared = tempfile::tempdir().expect("a temporary folder");
+    socket(shared.path().join("x.sock"));
+    let share =
+        |folder: &Path| fs::hard_link(shared.path().join("x.sock"), folder.join("root/run/x.sock")).expect("a link");
+    check_socket(&[line, line], share, &["llamacpp-x"]);
+}
+
+#[test]
+fn an_address_of_a_network_namespace_is_found_in_its_own_tables() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir_all(root.path().join("10/net")).expect("a folder");
+    let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.7\n        /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\n";
+    fs::write(root.path().join("10/net/fib_trie"), trie).expect("a file");
+    fs::write(root.path().join("10/net/if_inet6"), "fd000000000000000000000000000007 02 40 00 80 eth0\n")
+        .expect("a file");
+    let network = root.path().join("10/ns/net");
+    let has: Vec<bool> = ["10.0.0.7", "10.0.0.255", "10.0.0.0", "10.0.0.70", "fd00::7", "fd00::8"]
+        .iter()
+        .map(|ip| has_address(&network, ip.parse().expect("an address")))
+        .collect();
+    assert_eq!(has, [true, false, false, false, true, false]);
 }
 
 #[test]
@@ -194,7 +264,8 @@ fn no_more_engines_are_looked_at_than_a_node_has() {
         symlink("socket:[201]", folder.join("fd/3")).expect("a link");
         symlink(format!("net:[{network}]"), folder.join("ns/net")).expect("a link");
     }
-    assert_eq!(look(root.path(), root.path()).candidates.len(), MAX_CANDIDATES);
+    let found = look(root.path(), root.path());
+    assert_eq!((found.candidates.len(), found.left_out), (MAX_CANDIDATES, 300 - MAX_CANDIDATES));
 }
 
 #[test]
