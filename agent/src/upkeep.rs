@@ -39,7 +39,11 @@ impl Upkeep {
         is_own
             && match verdict::path(event) {
                 Some(path) => is_below(path),
-                None => verdict::directories_above(event, watched).any(is_below),
+                None => {
+                    // At the start the kernel may tell of a directory before it is known here which one that is.
+                    verdict::is_below_unknown(event, watched)
+                        || verdict::directories_above(event, watched).any(is_below)
+                }
             }
     }
 }
@@ -54,7 +58,14 @@ mod tests {
     /// A write of this process to a file of this path below a watched directory, told when it was closed.
     #[track_caller]
     fn check(pid: u32, path: Option<&str>, watched: &str, expect: bool) {
-        let key = FileKey { dev: 1, ino: 2, generation: 0 };
+        check_in(pid, path, &vec![(KEY, PathBuf::from(watched))], expect);
+    }
+
+    const KEY: FileKey = FileKey { dev: 1, ino: 2, generation: 0 };
+
+    #[track_caller]
+    fn check_in(pid: u32, path: Option<&str>, watched: &WatchedPaths, expect: bool) {
+        let key = KEY;
         let namespaces = Namespaces { pid: OWN.1, ..Namespaces::default() };
         let task = Task { pid, namespaces, ..Task::default() };
         let read = FileRead {
@@ -72,7 +83,7 @@ mod tests {
         };
         let event = Event { boot_ns: 1, origin: None, task: Some(task), what: What::FileRead(read) };
         let upkeep = Upkeep::new(OWN, Path::new("/var/lib/plumbline"));
-        assert_eq!(upkeep.is(&event, &vec![(key, PathBuf::from(watched))]), expect);
+        assert_eq!(upkeep.is(&event, watched), expect);
     }
 
     #[test]
@@ -86,6 +97,13 @@ mod tests {
     fn a_file_that_was_opened_before_the_hooks_is_known_by_the_directory() {
         check(7, None, "/var/lib/plumbline", true);
         check(7, None, "/models", false);
+    }
+
+    #[test]
+    fn what_is_known_of_neither_way_is_its_own_and_of_another_process_is_not() {
+        check_in(7, None, &vec![], true);
+        check_in(8, None, &vec![], false);
+        check_in(7, Some("/models/weights"), &vec![], false);
     }
 
     #[test]

@@ -165,6 +165,11 @@ pub fn directories_above<'a>(event: &Event, watched: &'a WatchedPaths) -> impl I
     facts::watched(&event.what).into_iter().flat_map(|key| named(watched, key))
 }
 
+/// Whether it is about a file below a watched directory that is not among these.
+pub fn is_below_unknown(event: &Event, watched: &WatchedPaths) -> bool {
+    facts::watched(&event.what).is_some_and(|key| named(watched, key).next().is_none())
+}
+
 /// The directories that exist now among those that the policies name, sorted.
 pub fn directories(policies: &PolicySet) -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = policies.watched_paths().iter().flat_map(WatchPath::expand).collect();
