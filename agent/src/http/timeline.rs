@@ -165,3 +165,44 @@ fn was(track: &Track, window: Window) -> Option<Was> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::{Point, Sample, engine::GENERATION_TOKENS_TOTAL};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// What is answered to `question` after these readings of a counter, one a second, as the command line reads it.
+    fn check(readings: &[f64], question: &Question) -> Result<Answer, String> {
+        let mut timeline = Timeline::default();
+        for (second, reading) in (1000..).zip(readings) {
+            let points = Ok(vec![Point::new(&GENERATION_TOKENS_TOTAL, &["e", "m"], *reading)]);
+            timeline.observe(&Sample { source: "engine:e".to_owned(), taken_boot_ns: second * SECOND, points }, false);
+        }
+        let answer = answer(&timeline, question, 1100 * SECOND).map_err(|error| error.to_string())?;
+        serde_json::to_string(&answer).and_then(|text| serde_json::from_str(&text)).map_err(|error| error.to_string())
+    }
+
+    fn of(series: &str) -> Question {
+        Question { series: Some(series.to_owned()), slots: true, ..Question::default() }
+    }
+
+    #[test]
+    fn a_counter_is_told_with_its_slots_and_one_reading_is_nothing_yet() {
+        let told = check(&[5.0, 8.0], &of(GENERATION_TOKENS_TOTAL.name)).expect("an answer").tracks.remove(0);
+        assert!(matches!(told.was, Was::Counter { increase: 3.0, covered_seconds: 1.0, .. }), "{told:?}");
+        assert_eq!(told.slots, [(100.0, None), (99.0, Some(3.0))]);
+        let told = check(&[5.0], &of(GENERATION_TOKENS_TOTAL.name)).expect("an answer").tracks.remove(0);
+        assert!(matches!(told.was, Was::Nothing), "{told:?}");
+    }
+
+    #[test]
+    fn without_a_series_the_answer_is_which_there_are_and_of_an_unknown_one_an_error() {
+        let answer = check(&[5.0], &Question::default()).expect("an answer");
+        assert_eq!(answer.series.into_iter().collect::<Vec<_>>(), [(GENERATION_TOKENS_TOTAL.name.to_owned(), 1)]);
+        assert!(check(&[5.0], &of("x")).unwrap_err().contains("no series `x`"));
+        let with = Question { with: Some("x".to_owned()), ..Question::default() };
+        assert!(check(&[5.0], &with).unwrap_err().contains("expected LABEL=VALUE"));
+    }
+}

@@ -22,19 +22,7 @@ pub const ROWS: &[&Series] = &[
 
 const ENGINE: &[&str] = &["engine"];
 
-const fn of(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    otel: &'static str,
-    labels: &'static [&'static str],
-    source: &'static str,
-    help: &'static str,
-) -> Series {
-    Series { name, kind, unit, help, source, otel, labels }
-}
-
-pub static INFO: Series = of(
+pub static INFO: Series = Series::row(
     "plumbline_container_info",
     Kind::Gauge,
     Unit::None,
@@ -44,7 +32,7 @@ pub static INFO: Series = of(
     "Always 1; which container and pod the engine's process is in (empty where none), and its process id.",
 );
 
-pub static CPU_SECONDS_TOTAL: Series = of(
+pub static CPU_SECONDS_TOTAL: Series = Series::row(
     "plumbline_container_cpu_seconds_total",
     Kind::Counter,
     Unit::Seconds,
@@ -54,7 +42,7 @@ pub static CPU_SECONDS_TOTAL: Series = of(
     "CPU time of all processes of the engine's control group, in `user` and `system` mode.",
 );
 
-pub static CPU_PERIODS_TOTAL: Series = of(
+pub static CPU_PERIODS_TOTAL: Series = Series::row(
     "plumbline_container_cpu_periods_total",
     Kind::Counter,
     Unit::None,
@@ -64,7 +52,7 @@ pub static CPU_PERIODS_TOTAL: Series = of(
     "Periods of the CPU limit in which the group had something to run; absent without a limit.",
 );
 
-pub static CPU_THROTTLED_PERIODS_TOTAL: Series = of(
+pub static CPU_THROTTLED_PERIODS_TOTAL: Series = Series::row(
     "plumbline_container_cpu_throttled_periods_total",
     Kind::Counter,
     Unit::None,
@@ -74,7 +62,7 @@ pub static CPU_THROTTLED_PERIODS_TOTAL: Series = of(
     "Periods in which the group had used up its CPU limit and was stopped.",
 );
 
-pub static CPU_THROTTLED_SECONDS_TOTAL: Series = of(
+pub static CPU_THROTTLED_SECONDS_TOTAL: Series = Series::row(
     "plumbline_container_cpu_throttled_seconds_total",
     Kind::Counter,
     Unit::Seconds,
@@ -84,7 +72,7 @@ pub static CPU_THROTTLED_SECONDS_TOTAL: Series = of(
     "How long the group was stopped for its CPU limit, added up over CPUs.",
 );
 
-pub static CPU_LIMIT_CORES: Series = of(
+pub static CPU_LIMIT_CORES: Series = Series::row(
     "plumbline_container_cpu_limit_cores",
     Kind::Gauge,
     Unit::None,
@@ -94,7 +82,7 @@ pub static CPU_LIMIT_CORES: Series = of(
     "CPU time per time that the group may use, in cores; absent without a limit.",
 );
 
-pub static MEMORY_USAGE_BYTES: Series = of(
+pub static MEMORY_USAGE_BYTES: Series = Series::row(
     "plumbline_container_memory_usage_bytes",
     Kind::Gauge,
     Unit::Bytes,
@@ -104,7 +92,7 @@ pub static MEMORY_USAGE_BYTES: Series = of(
     "Memory charged to the group, page cache included: weights that are mapped count here.",
 );
 
-pub static MEMORY_WORKING_SET_BYTES: Series = of(
+pub static MEMORY_WORKING_SET_BYTES: Series = Series::row(
     "plumbline_container_memory_working_set_bytes",
     Kind::Gauge,
     Unit::Bytes,
@@ -114,7 +102,7 @@ pub static MEMORY_WORKING_SET_BYTES: Series = of(
     "Memory that the kernel cannot simply drop.",
 );
 
-pub static MEMORY_LIMIT_BYTES: Series = of(
+pub static MEMORY_LIMIT_BYTES: Series = Series::row(
     "plumbline_container_memory_limit_bytes",
     Kind::Gauge,
     Unit::Bytes,
@@ -124,7 +112,7 @@ pub static MEMORY_LIMIT_BYTES: Series = of(
     "Memory that the group may use before the kernel ends processes of it; absent without a limit.",
 );
 
-pub static OOM_KILLS_TOTAL: Series = of(
+pub static OOM_KILLS_TOTAL: Series = Series::row(
     "plumbline_container_oom_kills_total",
     Kind::Counter,
     Unit::None,
@@ -134,7 +122,7 @@ pub static OOM_KILLS_TOTAL: Series = of(
     "Processes of the group that the kernel has ended for want of memory.",
 );
 
-pub static PRESSURE_SECONDS_TOTAL: Series = of(
+pub static PRESSURE_SECONDS_TOTAL: Series = Series::row(
     "plumbline_container_pressure_seconds_total",
     Kind::Counter,
     Unit::Seconds,
@@ -144,7 +132,7 @@ pub static PRESSURE_SECONDS_TOTAL: Series = of(
     "Time in which `some` process of the group, or all of them (`full`), waited for `cpu`, `memory` or `io`.",
 );
 
-pub static IO_BYTES_TOTAL: Series = of(
+pub static IO_BYTES_TOTAL: Series = Series::row(
     "plumbline_container_io_bytes_total",
     Kind::Counter,
     Unit::Bytes,
@@ -154,7 +142,7 @@ pub static IO_BYTES_TOTAL: Series = of(
     "Bytes that the group has read from and written to block devices (`read`, `write`).",
 );
 
-pub static PROCESSES: Series = of(
+pub static PROCESSES: Series = Series::row(
     "plumbline_container_processes",
     Kind::Gauge,
     Unit::None,
@@ -164,7 +152,7 @@ pub static PROCESSES: Series = of(
     "Processes and threads of the group.",
 );
 
-pub static RESTARTS_TOTAL: Series = of(
+pub static RESTARTS_TOTAL: Series = Series::row(
     "plumbline_container_restarts_total",
     Kind::Counter,
     Unit::None,

@@ -65,6 +65,21 @@ pub struct Series {
     pub labels: &'static [&'static str],
 }
 
+impl Series {
+    /// All of a row in a few lines, for files with many.
+    const fn row(
+        name: &'static str,
+        kind: Kind,
+        unit: Unit,
+        otel: &'static str,
+        labels: &'static [&'static str],
+        source: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, kind, unit, help, source, otel, labels }
+    }
+}
+
 /// What may be done with the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

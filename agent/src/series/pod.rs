@@ -16,19 +16,7 @@ const POD: &[&str] = &["namespace", "pod", "phase"];
 const CONTAINER: &[&str] = &["namespace", "pod", "container"];
 const ENDED: &[&str] = &["namespace", "pod", "container", "reason", "exit_code"];
 
-const fn of(
-    name: &'static str,
-    kind: Kind,
-    unit: Unit,
-    otel: &'static str,
-    labels: &'static [&'static str],
-    source: &'static str,
-    help: &'static str,
-) -> Series {
-    Series { name, kind, unit, help, source, otel, labels }
-}
-
-pub static PHASE: Series = of(
+pub static PHASE: Series = Series::row(
     "plumbline_pod_phase",
     Kind::Gauge,
     Unit::None,
@@ -38,7 +26,7 @@ pub static PHASE: Series = of(
     "Always 1; the phase that the pod is in: `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.",
 );
 
-pub static CONTAINER_READY: Series = of(
+pub static CONTAINER_READY: Series = Series::row(
     "plumbline_pod_container_ready",
     Kind::Gauge,
     Unit::None,
@@ -48,7 +36,7 @@ pub static CONTAINER_READY: Series = of(
     "Whether the container's own probe says that it can serve (1) or not (0).",
 );
 
-pub static CONTAINER_RESTARTS_TOTAL: Series = of(
+pub static CONTAINER_RESTARTS_TOTAL: Series = Series::row(
     "plumbline_pod_container_restarts_total",
     Kind::Counter,
     Unit::None,
@@ -58,7 +46,7 @@ pub static CONTAINER_RESTARTS_TOTAL: Series = of(
     "How often the kubelet has started the container anew; it may forget some, as it counts dead containers that are still there.",
 );
 
-pub static CONTAINER_LAST_ENDED: Series = of(
+pub static CONTAINER_LAST_ENDED: Series = Series::row(
     "plumbline_pod_container_last_ended",
     Kind::Gauge,
     Unit::None,
@@ -68,7 +56,7 @@ pub static CONTAINER_LAST_ENDED: Series = of(
     "Always 1; why the container ended the last time, such as `OOMKilled`, `Error` or `Completed`, and with what code.",
 );
 
-pub static CPU_LIMIT_CORES: Series = of(
+pub static CPU_LIMIT_CORES: Series = Series::row(
     "plumbline_pod_container_cpu_limit_cores",
     Kind::Gauge,
     Unit::None,
@@ -78,7 +66,7 @@ pub static CPU_LIMIT_CORES: Series = of(
     "CPU that the container may use, as its pod asks for it; absent without a limit.",
 );
 
-pub static MEMORY_LIMIT_BYTES: Series = of(
+pub static MEMORY_LIMIT_BYTES: Series = Series::row(
     "plumbline_pod_container_memory_limit_bytes",
     Kind::Gauge,
     Unit::Bytes,
@@ -88,7 +76,7 @@ pub static MEMORY_LIMIT_BYTES: Series = of(
     "Memory that the container may use, as its pod asks for it; absent without a limit.",
 );
 
-pub static GPU_LIMIT: Series = of(
+pub static GPU_LIMIT: Series = Series::row(
     "plumbline_pod_container_gpu_limit",
     Kind::Gauge,
     Unit::None,

@@ -32,10 +32,11 @@ use serde::{Deserialize, Serialize};
 pub use self::{track::Track, window::Window};
 use crate::series::{Point, Sample, Series, Value, timeline as series};
 
-/// All that it may take: 64 engines and 16 GPUs in 7 parts each fit in.
+/// All that it may take. 64 engines and 16 GPUs in 7 parts fit in; where most of their numbers change four times a second, in an incident, the
+/// oldest of the hour goes (`cargo xtask bench timeline`).
 pub const MEMORY_BYTES: usize = 24 << 20;
 
-/// Beside what a track says of itself: its place in the maps, and what the allocator adds to each block.
+/// Beside what a track says of itself: its place in the maps, and what the allocator adds to each piece.
 const OVERHEAD_BYTES: usize = 128;
 
 /// What each series is sure to get, beside what its last reading takes: a new one that would leave the others less is refused.
