@@ -12,6 +12,11 @@ pub fn unix_ns() -> u64 {
     nanoseconds(ClockId::Realtime)
 }
 
+/// Which boot the times of [`boot_ns`] are of (`random(4)`); empty where the kernel does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 fn nanoseconds(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)

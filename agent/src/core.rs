@@ -14,7 +14,7 @@ use plumbline_policy::{Effect, Severity};
 
 use crate::{
     clock,
-    cost::Ledger,
+    cost::{Ledger, LedgerFile},
     custody::{Custody, Worth, keeper::InForce, wall_clock::WallClock},
     diagnose::Diagnosis,
     event::{Event, Finding, Loss, Policies, What},
@@ -57,6 +57,7 @@ pub struct Core<P> {
     /// What the log's keeper is told of the policies.
     pub in_force: Arc<Mutex<InForce>>,
     pub ledger: Ledger,
+    pub ledger_file: LedgerFile,
     pub timeline: SharedTimeline,
     pub store: SharedStore,
     pub wall_clock: WallClock,
@@ -284,6 +285,7 @@ impl<P: Processes> Core<P> {
         self.declare(false);
         self.settle(false);
         self.ledger.tick(now_boot_ns);
+        self.ledger_file.write_if_due(&self.ledger, now_boot_ns);
         let costs = self.ledger.points(now_boot_ns);
         self.custody.publish();
         let mut points = timeline::lock(&self.timeline).tick(now_boot_ns);
@@ -315,6 +317,7 @@ impl<P: Processes> Core<P> {
     /// Ends the log in order, its losses told.
     pub fn close(mut self) -> Result<(), LogError> {
         self.declare(true);
+        self.ledger_file.write(&self.ledger, clock::boot_ns());
         self.custody.close()
     }
 }

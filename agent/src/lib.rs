@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod diagnose;
 pub mod engines;
 pub mod event;
+pub mod files;
 pub mod gpu;
 pub mod halt;
 pub mod holders;

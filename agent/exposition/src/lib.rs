@@ -17,9 +17,11 @@
 mod error;
 mod line;
 mod lines;
+mod shape;
 mod text;
 
 pub use error::{Found, SyntaxError};
 pub use line::{Kind, Label, Labels, Line, MAX_LABELS, Sample};
 pub use lines::{Format, Lines, MAX_LINE_BYTES};
+pub use shape::shape;
 pub use text::Text;

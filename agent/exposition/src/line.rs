@@ -50,6 +50,8 @@ pub struct Sample<'a> {
     pub value: f64,
     /// Milliseconds of the Unix epoch; OpenMetrics' seconds are rounded.
     pub timestamp_ms: Option<i64>,
+    /// What it says is not read.
+    pub has_exemplar: bool,
 }
 
 /// One label of a sample.
@@ -226,11 +228,12 @@ impl<'a> Cursor<'a> {
         self.blanks();
         let value = self.value()?;
         let timestamp_ms = self.timestamp(format)?;
-        if self.eat(b'#') {
+        let has_exemplar = self.eat(b'#');
+        if has_exemplar {
             self.exemplar(format)?;
         }
         self.end()?;
-        Ok(Sample { name, labels, value, timestamp_ms })
+        Ok(Sample { name, labels, value, timestamp_ms, has_exemplar })
     }
 
     /// After the opening brace, up to and with the closing one.

@@ -1,8 +1,9 @@
 //! What holds for every page.
 
 use std::fmt::Write as _;
+use std::hash::RandomState;
 
-use plumbline_exposition::{Format, Line, Lines, SyntaxError};
+use plumbline_exposition::{Format, Line, Lines, SyntaxError, shape};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +119,70 @@ fn pagelike() -> impl Strategy<Value = Vec<u8>> {
         Just(&b"\r"[..]),
     ];
     prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+/// The samples, as long as what follows a value is nothing that [`shape`] would take for it.
+fn plain(page: &str) -> Option<Vec<Owned>> {
+    let samples = read(page, Format::Text).ok()?;
+    let has_more =
+        |line| matches!(line, Ok(Line::Sample(sample)) if sample.timestamp_ms.is_some() || sample.has_exemplar);
+    (!Lines::new(page, Format::Text).any(has_more)).then_some(samples)
+}
+
+/// The page with other values, where the last word of a line is one.
+fn revalued(page: &str, mut value: impl FnMut() -> f64) -> String {
+    let line = |line: &str| match line.rsplit_once(' ') {
+        Some((before, last)) if !before.starts_with('#') && last.parse::<f64>().is_ok() => {
+            format!("{before} {:?}\n", value())
+        }
+        _ => format!("{line}\n"),
+    };
+    page.lines().map(line).collect()
+}
+
+proptest! {
+    #[test]
+    fn pages_of_one_shape_differ_in_values_only(
+        page in prop_oneof![
+            prop::collection::vec(owned(), 0..12).prop_map(|samples| write(&samples, Format::Text)),
+            pagelike().prop_map(|page| String::from_utf8_lossy(&page).into_owned()),
+            "(m[{]a=\"[ b#]{0,3}\"[}]|# TYPE m gauge|m|) ?( 1)?( # [{][}] 1)?\n(n 2\n)?",
+        ],
+        value in any::<f64>(),
+    ) {
+        let seed = RandomState::new();
+        let other = revalued(&page, || value);
+        let (mut values, mut values_of_other) = (Vec::new(), Vec::new());
+        let first = shape(page.as_bytes(), &seed, &mut values);
+        let second = shape(other.as_bytes(), &seed, &mut values_of_other);
+        if let (Some(samples), true) = (plain(&page), first.is_some() && first == second) {
+            prop_assert_eq!(samples.len(), values_of_other.len());
+            let expected: Vec<Owned> =
+                samples.into_iter().zip(&values_of_other).map(|(sample, value)| Owned { value: *value, ..sample }).collect();
+            let found = read(&other, Format::Text).map_err(|error| TestCaseError::fail(format!("{error}\n{other}")))?;
+            prop_assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+        }
+    }
+
+    #[test]
+    fn a_page_of_usual_lines_has_a_shape_that_no_other_has(
+        samples in prop::collection::vec(owned(), 1..12),
+        at in any::<prop::sample::Index>(),
+        value in any::<f64>(),
+    ) {
+        let seed = RandomState::new();
+        let shape_of = |samples: &[Owned]| shape(write(samples, Format::Text).as_bytes(), &seed, &mut Vec::new());
+        let first = shape_of(&samples);
+        prop_assert!(first.is_some());
+        let mut others = samples.clone();
+        let changed = &mut others[at.index(samples.len())];
+        changed.value = value;
+        if changed.timestamp_ms.is_none() {
+            prop_assert_eq!(first, shape_of(&others));
+        }
+        others[at.index(samples.len())].labels.push(("more".to_owned(), String::new()));
+        prop_assert_ne!(first, shape_of(&others));
+    }
 }
 
 proptest! {

@@ -1,9 +1,10 @@
 //! Everything that producers in the field were seen to do, and what the parser makes of it.
 
 use std::fmt::Write as _;
+use std::hash::RandomState;
 
 use expect_test::{Expect, expect};
-use plumbline_exposition::{Format, Line, Lines, MAX_LABELS, MAX_LINE_BYTES};
+use plumbline_exposition::{Format, Line, Lines, MAX_LABELS, MAX_LINE_BYTES, shape};
 
 fn render(page: &[u8], format: Format) -> String {
     let mut out = String::new();
@@ -244,5 +245,27 @@ fn the_content_type_names_the_format() {
         ("", Format::Text),
     ] {
         assert_eq!(Format::from_content_type(content_type), format, "{content_type}");
+    }
+}
+
+#[test]
+fn pages_have_one_shape_if_their_values_alone_differ() {
+    let seed = RandomState::new();
+    let is_one = |one: &str, other: &str| {
+        let of = |page: &str| shape(page.as_bytes(), &seed, &mut Vec::new());
+        of(one).is_some() && of(one) == of(other)
+    };
+    assert!(is_one("# HELP m x 1\nm{a=\"b c\"} 1\n\nn 2\n", "# HELP m x 1\nm{a=\"b c\"} NaN\n\nn -3e9\n"));
+    for (one, other) in [
+        ("m 1\n# EOF\n", "m 1\n# EO\n"),
+        ("m 1\nn 2\n", "m n 2\n"),
+        ("m 1\n", "m 1\nm 1\n"),
+        ("m{a=\"b 1\"} 1\n", "m{a=\"b 2\"} 1\n"),
+        ("m 1 5\n", "m 2 5\n"),
+        ("m\t1\n", "m\t1\n"),
+        ("m 1\r\n", "m 1\r\n"),
+        ("m\n", "m\n"),
+    ] {
+        assert!(!is_one(one, other), "{one:?} {other:?}");
     }
 }

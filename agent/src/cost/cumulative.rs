@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// A counter of somebody else, which starts again when its owner does.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Counter {
     last: Option<f64>,
 }
@@ -21,7 +24,8 @@ impl Counter {
 }
 
 /// An amount of our own, with marks that say how much it was when.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Cumulative {
     total: f64,
     /// `(boot_ns, total then)`, ascending.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::cumulative::{Counter, Cumulative};
 use super::prices::PriceBook;
 use crate::gpu;
@@ -30,29 +32,36 @@ const MAX_MODELS: usize = 1000;
 const GPU_INFO: &str = "plumbline_gpu_info";
 const GPU_ENERGY: &str = "plumbline_gpu_energy_joules_total";
 
-/// What the node has spent and what came of it.
-#[derive(Debug)]
+/// What the node has spent and what came of it. All but what is skipped goes on over a restart of the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ledger {
+    #[serde(skip)]
     prices: Option<PriceBook>,
     /// Up to when time has been turned into money; `None` before the first sample or tick.
     accrued_boot_ns: Option<u64>,
+    #[serde(skip)]
     began_boot_ns: u64,
     marked_boot_ns: u64,
+    #[serde(skip)]
     has_gpu_worker_spoken: bool,
     /// Product name by UUID, as last reported; empty on a node without GPU.
     gpus: BTreeMap<String, String>,
     is_simulated: bool,
     basis: Option<Basis>,
-    /// Since the daemon started, by basis.
+    /// Since the ledger began, by basis.
     spent: BTreeMap<Basis, f64>,
     sums: Sums,
     energy_counters: BTreeMap<String, Counter>,
+    /// By engine and model.
+    #[serde(with = "pairs")]
     models: BTreeMap<(String, String), Model>,
     retired: Retired,
 }
 
 /// What has a price. When it changes, the windows begin anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Basis {
     Gpu,
     GpuSimulated,
@@ -60,7 +69,8 @@ enum Basis {
 }
 
 /// The node as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Sums {
     elapsed_seconds: Cumulative,
     unpriced_seconds: Cumulative,
@@ -71,21 +81,23 @@ struct Sums {
 }
 
 /// The tokens of one model in one engine. `None`: the engine never said.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Model {
     seen_boot_ns: u64,
     generated: Option<Meter>,
     prompt: Option<Meter>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Meter {
     counter: Counter,
     tokens: Cumulative,
 }
 
 /// Tokens since start of models that are no longer followed, by kind; `None` once one of them was unknown.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Retired([Option<f64>; 2]);
 
 /// Which tokens share the cost.
@@ -115,6 +127,26 @@ impl Ledger {
             models: BTreeMap::new(),
             retired: Retired([Some(0.0); 2]),
         }
+    }
+
+    pub const fn prices(&self) -> Option<&PriceBook> {
+        self.prices.as_ref()
+    }
+
+    /// As a daemon that begins at `boot_ns` goes on with it. Who costs is heard from the GPU worker again before time becomes money, that
+    /// of the pause included.
+    pub(super) fn resumed(self, prices: Option<PriceBook>, is_same_boot: bool, boot_ns: u64) -> Self {
+        let is_in_order = self.accrued_boot_ns.is_none_or(|accrued| accrued <= boot_ns);
+        if is_same_boot && is_in_order {
+            Self { prices, began_boot_ns: boot_ns, ..self }
+        } else {
+            Self { spent: self.spent, ..Self::new(prices) }
+        }
+    }
+
+    /// The GPUs that were known are no part of the price any more: nobody asks for them.
+    pub fn without_gpus(self) -> Self {
+        Self { gpus: BTreeMap::new(), ..self }
     }
 
     /// Takes in a sample of the GPU worker or of an engine; others do not matter here. A failed reading changes
@@ -376,6 +408,26 @@ fn amount(point: &Point) -> Option<f64> {
 
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
+}
+
+/// A map as a list of pairs: what JSON calls by name is text.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer, K: Serialize, V: Serialize>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, K: Deserialize<'de> + Ord, V: Deserialize<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 #[cfg(test)]

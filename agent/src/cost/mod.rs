@@ -1,4 +1,4 @@
-//! What a token costs, idle time included. Pure: samples and the time come in, points go out.
+//! What a token costs, idle time included. Pure but for `kept`: samples and the time come in, points go out.
 //!
 //! | file | its one job |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `prices` | the `prices` part of the configuration |
 //! | `cumulative` | counters that survive resets, and sums over the last while |
 //! | `ledger` | what was spent and for how many tokens |
+//! | `kept` | the ledger over a restart of the daemon |
 //!
 //! The formula, over a window of five minutes and since the start:
 //!
@@ -28,9 +29,11 @@
 
 mod cumulative;
 mod currency;
+mod kept;
 mod ledger;
 mod prices;
 
 pub use currency::Currency;
+pub use kept::LedgerFile;
 pub use ledger::Ledger;
 pub use prices::{GpuPattern, GpuPrice, PerHour, PriceBook, PriceError};

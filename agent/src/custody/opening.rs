@@ -17,6 +17,7 @@ use super::{
     room,
 };
 use crate::{
+    clock,
     config::{Config, LEAST_RETENTION_DAYS},
     event::{Gap, Hook, Start, What},
     record::{Recorder, redact::Redactor},
@@ -53,7 +54,7 @@ pub fn open(config: &Config, node: &str, policies: &PolicySet) -> Result<Opened,
         .map_err(|source| OpenError::State { path: config.vkey_file(), source })?;
     let recorder = Recorder {
         hostname: node.to_owned(),
-        boot_id: boot_id(),
+        boot_id: clock::boot_id(),
         build: build_digest(),
         redactor: Arc::new(Redactor::new(&config.audit.redact).unwrap_or_default()),
         processes: config.audit.record_processes,
@@ -114,7 +115,7 @@ pub fn starting(recovery: &Recovery, hooks: Vec<Hook>, start: Start) -> Vec<What
     let last = last.unwrap_or_default();
     let gap = Gap {
         from_unix_ns: last["unmapped"]["plumbline"]["unix_ns"].as_u64(),
-        reboot: last["device"]["boot_uid"].as_str().is_some_and(|boot| boot != boot_id()),
+        reboot: last["device"]["boot_uid"].as_str().is_some_and(|boot| boot != clock::boot_id()),
         orderly: recovery.clean_stop,
     };
     let gap = (!recovery.created).then_some(What::Gap(gap));
@@ -129,10 +130,6 @@ pub fn describe(recovery: &Recovery) -> String {
         Some(seq) if *clean_stop => format!("closed in order after record {seq}"),
         Some(seq) => format!("not closed; recovered up to record {seq}, {dropped_bytes} bytes of a torn frame dropped"),
     }
-}
-
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// SHA-256 of the running executable, kernel programs included, since they are part of it.
@@ -177,8 +174,8 @@ mod tests {
         let last = |boot: &str| json!({"device": {"boot_uid": boot}, "unmapped": {"plumbline": {"unix_ns": 5}}});
         let gap = |reboot, orderly| Some(Gap { from_unix_ns: Some(5), reboot, orderly });
         check(&recovery(None, true), None);
-        check(&recovery(Some(last(&boot_id())), true), gap(false, true));
-        check(&recovery(Some(last(&boot_id())), false), gap(false, false));
+        check(&recovery(Some(last(&clock::boot_id())), true), gap(false, true));
+        check(&recovery(Some(last(&clock::boot_id())), false), gap(false, false));
         check(&recovery(Some(last("another boot")), true), gap(true, true));
         let unreadable = Recovery { last_record: Some(b"\xff".to_vec()), ..recovery(Some(json!({})), true) };
         check(&unreadable, Some(Gap { from_unix_ns: None, reboot: false, orderly: true }));

@@ -26,7 +26,7 @@ use crate::{
     clock,
     config::Config,
     core::{Core, SharedStore, chain, lock},
-    cost::Ledger,
+    cost::{Ledger, LedgerFile},
     custody::{
         Custody, memory,
         opening::{self, OpenError},
@@ -129,6 +129,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     });
     let (held, held_seen) = watch::channel(Arc::default());
     let timeline = SharedTimeline::default();
+    let ledger_file = LedgerFile::new(&config.state_dir, clock::boot_id());
     let core = Core {
         world,
         processes: Procfs::with_logs(config.kubelet.log_dir.clone()),
@@ -138,7 +139,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         recorder: opened.recorder,
         custody: Custody::new(opened.log, &config.audit, &ship::cursors(&config), Arc::clone(&store)),
         in_force: opened.in_force,
-        ledger: Ledger::new(config.prices.clone()),
+        ledger: ledger(&config, &ledger_file),
+        ledger_file,
         timeline: Arc::clone(&timeline),
         store: Arc::clone(&store),
         wall_clock: WallClock::default(),
@@ -408,6 +410,16 @@ fn spawn_core(
         })
     };
     std::thread::Builder::new().name("core".to_owned()).spawn(run).map_err(DaemonError::System)
+}
+
+/// The one that was kept, or a new one.
+fn ledger(config: &Config, file: &LedgerFile) -> Ledger {
+    let kept = file.read(config.prices.as_ref(), clock::boot_ns()).unwrap_or_else(|error| {
+        tracing::warn!(reason = chain(&error), "the ledger of costs begins anew");
+        None
+    });
+    let ledger = kept.unwrap_or_else(|| Ledger::new(config.prices.clone()));
+    if config.gpu.enabled { ledger } else { ledger.without_gpus() }
 }
 
 /// Values that stay as they are until the daemon ends.

@@ -4,10 +4,10 @@
 //! closed after it; nothing is retried and no redirect is followed. The answer is foreign: connecting and reading
 //! share one deadline, the body has a cap, and what is clearly no exposition is refused by its headers.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
 };
@@ -19,6 +19,12 @@ use plumbline_exposition::Format;
 use super::access::{Access, MetricsUrl};
 use super::connect::{ConnectError, connect};
 use crate::trust;
+
+/// Read at once. A usual page is as long, and a socket's buffer not much longer.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Room for a usual page.
+const USUAL_BYTES: usize = 256 * 1024;
 
 /// What an engine may cost us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +115,25 @@ async fn exchange(access: &Access, limit_bytes: usize) -> Result<Page, ScrapeErr
         None => None,
     };
     let stream = connect(access).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(ScrapeError::Http)?;
-    // Its task ends with `sender` and the body: hyper hangs up when nobody waits for an answer any more.
-    tokio::spawn(connection);
-    let response = sender.send_request(request(&access.url, token)).await.map_err(ScrapeError::Http)?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .read_buf_exact_size(Some(READ_BYTES))
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(ScrapeError::Http)?;
+    let answer = async {
+        let response = sender.send_request(request(&access.url, token)).await.map_err(ScrapeError::Http)?;
+        read_answer(response, limit_bytes).await
+    };
+    // In one task: to wake another for each piece of the answer costs more than to read it. What ends the connection is told by the
+    // answer too.
+    let mut answer = pin!(answer);
+    tokio::select! {
+        page = &mut answer => page,
+        _ = connection => answer.await,
+    }
+}
+
+async fn read_answer(response: Response<Incoming>, limit_bytes: usize) -> Result<Page, ScrapeError> {
     let format = check_head(&response)?;
     // Without either header the body ends where the connection does, be that its end or not.
     let has_end = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
@@ -171,7 +191,9 @@ fn shorten(text: &str) -> String {
 }
 
 async fn read_body(mut incoming: Incoming, limit_bytes: usize) -> Result<Vec<u8>, ScrapeError> {
-    let mut body = Vec::new();
+    // What the engine says of its length is believed up to a usual page's.
+    let said = usize::try_from(incoming.size_hint().lower()).unwrap_or(USUAL_BYTES);
+    let mut body = Vec::with_capacity(said.min(USUAL_BYTES));
     while let Some(frame) = incoming.frame().await {
         let Ok(data) = frame.map_err(ScrapeError::Http)?.into_data() else { continue };
         if body.len() + data.len() > limit_bytes {

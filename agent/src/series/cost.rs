@@ -13,7 +13,7 @@ pub static TOTAL: Series = Series {
     name: "plumbline_cost_total",
     kind: Kind::Counter,
     unit: Unit::Currency,
-    help: "Money spent on the priced compute since the daemon started, idle time included; time without a known \
+    help: "Money spent on the priced compute since the ledger began, idle time included; time without a known \
            price is not in it.",
     source: "configured prices, GPUs present, boot clock",
     otel: "plumbline.cost",
@@ -56,7 +56,8 @@ pub static WINDOW_SECONDS: Series = Series {
     name: "plumbline_cost_window_seconds",
     kind: Kind::Gauge,
     unit: Unit::Seconds,
-    help: "How much time the window really covers: less than its name while the daemon is young.",
+    help: "How much time the window really covers: less than its name while the ledger is young, \
+           more where no daemon ran.",
     source: "boot clock",
     otel: "plumbline.cost.window.duration",
     labels: &["window"],

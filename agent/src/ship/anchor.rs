@@ -33,6 +33,7 @@ use crate::{
     clock,
     config::{AuditConfig, WitnessConfig},
     core::SharedStore,
+    files,
 };
 
 /// How often it is looked whether there is a new checkpoint.
@@ -165,7 +166,7 @@ impl Witness {
                 Ok(lines) => {
                     let note = cosigned(&signed.note, &String::from_utf8_lossy(&lines), &self.vkey)?;
                     let write = |source| AnchorError::Write { path: self.kept.clone(), source };
-                    replace(&self.kept, &note).map_err(write)?;
+                    files::replace(&self.kept, note.as_bytes()).map_err(write)?;
                     self.known = signed.checkpoint.size;
                     return Ok(());
                 }
@@ -199,13 +200,4 @@ fn append(path: &Path, signed: &SignedCheckpoint) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_data()
-}
-
-fn replace(path: &Path, note: &str) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(note.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
 }

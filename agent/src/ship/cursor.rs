@@ -5,11 +5,11 @@
 //! exporter send once more, never once less.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use crate::files;
 
 /// What the line starts with: the format and its version.
 const FORMAT: &str = "plumbline-cursor/v1 ";
@@ -46,14 +46,7 @@ impl Cursor {
 
     /// Durable when it returns.
     pub fn write(&self, next: u64) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let temporary = self.path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(format!("{FORMAT}{next}\n").as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        File::open(directory)?.sync_all()
+        files::replace(&self.path, format!("{FORMAT}{next}\n").as_bytes())
     }
 }
 

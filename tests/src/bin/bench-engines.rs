@@ -4,6 +4,9 @@
 //! program's that gives everybody the same page. Programs take turns; each turn is the CPU time of the process (user and system) over
 //! a span, by `/proc/PID/stat`, and the pages that the server gave meanwhile. They do not do the same with a page: ours keeps what the
 //! vocabulary has, an hour of it in memory; theirs keep every sample on disk.
+//!
+//! `bare` is this program with `bare PORT`: it asks as often, reads each page to its end and does nothing with it, which is what
+//! asking costs on this machine at the least.
 
 use std::{
     env, fs,
@@ -19,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const ENGINES: usize = 64;
+const ENGINES: u32 = 64;
 const TURNS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(6);
 const SPAN: Duration = Duration::from_secs(15);
@@ -38,6 +41,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = env::args_os().skip(1).map(PathBuf::from);
+    if let [Some(mode), Some(port)] = [env::args().nth(1), env::args().nth(2)]
+        && mode == "bare"
+    {
+        return Ok(ask_for_ever(port.parse()?)?);
+    }
     let usage = "usage: bench-engines PLUMBLINE PAGE SCRATCH [NAME=PROGRAM]…";
     let (Some(plumbline), Some(page), Some(scratch)) = (arguments.next(), arguments.next(), arguments.next()) else {
         return Err(usage.into());
@@ -52,6 +60,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
     let mut contenders = vec![("plumbline".to_owned(), plumbline_command(&plumbline, &scratch, port)?)];
+    let mut bare = Command::new(env::current_exe()?);
+    bare.args(["bare".to_owned(), port.to_string()]);
+    contenders.push(("bare".to_owned(), bare));
     for argument in arguments {
         let text = argument.to_string_lossy().into_owned();
         let (name, program) = text.split_once('=').ok_or(usage)?;
@@ -137,6 +148,20 @@ fn peer_command(name: &str, program: &Path, scratch: &Path, port: u16) -> std::i
     Ok(command)
 }
 
+/// A connection for each page, as the daemon has it.
+fn ask_for_ever(port: u16) -> std::io::Result<()> {
+    let mut page = vec![0; 1 << 17];
+    let began = Instant::now();
+    for asked in 1_u32.. {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        while stream.read(&mut page)? > 0 {}
+        let next = began + Duration::from_secs(1) / ENGINES * asked;
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
 struct Guard(Child);
 
 impl Guard {
@@ -193,8 +218,12 @@ fn answer(mut stream: TcpStream, page: &[u8], served: &AtomicU64) -> std::io::Re
                 read => request.extend_from_slice(&buffer[..read]),
             }
         }
+        let is_last = request.to_ascii_lowercase().windows(17).any(|bytes| bytes == b"connection: close");
         request.clear();
         stream.write_all(&[head.as_bytes(), page].concat())?;
         served.fetch_add(1, Ordering::Relaxed);
+        if is_last {
+            return Ok(());
+        }
     }
 }

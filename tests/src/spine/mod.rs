@@ -122,7 +122,10 @@ const CHECKS: &[Check] = &[
     ),
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
-    ("the price per token agrees with a calculation by hand to one percent", sources::the_price_is_right),
+    (
+        "the price per token agrees with a calculation by hand to one percent, also over a restart",
+        sources::the_price_is_right,
+    ),
     ("a real llama.cpp is found, priced, and seen opening its weights", sources::a_real_llama),
     ("an engine that is down is absent and counted, and disturbs nobody", faults::a_dead_engine_is_absent),
     ("a simulated gpu is labelled as simulated", gpus::a_simulated_gpu_says_so),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Spine, ensure, equal, not_ok, priced, skipped};
 use crate::{
     checks::Ended,
-    daemon::{Tools, run, run_with},
+    daemon::{Daemon, Tools, run, run_with},
     fake_engine::FakeEngine,
     llama::Llama,
     otlp::{NoReceiver, Receiver},
@@ -29,16 +29,27 @@ pub(super) fn promtool_accepts_the_page(tools: &Tools, scratch: &Path) -> Result
 }
 
 pub(super) fn the_price_is_right(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    const TOKENS: u64 = 1000;
     let engine = FakeEngine::start().map_err(not_ok)?;
-    let spine = Spine::start_with(tools, scratch, &priced(&engine))?;
+    let config = priced(&engine);
+    let spine = Spine::start_with(tools, scratch, &config)?;
     let total = r#"plumbline_engine_generation_tokens_total{engine="fake""#;
     spine.daemon.wait_for(total, |_| true).map_err(not_ok)?;
-    engine.generate(TOKENS);
+    engine.generate(1000);
+    let before_seconds = priced_by_hand(&spine.daemon, 1000.0)?;
+
+    // What a daemon did not see it counts when the next one is there.
+    spine.daemon.stop().map_err(not_ok)?;
+    engine.generate(500);
+    let spine = Spine::start_with(tools, scratch, &config)?;
+    let after_seconds = priced_by_hand(&spine.daemon, 1500.0)?;
+    ensure(after_seconds > before_seconds, || format!("{after_seconds} s after {before_seconds} s"))
+}
+
+/// Waits for so many tokens and compares their price with 3.6 EUR an hour since the ledger began, which is how long ago it says.
+fn priced_by_hand(daemon: &Daemon, tokens: f64) -> Result<f64, Ended> {
     let counted = r#"plumbline_cost_window_tokens{engine="fake",model="",kind="generated",window="start"}"#;
-    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
-    spine.daemon.wait_for(counted, |tokens| (tokens - TOKENS as f64).abs() < 0.5).map_err(not_ok)?;
-    let page = spine.daemon.metrics().map_err(not_ok)?;
+    daemon.wait_for(counted, |counted| (counted - tokens).abs() < 0.5).map_err(not_ok)?;
+    let page = daemon.metrics().map_err(not_ok)?;
     let value = |series: &str| {
         let line = page.lines().find(|line| line.starts_with(series));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).ok_or_else(|| not_ok(series))
@@ -47,10 +58,9 @@ pub(super) fn the_price_is_right(tools: &Tools, scratch: &Path) -> Result<(), En
     let per_token = value(
         r#"plumbline_cost_per_token{currency="EUR",basis="node",engine="fake",model="",kind="generated",window="start"}"#,
     )?;
-    // 3.6 EUR an hour, from the start of the daemon, for the tokens that this check made.
-    #[expect(clippy::cast_precision_loss, reason = "a thousand")]
-    let by_hand = 3.6 / 3600.0 * window_seconds / TOKENS as f64;
-    ensure((per_token / by_hand - 1.0).abs() < 0.01, || format!("{per_token} against {by_hand} by hand"))
+    let by_hand = 3.6 / 3600.0 * window_seconds / tokens;
+    ensure((per_token / by_hand - 1.0).abs() < 0.01, || format!("{per_token} against {by_hand} by hand"))?;
+    Ok(window_seconds)
 }
 
 /// Real weights, a real server, real requests; the price against the server's own page.

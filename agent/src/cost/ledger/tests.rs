@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cost::LedgerFile;
 use crate::series::{Kind, Series, Unit};
 
 /// Stand-ins for the GPU rows, which the ledger knows by name and labels.
@@ -51,6 +52,84 @@ fn find(ledger: &Ledger, second: u64, series: &Series, labels: &[&str]) -> Optio
 fn assert_near(found: Option<f64>, expect: f64) {
     let found = found.expect("there is a figure");
     assert!((found - expect).abs() <= expect.abs() * 1e-9, "{found} is not {expect}");
+}
+
+/// As a daemon finds it that begins then.
+fn restarted(ledger: &Ledger, second: u64, boot_id: &str, prices: &str) -> Ledger {
+    let state = tempfile::tempdir().expect("a scratch directory");
+    LedgerFile::new(state.path(), "this boot".to_owned()).write(ledger, second * SECOND_NS);
+    let prices: PriceBook = serde_yaml::from_str(prices).expect("a good price book");
+    let kept = LedgerFile::new(state.path(), boot_id.to_owned()).read(Some(&prices), second * SECOND_NS);
+    kept.expect("a good file").unwrap_or_else(|| Ledger::new(Some(prices)))
+}
+
+/// 300 s of one GPU and one engine, 10 tokens and 400 J a second.
+fn at_work() -> Ledger {
+    let mut ledger = ledger(EUR_GPU);
+    for second in (0..=300_u32).step_by(5) {
+        work(&mut ledger, second);
+    }
+    ledger
+}
+
+fn work(ledger: &mut Ledger, second: u32) {
+    ledger.observe(&gpus(second.into(), &[("GPU-0", "NVIDIA H100", 400.0 * f64::from(second))]));
+    ledger.observe(&engine(second.into(), "e", None, 10.0 * f64::from(second)));
+    ledger.tick(u64::from(second) * SECOND_NS);
+}
+
+#[test]
+fn a_daemon_that_begins_again_goes_on_with_what_was_kept() {
+    let mut ledger = restarted(&at_work(), 360, "this boot", EUR_GPU);
+    assert_near(find(&ledger, 360, &cost::PER_TOKEN, &["generated", "start"]), 0.3 / 3000.0);
+    // Until the GPU worker speaks nothing is priced; then the pause is, with the tokens and joules that belong to it.
+    ledger.tick(362 * SECOND_NS);
+    assert_near(find(&ledger, 362, &cost::TOTAL, &["EUR", "gpu"]), 0.3);
+    for second in [365, 370] {
+        work(&mut ledger, second);
+    }
+    assert_near(find(&ledger, 370, &cost::TOTAL, &["EUR", "gpu"]), 0.37);
+    assert_near(find(&ledger, 370, &cost::WINDOW_TOKENS, &["generated", "start"]), 3700.0);
+    assert_near(find(&ledger, 370, &cost::PER_TOKEN, &["generated", "start"]), 0.37 / 3700.0);
+    assert_near(find(&ledger, 370, &cost::ENERGY_PER_TOKEN_JOULES, &["generated", "start"]), 40.0);
+    assert_near(find(&ledger, 370, &cost::WINDOW_SECONDS, &["5m"]), 300.0);
+}
+
+#[test]
+fn after_a_boot_only_what_was_spent_goes_on() {
+    let mut ledger = restarted(&at_work(), 20, "another boot", EUR_GPU);
+    for second in [20, 30] {
+        work(&mut ledger, second);
+    }
+    assert_near(find(&ledger, 30, &cost::TOTAL, &["EUR", "gpu"]), 0.31);
+    assert_near(find(&ledger, 30, &cost::WINDOW_TOKENS, &["generated", "start"]), 100.0);
+    assert_near(find(&ledger, 30, &cost::WINDOW_SECONDS, &["start"]), 10.0);
+}
+
+#[test]
+fn money_of_another_currency_is_not_carried_over() {
+    let ledger = restarted(&at_work(), 300, "this boot", "{currency: USD, node_per_hour: 1}");
+    assert_eq!(find(&ledger, 300, &cost::TOTAL, &[]), None);
+}
+
+#[test]
+fn gpus_that_nobody_asks_for_any_more_cost_nothing() {
+    let mut ledger = restarted(&at_work(), 300, "this boot", EUR_GPU).without_gpus();
+    ledger.observe(&no_gpu(300));
+    ledger.tick(400 * SECOND_NS);
+    assert_near(find(&ledger, 400, &cost::TOTAL, &["EUR", "node"]), 0.01);
+    assert_near(find(&ledger, 400, &cost::WINDOW_SECONDS, &["start"]), 100.0);
+}
+
+#[test]
+fn what_is_no_ledger_is_an_error_and_no_ledger_is_none() {
+    let state = tempfile::tempdir().expect("a scratch directory");
+    let file = LedgerFile::new(state.path(), String::new());
+    assert!(file.read(None, 0).expect("nothing is no error").is_none());
+    for text in ["", "{}", r#"{"format": "plumbline-cost/v2"}"#] {
+        std::fs::write(state.path().join("cost.json"), text).expect("a scratch file");
+        assert!(file.read(None, 0).is_err(), "{text:?}");
+    }
 }
 
 #[test]

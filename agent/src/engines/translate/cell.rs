@@ -23,6 +23,42 @@ pub enum Part {
     Bucket,
 }
 
+/// Where in a cell a number goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    Value,
+    /// The value that each rank of this replica tells.
+    Replica(u64),
+    Sum,
+    Count,
+    /// By its upper bound; `None` where the page gives none.
+    Bucket(Option<f64>),
+}
+
+/// Why a number goes nowhere.
+#[derive(Debug, Clone, Copy)]
+pub enum Wrong {
+    Value(f64),
+    Replicas,
+    Bound,
+}
+
+impl Place {
+    pub fn of(part: Part, labels: &[Label<'_>]) -> Self {
+        match part {
+            Part::Value => Self::Value,
+            Part::Sum => Self::Sum,
+            Part::Count => Self::Count,
+            Part::Bucket => {
+                // As a number: `1`, `1.0` and `1e+00` are one bound.
+                let bound = get(labels, "le").and_then(|text| text.unescape().parse::<f64>().ok());
+                // Nor are `0` and `-0` two: adding zero takes the sign away.
+                Self::Bucket(bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0))
+            }
+        }
+    }
+}
+
 /// One model's, under one value of the series' own label.
 #[derive(Default)]
 pub struct Cell {
@@ -60,51 +96,57 @@ impl Cell {
         Self { model: model.to_owned(), own: own.to_owned(), ..Self::default() }
     }
 
-    /// A number that each rank of the replica tells. False when there are too many to be true.
-    pub fn add_of_replica(&mut self, replica: u64, value: f64) -> bool {
+    /// Forgets the numbers, as before the first.
+    pub fn clear(&mut self) {
+        let Self { model: _, own: _, value, replicas, sum, count, buckets, is_impossible } = self;
+        [*value, *sum, *count] = [Number::default(); 3];
+        replicas.clear();
+        buckets.clear();
+        *is_impossible = false;
+    }
+
+    pub fn add(&mut self, place: Place, value: f64, across: Across) -> Result<(), Wrong> {
+        let number = match place {
+            Place::Value => &mut self.value,
+            Place::Replica(replica) => return self.add_of_replica(replica, value),
+            Place::Sum => &mut self.sum,
+            Place::Count => &mut self.count,
+            Place::Bucket(bound) => self.bucket(bound.ok_or(Wrong::Bound)?)?,
+        };
+        number.add(value, across);
+        Ok(())
+    }
+
+    fn add_of_replica(&mut self, replica: u64, value: f64) -> Result<(), Wrong> {
         let is_full = self.replicas.len() >= MAX_REPLICAS;
         match self.replicas.iter_mut().find(|(known, _)| *known == replica) {
             Some((_, greatest)) => *greatest = greatest.max(value),
-            None if is_full => return false,
+            None if is_full => return Err(Wrong::Replicas),
             None => self.replicas.push((replica, value)),
         }
-        true
+        Ok(())
     }
 
-    /// False when the sample has no usable bucket bound.
-    pub fn add(&mut self, part: Part, labels: &[Label<'_>], value: f64, across: Across) -> bool {
-        let number = match part {
-            Part::Value => &mut self.value,
-            Part::Sum => &mut self.sum,
-            Part::Count => &mut self.count,
-            Part::Bucket => {
-                // As a number: `1`, `1.0` and `1e+00` are one bound.
-                let bound = get(labels, "le").and_then(|text| text.unescape().parse::<f64>().ok());
-                // Nor are `0` and `-0` two: adding zero takes the sign away.
-                let Some(bound) = bound.filter(|bound| !bound.is_nan()).map(|bound| bound + 0.0) else { return false };
-                // Pages tell them in order.
-                let is_last = self.buckets.last().is_none_or(|(last, _)| *last < bound);
-                let place = if is_last {
-                    Err(self.buckets.len())
-                } else {
-                    self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound))
-                };
-                let index = match place {
-                    Ok(index) => index,
-                    Err(_) if self.buckets.len() >= MAX_BUCKETS => return false,
-                    Err(index) => {
-                        if self.buckets.is_empty() {
-                            self.buckets.reserve(USUAL_BUCKETS);
-                        }
-                        self.buckets.insert(index, (bound, Number::default()));
-                        index
-                    }
-                };
-                &mut self.buckets[index].1
+    fn bucket(&mut self, bound: f64) -> Result<&mut Number, Wrong> {
+        // Pages tell them in order.
+        let is_last = self.buckets.last().is_none_or(|(last, _)| *last < bound);
+        let place = if is_last {
+            Err(self.buckets.len())
+        } else {
+            self.buckets.binary_search_by(|(other, _)| other.total_cmp(&bound))
+        };
+        let index = match place {
+            Ok(index) => index,
+            Err(_) if self.buckets.len() >= MAX_BUCKETS => return Err(Wrong::Bound),
+            Err(index) => {
+                if self.buckets.is_empty() {
+                    self.buckets.reserve(USUAL_BUCKETS);
+                }
+                self.buckets.insert(index, (bound, Number::default()));
+                index
             }
         };
-        number.add(value, across);
-        true
+        Ok(&mut self.buckets[index].1)
     }
 
     pub fn number(&self, across: Across) -> f64 {

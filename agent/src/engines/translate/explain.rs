@@ -38,32 +38,31 @@ pub struct Row {
 
 /// As [`translate`](super::translate), for people.
 pub fn explain(page: &[u8], format: Format, dialect: Option<&'static Dialect>, model: &str) -> Option<Explained> {
-    read(page, format, dialect, model, |read| {
-        let mut rows = Vec::new();
-        for series in ROWS.iter().copied().filter(|series| series.source != "the scrape") {
-            let mut fields = read.dialect.fields.iter().filter(|field| field.series == series).peekable();
-            if fields.peek().is_none() {
-                rows.push(Row { series, field: None, told: Err(Absent::NoSource) });
-            }
-            for field in fields {
-                let told = read.table.field(field, &mut read.unusable).map(|(source, told)| {
-                    let told = told.into_iter().map(|(model, own, value)| (model.to_owned(), own.to_owned(), value));
-                    (words(source, read.prefix), told.collect())
-                });
-                rows.push(Row { series, field: Some(field), told });
-            }
+    let mut read = read(page, format, dialect, model)?;
+    let mut rows = Vec::new();
+    for series in ROWS.iter().copied().filter(|series| series.source != "the scrape") {
+        let mut fields = read.dialect.fields.iter().filter(|field| field.series == series).peekable();
+        if fields.peek().is_none() {
+            rows.push(Row { series, field: None, told: Err(Absent::NoSource) });
         }
-        let mut unmapped: Vec<String> = read.unmapped.iter().map(|&name| name.to_owned()).collect();
-        unmapped.sort_unstable();
-        Explained {
-            dialect: read.dialect,
-            prefix: read.prefix,
-            version: read.version,
-            rows,
-            unmapped,
-            unusable_lines: read.unusable.count,
-            first_unusable: read.unusable.first.take(),
+        for field in fields {
+            let told = read.table.field(field, &mut read.unusable).map(|(source, told)| {
+                let told = told.into_iter().map(|(model, own, value)| (model.to_owned(), own.to_owned(), value));
+                (words(source, read.prefix), told.collect())
+            });
+            rows.push(Row { series, field: Some(field), told });
         }
+    }
+    let mut unmapped: Vec<String> = read.unmapped.iter().map(|&name| name.to_owned()).collect();
+    unmapped.sort_unstable();
+    Some(Explained {
+        dialect: read.dialect,
+        prefix: read.prefix,
+        version: read.version,
+        rows,
+        unmapped,
+        unusable_lines: read.unusable.count,
+        first_unusable: read.unusable.first.take(),
     })
 }
 

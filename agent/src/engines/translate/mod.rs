@@ -10,11 +10,13 @@
 //! | `table` | the table of one page: a column per selector, a cell per model and value of the series' own label |
 //! | `index` | from a metric's name to the columns that use it |
 //! | `cell` | what the page says of one model under one selector, over its ranks |
+//! | `reader` | one engine's pages one after the other, which mostly differ in their values only |
 //! | `explain` | where each series comes from, or why it is absent |
 
 mod cell;
 mod explain;
 mod index;
+mod reader;
 mod table;
 
 use std::{
@@ -27,6 +29,7 @@ use plumbline_exposition::{Format, Line, Lines};
 
 pub use self::{
     explain::{Explained, Row, explain, words as source_words},
+    reader::Reader,
     table::Absent,
 };
 use self::{index::Index, table::Table};
@@ -69,17 +72,7 @@ pub fn translate(
     engine: &str,
     model: &str,
 ) -> Option<Reading> {
-    read(page, format, dialect, model, |read| {
-        let points = read.table.points(engine, &mut read.unusable);
-        Reading {
-            dialect: read.dialect,
-            version: read.version,
-            points,
-            unusable_lines: read.unusable.count,
-            first_unusable: read.unusable.first.take(),
-            unmapped: read.unmapped.len(),
-        }
-    })
+    read(page, format, dialect, model).map(|mut read| read.reading(engine))
 }
 
 /// A page that was walked through.
@@ -87,29 +80,41 @@ struct Read<'a> {
     dialect: &'static Dialect,
     prefix: &'static str,
     version: &'static str,
-    table: Table<'a>,
+    table: Table,
     unusable: Unusable,
     unmapped: HashSet<&'a str, RandomState>,
+    samples: usize,
+    /// Whether a sample says more than a value.
+    has_more: bool,
 }
 
-fn read<'p, T>(
-    page: &'p [u8],
-    format: Format,
-    dialect: Option<&'static Dialect>,
-    model: &'p str,
-    then: impl FnOnce(&mut Read<'p>) -> T,
-) -> Option<T> {
+impl Read<'_> {
+    fn reading(&mut self, engine: &str) -> Reading {
+        let points = self.table.points(engine, &mut self.unusable);
+        Reading {
+            dialect: self.dialect,
+            version: self.version,
+            points,
+            unusable_lines: self.unusable.count,
+            first_unusable: self.unusable.first.take(),
+            unmapped: self.unmapped.len(),
+        }
+    }
+}
+
+fn read<'p>(page: &'p [u8], format: Format, dialect: Option<&'static Dialect>, model: &str) -> Option<Read<'p>> {
     let mut lines = Lines::new(page, format);
     let (dialect, prefix) = recognise(lines.clone(), dialect)?;
     let index = index_of(dialect);
-    let table = Table::new(dialect, index, model);
     let mut read = Read {
         dialect,
         prefix,
         version: "",
-        table,
+        table: Table::new(dialect, index, model),
         unusable: Unusable::default(),
         unmapped: HashSet::with_capacity_and_hasher(EXPECTED_UNMAPPED, RandomState::default()),
+        samples: 0,
+        has_more: false,
     };
     let mut marks = vec![[false; 2]; dialect.versions.len()];
     let mut last = ("", &[][..]);
@@ -131,8 +136,10 @@ fn read<'p, T>(
                     }
                 }
                 if !last.1.is_empty() {
-                    read.table.take(last.1, &sample, &labels, &mut read.unusable);
+                    read.table.take(last.1, read.samples, &sample, &labels, &mut read.unusable);
                 }
+                read.samples += 1;
+                read.has_more |= sample.timestamp_ms.is_some() || sample.has_exemplar;
             }
             Ok(_) => {}
             Err(error) => read.unusable.note(|| error.to_string()),
@@ -140,7 +147,7 @@ fn read<'p, T>(
     }
     let told = dialect.versions.iter().zip(marks).find(|(_, [has, lacks])| *has && !lacks);
     read.version = told.map_or("", |(version, _)| version.words);
-    Some(then(&mut read))
+    Some(read)
 }
 
 /// It, or the histogram or counter that it is a part of.

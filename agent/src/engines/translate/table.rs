@@ -7,7 +7,7 @@ use plumbline_exposition::{Label, Sample, Text};
 
 use super::{
     MAX_MODELS, Unusable,
-    cell::{Cell, Part, is_possible, possible},
+    cell::{Cell, Part, Place, Wrong, is_possible, possible},
     index::{Column, Index, Use},
 };
 use crate::{
@@ -26,17 +26,30 @@ const OTHER: &str = "other";
 /// What a page calls the end of a request where it does not say why.
 const UNSPECIFIED: &str = "unspecified";
 
-pub struct Table<'a> {
+pub struct Table {
     dialect: &'static Dialect,
-    index: &'a Index,
-    default_model: &'a str,
+    index: &'static Index,
+    default_model: String,
     cells: Vec<Vec<Cell>>,
     /// Whether the page has a column's metric, be it under other labels than the column's.
     is_on_page: Vec<bool>,
     /// Those that the page named, the first of them.
     models: Vec<String>,
+    /// Where each number of the page went.
+    steps: Vec<Step>,
     seen: HashSet<u64, RandomState>,
     hasher: RandomState,
+}
+
+/// Where one number of the page goes.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// The how manieth of the page's samples says it; a label of the page may say it in its place.
+    sample: usize,
+    in_label: Option<f64>,
+    column: usize,
+    cell: usize,
+    place: Place,
 }
 
 /// Why a series is absent.
@@ -53,23 +66,31 @@ pub enum Absent {
 /// One number of a field: model, own label, value.
 pub type Told<'c> = (&'c str, &'c str, Value);
 
-impl<'a> Table<'a> {
-    pub fn new(dialect: &'static Dialect, index: &'a Index, default_model: &'a str) -> Self {
+impl Table {
+    pub fn new(dialect: &'static Dialect, index: &'static Index, default_model: &str) -> Self {
         let cells = index.columns.iter().map(|_| Vec::new()).collect();
         Self {
             dialect,
             index,
-            default_model,
+            default_model: default_model.to_owned(),
             cells,
             is_on_page: vec![false; index.columns.len()],
             models: Vec::new(),
+            steps: Vec::with_capacity(EXPECTED_SAMPLES),
             seen: HashSet::with_capacity_and_hasher(EXPECTED_SAMPLES, RandomState::default()),
             hasher: RandomState::default(),
         }
     }
 
-    /// `uses` are those of the sample's name.
-    pub fn take(&mut self, uses: &[Use], sample: &Sample<'_>, labels: &[Label<'_>], unusable: &mut Unusable) {
+    /// `uses` are those of the sample's name, `nth` is its place among the page's samples.
+    pub fn take(
+        &mut self,
+        uses: &[Use],
+        nth: usize,
+        sample: &Sample<'_>,
+        labels: &[Label<'_>],
+        unusable: &mut Unusable,
+    ) {
         for &Use { column: at, part } in uses {
             let column = self.index.columns[at];
             self.is_on_page[at] = true;
@@ -88,33 +109,59 @@ impl<'a> Table<'a> {
                 unusable.note(|| format!("{} stands twice with the same labels", sample.name.raw()));
                 continue;
             }
-            let value = match column.source {
+            let in_label = match column.source {
                 Source::InLabel(_, label) => match get(labels, label).map(Text::unescape) {
                     // Older versions have not told it, or have nothing to tell.
                     None => continue,
                     Some(said) if said.is_empty() || said == "None" => continue,
-                    Some(said) => said.parse::<f64>().unwrap_or(f64::NAN),
+                    Some(said) => Some(said.parse::<f64>().unwrap_or(f64::NAN)),
                 },
-                _ => sample.value,
+                _ => None,
             };
-            let replica = replica.filter(|_| part == Part::Value);
-            let cell = self.cell(at, labels);
-            // What two make together may be a ratio; each of them need not be.
-            let is_alone = matches!(column.source, Source::Metric(_) | Source::InLabel(..));
-            let is_sound = if is_alone { is_possible(column.field.series, value) } else { possible(value).is_some() };
-            if !is_sound {
-                cell.is_impossible = true;
-                unusable.note(|| format!("{} cannot be {value}", sample.name.raw()));
-            } else if let Some(replica) = replica {
-                if !cell.add_of_replica(replica, value) {
-                    cell.is_impossible = true;
-                    unusable.note(|| format!("{} is told by too many replicas", sample.name.raw()));
-                }
-            } else if !cell.add(part, labels, value, column.field.across) {
-                cell.is_impossible = true;
-                unusable.note(|| format!("{} has no usable `le`", sample.name.raw()));
+            let place = match replica {
+                Some(replica) if part == Part::Value => Place::Replica(replica),
+                _ => Place::of(part, labels),
+            };
+            let step = Step { sample: nth, in_label, column: at, cell: self.cell(at, labels), place };
+            self.steps.push(step);
+            if let Err(wrong) = self.put(&step, sample.value) {
+                let name = sample.name.raw();
+                unusable.note(|| match wrong {
+                    Wrong::Value(value) => format!("{name} cannot be {value}"),
+                    Wrong::Replicas => format!("{name} is told by too many replicas"),
+                    Wrong::Bound => format!("{name} has no usable `le`"),
+                });
             }
         }
+    }
+
+    fn put(&mut self, step: &Step, value: f64) -> Result<(), Wrong> {
+        let column = &self.index.columns[step.column];
+        let value = step.in_label.unwrap_or(value);
+        // What two make together may be a ratio; each of them need not be.
+        let is_alone = matches!(column.source, Source::Metric(_) | Source::InLabel(..));
+        let is_sound = if is_alone { is_possible(column.field.series, value) } else { possible(value).is_some() };
+        let cell = &mut self.cells[step.column][step.cell];
+        let outcome =
+            if is_sound { cell.add(step.place, value, column.field.across) } else { Err(Wrong::Value(value)) };
+        cell.is_impossible |= outcome.is_err();
+        outcome
+    }
+
+    /// As if a page like the one taken had been taken in its place, with these values. False: it was not sound.
+    pub fn take_again(&mut self, values: &[f64]) -> bool {
+        self.cells.iter_mut().flatten().for_each(Cell::clear);
+        let steps = std::mem::take(&mut self.steps);
+        let is_sound =
+            steps.iter().all(|step| values.get(step.sample).is_some_and(|&value| self.put(step, value).is_ok()));
+        self.steps = steps;
+        is_sound
+    }
+
+    /// Gives back what is needed to take a page for the first time only.
+    pub fn settle(&mut self) {
+        self.seen = HashSet::default();
+        self.steps.shrink_to_fit();
     }
 
     /// Equal for two samples of one name and one set of labels, in whatever order, of those that count.
@@ -124,15 +171,15 @@ impl<'a> Table<'a> {
         self.hasher.hash_one((column, part, labels))
     }
 
-    fn cell(&mut self, column: usize, labels: &[Label<'_>]) -> &mut Cell {
+    fn cell(&mut self, column: usize, labels: &[Label<'_>]) -> usize {
         let named = self.dialect.model_labels.iter().find_map(|name| get(labels, name));
-        let model = named.map_or(self.default_model.into(), Text::unescape);
+        let model = named.map_or(Cow::from(&self.default_model), Text::unescape);
         let own = own(self.index.columns[column].field.own, labels);
         let cells = &mut self.cells[column];
         let find = |cells: &[Cell], model: &str, own: &str| {
             cells.iter().position(|cell| cell.model == model && cell.own == own)
         };
-        let index = match find(cells, &model, &own) {
+        match find(cells, &model, &own) {
             Some(index) => index,
             None => {
                 let is_new = !self.models.iter().any(|known| *known == *model);
@@ -147,8 +194,7 @@ impl<'a> Table<'a> {
                     cells.len() - 1
                 })
             }
-        };
-        &mut cells[index]
+        }
     }
 
     /// The one model that the page names, which is also that of what it does not label.

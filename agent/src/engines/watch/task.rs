@@ -12,7 +12,7 @@ use crate::{
     engines::{
         config::{EngineName, Interval, Target},
         scrape::{self, Limits, ScrapeError},
-        translate::{self, Reading},
+        translate::{Reader, Reading},
     },
     incident::Incident,
     message::Message,
@@ -31,10 +31,12 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 /// Ends only when nobody listens.
 pub(super) async fn scrape_for_ever(target: Target, incident: Incident, samples: mpsc::Sender<Message>) {
     let mut account = Account::default();
+    let model = target.model.as_deref().unwrap_or_default();
+    let mut reader = Reader::new(target.dialect.only(), target.name.as_str(), model);
     loop {
         let taken_boot_ns = boot_ns();
         let began = Instant::now();
-        let outcome = read(&target).await;
+        let outcome = read(&target, &mut reader).await;
         let took = began.elapsed();
         let points = account.book(&target.name, taken_boot_ns, outcome);
         let own = account.points(&target, boot_ns(), took);
@@ -64,11 +66,9 @@ pub(super) fn pause(interval: Interval, took: Duration, is_incident: bool) -> Du
     wanted.max(bearable)
 }
 
-async fn read(target: &Target) -> Result<Reading, ScrapeError> {
+async fn read(target: &Target, reader: &mut Reader) -> Result<Reading, ScrapeError> {
     let page = scrape::fetch(&target.access, Limits::default()).await?;
-    let model = target.model.as_deref().unwrap_or_default();
-    translate::translate(&page.body, page.format, target.dialect.only(), target.name.as_str(), model)
-        .ok_or(ScrapeError::Unrecognised)
+    reader.read(&page.body, page.format).ok_or(ScrapeError::Unrecognised)
 }
 
 /// How the scrapes of one engine went so far.
