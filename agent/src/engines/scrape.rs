@@ -1,7 +1,7 @@
 //! One HTTP request for an engine's page.
 //!
 //! The engine serves users on the same event loop that answers us, so a scrape is one connection with one request,
-//! closed after it; nothing is retried and no redirect is followed. The answer is foreign: connecting and reading
+//! closed after it (an open one would hold one of the few threads of llama.cpp's server); nothing is retried and no redirect is followed. The answer is foreign: connecting and reading
 //! share one deadline, the body has a cap, and what is clearly no exposition is refused by its headers.
 
 use std::{pin::pin, time::Duration};
