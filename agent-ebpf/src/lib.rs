@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bpf;
+pub mod cuda;
 pub mod deny;
 pub mod offsets;
 pub mod program;

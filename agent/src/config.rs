@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::{
     cost::PriceBook,
+    cuda::CudaConfig,
     engines::config::Engines,
     gpu::GpuConfig,
     incident::IncidentConfig,
@@ -46,6 +47,7 @@ pub struct Config {
     pub kubelet: KubeletConfig,
     pub dns: DnsConfig,
     pub gpu: GpuConfig,
+    pub cuda: CudaConfig,
     pub incident: IncidentConfig,
     pub engines: Engines,
     /// What compute costs; without it nothing is priced.
@@ -259,6 +261,7 @@ impl Default for Config {
             kubelet: KubeletConfig::default(),
             dns: DnsConfig::default(),
             gpu: GpuConfig::default(),
+            cuda: CudaConfig::default(),
             incident: IncidentConfig::default(),
             engines: Engines::default(),
             prices: None,

@@ -6,6 +6,7 @@ pub mod config;
 pub mod containers;
 pub mod core;
 pub mod cost;
+pub mod cuda;
 pub mod custody;
 pub mod daemon;
 pub mod diagnose;

@@ -45,7 +45,7 @@ impl Build {
         let target = workspace::target().join("bpf-build");
         let mut cargo = Command::new("cargo");
         cargo.current_dir(workspace::root()).args(["build", "--release", "--package", "plumbline-ebpf"]);
-        cargo.args(["--bin", "plumbline-bpf", "--target", "bpfel-unknown-none", "--target-dir"]).arg(&target);
+        cargo.args(["--bins", "--target", "bpfel-unknown-none", "--target-dir"]).arg(&target);
         if self.trace {
             cargo.args(["--features", "trace"]);
         }
@@ -54,7 +54,9 @@ impl Build {
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env_remove("RUSTFLAGS");
         toolchain.apply(&mut cargo)?;
         cmd::run(&mut cargo)?;
-        copy_if_changed(&target.join("bpfel-unknown-none/release/plumbline-bpf"), &workspace::bpf_object())
+        let built = target.join("bpfel-unknown-none/release");
+        copy_if_changed(&built.join("plumbline-cuda"), &workspace::cuda_object())?;
+        copy_if_changed(&built.join("plumbline-bpf"), &workspace::bpf_object())
     }
 
     fn daemon(self) -> Result<()> {

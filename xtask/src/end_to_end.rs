@@ -29,6 +29,8 @@ pub(crate) fn build() -> Result<()> {
         "--package",
         "plumbline-tests",
         "--package",
+        "fake-cuda",
+        "--package",
         "fake-nvml",
         "--package",
         "fake-disk",

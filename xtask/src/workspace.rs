@@ -13,6 +13,11 @@ pub(crate) fn target() -> PathBuf {
     root().join("target")
 }
 
+/// The object with the programs at CUDA's driver.
+pub(crate) fn cuda_object() -> PathBuf {
+    target().join("bpf/cuda.bpf.o")
+}
+
 /// The kernel object, where the agent's build embeds it from.
 pub(crate) fn bpf_object() -> PathBuf {
     target().join("bpf/plumbline.bpf.o")

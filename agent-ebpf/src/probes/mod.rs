@@ -19,14 +19,3 @@ mod sys_exit;
 mod task_iter;
 mod tcp;
 mod udp;
-
-/// The programs use helpers that the kernel gives to GPL-compatible objects only.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "license")]
-#[expect(unsafe_code, reason = "the kernel finds the licence by its section")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}

@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     core::{Core, SharedStore, chain, lock},
     cost::{Ledger, LedgerFile},
+    cuda,
     custody::{
         Custody, memory,
         opening::{self, OpenError},
@@ -195,6 +196,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         config.kubelet.pod_resources.clone().map(|pod_resources| {
             tokio::spawn(kubelet::pod_resources::run(pod_resources, messages.clone(), stop.clone()))
         });
+    cuda::spawn(&config.cuda, &messages, halt.clone()).map_err(DaemonError::System)?;
     infiniband::spawn(&messages, halt).map_err(DaemonError::System)?;
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {

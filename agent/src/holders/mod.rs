@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use self::device_id::DeviceId;
 use crate::{
+    cuda,
     event::FoundHolder,
     gpu::{Held, Holder, Holding, Part, SOURCE, Source},
     identity::pod::Pod,
@@ -80,6 +81,10 @@ impl Holders {
             // Nobody knows what runs on a GPU that does not answer.
             return (self.forget(&sample.source, sample.taken_boot_ns)).then(|| self.settle());
         };
+        if sample.source == cuda::SOURCE {
+            name_processes(points, name);
+            return None;
+        }
         let is_full = sample.source.ends_with(":full");
         let mut is_news = false;
         if sample.source == SOURCE {
@@ -261,6 +266,16 @@ fn words(named: Option<Named>) -> (String, Option<Holder>) {
         container: container.unwrap_or_default(),
     });
     (String::from_utf8_lossy(&comm).into_owned(), holder)
+}
+
+/// Fills in whose the numbers of processes are.
+fn name_processes(points: &mut [Point], mut name: impl FnMut(u32) -> Option<Named>) {
+    let mut names: BTreeMap<u32, (String, Option<Holder>)> = BTreeMap::new();
+    for point in points.iter_mut().filter(|point| point.series.labels.contains(&"process")) {
+        let Ok(pid) = label(point, "pid").parse() else { continue };
+        let (comm, holder) = names.entry(pid).or_insert_with(|| words(name(pid)));
+        point.labels = with_names(point, comm, holder.as_ref());
+    }
 }
 
 fn with_names(point: &Point, comm: &str, holder: Option<&Holder>) -> Arc<[String]> {

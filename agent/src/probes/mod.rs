@@ -37,13 +37,17 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, RingBuf},
 };
-use plumbline_ebpf::{offsets::Group, program, record::Control};
+use plumbline_ebpf::{
+    offsets::{Group, Offsets},
+    program,
+    record::Control,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 pub use self::ladder::{HookVerdict, Refusal, State};
-use self::{btf::Btf, hooks::Hook, ladder::Ladder, watch::EnrolledFiles};
+use self::{btf::Btf, hooks::Hook, ladder::Ladder, offsets::Resolved, watch::EnrolledFiles};
 
 /// The object with every kernel program; empty when the agent was built without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/plumbline.bpf.o"));
@@ -129,10 +133,7 @@ impl Probes {
         if !config.ring_bytes.is_power_of_two() || config.ring_bytes < MIN_RING_BYTES {
             return Err(ProbesError::RingBytes(config.ring_bytes));
         }
-        let bytes = fs::read(btf::VMLINUX).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
-        let types = Btf::parse(bytes).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
-        let resolved = offsets::resolve(&types);
-        let btf = aya::Btf::from_sys_fs().map_err(|error| ProbesError::NoBtf(error.to_string()))?;
+        let (btf, types, resolved) = types()?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .override_global("OFFSETS", resolved.offsets.as_bytes(), true)
@@ -258,6 +259,24 @@ impl Probes {
         change(&mut control);
         let words: ControlWords = zerocopy::transmute!(control);
         array.set(0, words, 0).map_err(error)
+    }
+}
+
+/// The kernel's types, and what the programs read of them.
+fn types() -> Result<(aya::Btf, Btf, Resolved), ProbesError> {
+    let bytes = fs::read(btf::VMLINUX).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
+    let types = Btf::parse(bytes).map_err(|error| ProbesError::NoBtf(error.to_string()))?;
+    let resolved = offsets::resolve(&types);
+    let btf = aya::Btf::from_sys_fs().map_err(|error| ProbesError::NoBtf(error.to_string()))?;
+    Ok((btf, types, resolved))
+}
+
+/// For another object: the kernel's types, and where the fields are that every program reads.
+pub fn kernel_types() -> Result<(aya::Btf, Offsets), ProbesError> {
+    let (btf, _, resolved) = types()?;
+    match resolved.lacks(&[Group::Task]) {
+        Some(why) => Err(ProbesError::NoBtf(why)),
+        None => Ok((btf, resolved.offsets)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub mod agent;
 pub mod container;
 pub mod cost;
+pub mod cuda;
 #[cfg(test)]
 mod docs;
 pub mod engine;
@@ -40,6 +41,7 @@ pub const TABLE: &[&[&Series]] = &[
     gpu::holder::ROWS,
     gpu::xid::ROWS,
     gpu::dcgm::ROWS,
+    cuda::ROWS,
     infiniband::ROWS,
     engine::ROWS,
     container::ROWS,

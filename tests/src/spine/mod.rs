@@ -1,5 +1,6 @@
 //! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
 
+mod cuda;
 mod deny;
 mod disk;
 mod engines;
@@ -122,6 +123,7 @@ const CHECKS: &[Check] = &[
     ),
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
+    ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
     (
         "the price per token agrees with a calculation by hand to one percent, also over a restart",
         sources::the_price_is_right,

@@ -1,0 +1,181 @@
+//! What the kernel programs count of the calls of CUDA's driver, and how an attachment says which call it is.
+//!
+//! The driver's functions are told apart by the cookie of their attachment (`bpf_get_attach_cookie`, Linux 5.15), so that one program
+//! serves all of them and a new call is a row in the agent's table.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What is to be done at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Action {
+    /// Count, at its entry only.
+    Count = 0,
+    /// Count at its return, with its time and its error.
+    Call = 1,
+    /// As `Call`; its time is waiting, and goes into a histogram.
+    Wait = 2,
+    /// As `Call`; the handle that it leaves where the first argument points is of so many bytes as another argument says.
+    Allocate = 3,
+    /// As `Call`; its first argument is a handle that was allocated.
+    Free = 4,
+    /// As `Call`; another argument says how many bytes it moves.
+    Copy = 5,
+    /// As `Call`; the context that it leaves where the first argument points is of the device that another argument names.
+    Context = 6,
+    /// As `Context`, and the context is the thread's from now on.
+    CreateContext = 7,
+    /// As `Call`; the thread works in the context of its first argument from now on.
+    SetContext = 8,
+}
+
+/// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, and the kind of its
+/// handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    pub call: u8,
+    pub action: u8,
+    pub argument: u8,
+    /// Handles that may be equal and are not the same have different ones.
+    pub kind: u8,
+}
+
+impl Cookie {
+    pub const fn new(call: u8, action: Action, argument: u8, kind: u8) -> Self {
+        Self { call, action: action as u8, argument, kind }
+    }
+
+    pub const fn to_bits(self) -> u64 {
+        self.call as u64 | (self.action as u64) << 8 | (self.argument as u64) << 16 | (self.kind as u64) << 24
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a byte each")]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self { call: bits as u8, action: (bits >> 8) as u8, argument: (bits >> 16) as u8, kind: (bits >> 24) as u8 }
+    }
+}
+
+/// A device that nobody told of: the thread has set no context in our sight.
+pub const UNKNOWN_DEVICE: u32 = u32::MAX;
+
+/// One call of one process on one device, which is numbered as the process numbers its own (`CUDA_VISIBLE_DEVICES`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CallKey {
+    /// With the process's number, names it for good: numbers are used again.
+    pub start_boot_ns: u64,
+    pub pid: u32,
+    pub device: u32,
+    pub call: u32,
+    /// The result (`CUresult`) for entries of failures, otherwise 0.
+    pub result: u32,
+}
+
+/// What was counted of a call, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CallStats {
+    pub calls: u64,
+    /// Allocated, freed or copied, by calls that did not fail.
+    pub bytes: u64,
+    /// From entry to return; 0 where only entries are counted.
+    pub ns: u64,
+}
+
+/// Something of a process: an allocation's or a context's handle.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HandleKey {
+    pub start_boot_ns: u64,
+    pub pid: u32,
+    /// [`Cookie::kind`], or [`KIND_CONTEXT`].
+    pub kind: u32,
+    pub handle: u64,
+}
+
+/// `HandleKey::kind` of a context.
+pub const KIND_CONTEXT: u32 = u32::MAX;
+
+/// What a handle is of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Handle {
+    pub bytes: u64,
+    pub device: u32,
+    pub reserved: u32,
+}
+
+/// Buckets of a histogram of waits.
+pub const BUCKETS: usize = 50;
+
+/// The first bucket holds what took less than `2^FIRST_BITS` ns, about a microsecond.
+const FIRST_BITS: u32 = 10;
+
+/// Waits of one call of one process on one device, by how long they took.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Waits {
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Which bucket a time belongs to: two for each power of two, so that a bound is at most half as much again as the one before; the last
+/// takes all that is longer.
+#[inline(always)]
+pub const fn bucket(ns: u64) -> usize {
+    if ns < 1 << FIRST_BITS {
+        return 0;
+    }
+    let power = 63 - ns.leading_zeros();
+    let upper_half = (ns >> (power - 1)) & 1;
+    let bucket = 1 + ((power - FIRST_BITS) as usize) * 2 + upper_half as usize;
+    if bucket < BUCKETS { bucket } else { BUCKETS - 1 }
+}
+
+/// The time below which a bucket's lie, ns; `None` for the last.
+pub const fn bound_ns(bucket: usize) -> Option<u64> {
+    if bucket + 1 >= BUCKETS {
+        return None;
+    }
+    let half_steps = bucket as u64;
+    let power = FIRST_BITS as u64 + half_steps / 2;
+    Some(if half_steps.is_multiple_of(2) { 1 << power } else { 3 << (power - 1) })
+}
+
+/// Why something is not in the counts: the maps that hold them were full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Lost {
+    /// A process, device and call for which there was no room.
+    Calls = 0,
+    /// A handle for which there was no room, or which was freed and is not known: allocated before our time, or otherwise than by what is
+    /// looked at.
+    Handles = 1,
+    /// A call whose entry was not remembered until its return.
+    InFlight = 2,
+}
+
+pub const LOST: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_lies_below_its_buckets_bound_and_not_below_the_one_before() {
+        for ns in (0..60).flat_map(|power| [1_u64 << power, (1 << power) - 1, 3 << power, 5 << power]) {
+            let bucket = bucket(ns);
+            assert!(bound_ns(bucket).is_none_or(|bound| ns < bound), "{ns}");
+            assert!(bucket == 0 || bound_ns(bucket - 1).is_some_and(|bound| bound <= ns), "{ns}");
+        }
+        assert_eq!(
+            (bound_ns(0), bound_ns(1), bound_ns(2), bound_ns(BUCKETS - 1)),
+            (Some(1024), Some(1536), Some(2048), None)
+        );
+    }
+
+    #[test]
+    fn a_cookie_says_what_it_was_made_of() {
+        let cookie = Cookie::new(7, Action::SetContext, 5, 1);
+        assert_eq!(Cookie::from_bits(cookie.to_bits()), cookie);
+    }
+}

@@ -1,0 +1,274 @@
+//! Calls of CUDA's driver, `libcuda.so.1`: counted where they happen, by process, device and call.
+//!
+//! The cost of a call is the trap; what is done here is a lookup or two (`cargo xtask bench uprobes`). Whatever a process says in its
+//! arguments is believed of that process alone.
+#![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns},
+    macros::{map, uprobe, uretprobe},
+    maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
+    programs::{ProbeContext, RetProbeContext},
+};
+use plumbline_ebpf::cuda::{
+    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, LOST, Lost, UNKNOWN_DEVICE, Waits,
+    bucket,
+};
+
+use crate::kernel::{off, read, user_word};
+
+/// Room is taken as it is needed: most nodes need none.
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_NOEXIST: u64 = 1;
+
+/// Processes times devices times calls; the agent takes out those of processes that have ended.
+#[map]
+static CALLS: PerCpuHashMap<CallKey, CallStats> = PerCpuHashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
+
+/// Waits, which are rarer than launches: one copy for all CPUs.
+#[map]
+static WAITS: HashMap<CallKey, Waits> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// Calls that failed, by result.
+#[map]
+static FAILURES: HashMap<CallKey, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Bytes of what is allocated, and devices of contexts.
+#[map]
+static HANDLES: HashMap<HandleKey, Handle> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// The device of a thread's current context. The least recently used give way: threads end unseen.
+#[map]
+static THREADS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Calls that have begun, by thread and call.
+#[map]
+static IN_FLIGHT: LruHashMap<FlightKey, Flight> = LruHashMap::with_max_entries(16_384, 0);
+
+#[map]
+static CUDA_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST as u32, 0);
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct FlightKey {
+    pid_tgid: u64,
+    call: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Flight {
+    began_ns: u64,
+    first: u64,
+    amount: u64,
+}
+
+/// At the entry of a call of which only the number matters.
+#[uprobe]
+pub fn cuda_count(ctx: ProbeContext) -> u32 {
+    let cookie = cookie(ctx.as_ptr());
+    if let Some(stats) = stats(&key(pid_tgid(), u32::from(cookie.call))) {
+        // SAFETY: a map value of this CPU; programs at user code are not interrupted by themselves there.
+        unsafe { (*stats).calls += 1 };
+    }
+    0
+}
+
+#[uprobe]
+pub fn cuda_enter(ctx: ProbeContext) -> u32 {
+    let cookie = cookie(ctx.as_ptr());
+    let flight = Flight {
+        // SAFETY: the helper has no preconditions.
+        began_ns: unsafe { bpf_ktime_get_ns() },
+        first: argument(&ctx, 0),
+        amount: argument(&ctx, cookie.argument),
+    };
+    if IN_FLIGHT.insert(&FlightKey { pid_tgid: pid_tgid(), call: cookie.call.into() }, &flight, 0).is_err() {
+        lost(Lost::InFlight);
+    }
+    0
+}
+
+#[uretprobe]
+pub fn cuda_return(ctx: RetProbeContext) -> u32 {
+    let cookie = cookie(ctx.as_ptr());
+    let pid_tgid = pid_tgid();
+    let flight_key = FlightKey { pid_tgid, call: cookie.call.into() };
+    let Some(flight) = IN_FLIGHT.get_ptr(&flight_key) else {
+        // Its entry was before our time, or was forgotten.
+        lost(Lost::InFlight);
+        return 0;
+    };
+    // SAFETY: a map value, read before it is removed.
+    let Flight { began_ns, first, amount } = unsafe { *flight };
+    let _ = IN_FLIGHT.remove(&flight_key);
+    // SAFETY: the helper has no preconditions.
+    let ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(began_ns);
+    let result: u32 = ctx.ret();
+    let mut key = key(pid_tgid, cookie.call.into());
+    let bytes = if result == 0 { succeeded(&mut key, pid_tgid, &cookie, first, amount) } else { 0 };
+    if let Some(stats) = stats(&key) {
+        // SAFETY: as in `cuda_count`.
+        unsafe {
+            (*stats).calls += 1;
+            (*stats).bytes = (*stats).bytes.wrapping_add(bytes);
+            (*stats).ns = (*stats).ns.wrapping_add(ns);
+        }
+    }
+    if result != 0 {
+        failed(&CallKey { result, ..key });
+    }
+    if cookie.action == Action::Wait as u8 {
+        waited(&key, ns);
+    }
+    0
+}
+
+/// What a call that did not fail has done; the bytes that it counts for. What is freed counts for the device that it was of.
+#[inline(always)]
+fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amount: u64) -> u64 {
+    let handle = |kind, handle| HandleKey { start_boot_ns: key.start_boot_ns, pid: key.pid, kind, handle };
+    const ALLOCATE: u8 = Action::Allocate as u8;
+    const FREE: u8 = Action::Free as u8;
+    const COPY: u8 = Action::Copy as u8;
+    const CONTEXT: u8 = Action::Context as u8;
+    const CREATE_CONTEXT: u8 = Action::CreateContext as u8;
+    const SET_CONTEXT: u8 = Action::SetContext as u8;
+    match cookie.action {
+        COPY => amount,
+        ALLOCATE => {
+            remember(&handle(cookie.kind.into(), user_word(first)), amount, key.device);
+            amount
+        }
+        FREE => {
+            let handle = handle(cookie.kind.into(), first);
+            let Some(known) = HANDLES.get_ptr(&handle) else {
+                if first != 0 {
+                    lost(Lost::Handles);
+                }
+                return 0;
+            };
+            // SAFETY: a map value, read before it is removed.
+            let known = unsafe { *known };
+            let _ = HANDLES.remove(&handle);
+            key.device = known.device;
+            known.bytes
+        }
+        CONTEXT | CREATE_CONTEXT => {
+            remember(&handle(KIND_CONTEXT, user_word(first)), 0, amount as u32);
+            if cookie.action == CREATE_CONTEXT {
+                let _ = THREADS.insert(&pid_tgid, &(amount as u32), 0);
+            }
+            0
+        }
+        SET_CONTEXT => {
+            let device = HANDLES.get_ptr(&handle(KIND_CONTEXT, first));
+            // SAFETY: a map value.
+            let device = device.map_or(UNKNOWN_DEVICE, |context| unsafe { (*context).device });
+            let _ = THREADS.insert(&pid_tgid, &device, 0);
+            0
+        }
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn remember(key: &HandleKey, bytes: u64, device: u32) {
+    if HANDLES.insert(key, &Handle { bytes, device, reserved: 0 }, 0).is_err() {
+        lost(Lost::Handles);
+    }
+}
+
+#[inline(always)]
+fn failed(key: &CallKey) {
+    if FAILURES.get_ptr(key).is_none() {
+        // Another thread may have made it meanwhile.
+        let _ = FAILURES.insert(key, &0, BPF_NOEXIST);
+    }
+    match FAILURES.get_ptr_mut(key) {
+        // SAFETY: a map value, added to atomically.
+        Some(count) => unsafe { add(count, 1) },
+        None => lost(Lost::Calls),
+    }
+}
+
+#[inline(always)]
+fn waited(key: &CallKey, ns: u64) {
+    if WAITS.get_ptr(key).is_none() {
+        const NOTHING: Waits = Waits { buckets: [0; BUCKETS] };
+        let _ = WAITS.insert(key, &NOTHING, BPF_NOEXIST);
+    }
+    match WAITS.get_ptr_mut(key) {
+        // SAFETY: a map value; the bucket lies within, whatever the time.
+        Some(waits) => unsafe { add(waits.cast::<u64>().add(bucket(ns).min(BUCKETS - 1)), 1) },
+        None => lost(Lost::Calls),
+    }
+}
+
+/// SAFETY: `to` is a map value.
+#[inline(always)]
+unsafe fn add(to: *mut u64, count: u64) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(to, count);
+    }
+}
+
+/// The entry of this CPU, made if there is none.
+#[inline(always)]
+fn stats(key: &CallKey) -> Option<*mut CallStats> {
+    if let Some(stats) = CALLS.get_ptr_mut(key) {
+        return Some(stats);
+    }
+    let _ = CALLS.insert(key, &CallStats { calls: 0, bytes: 0, ns: 0 }, BPF_NOEXIST);
+    let stats = CALLS.get_ptr_mut(key);
+    if stats.is_none() {
+        lost(Lost::Calls);
+    }
+    stats
+}
+
+#[inline(always)]
+fn key(pid_tgid: u64, call: u32) -> CallKey {
+    // SAFETY: the helper has no preconditions.
+    let leader: u64 = read(unsafe { bpf_get_current_task() }, off!(task_group_leader));
+    let device = THREADS.get_ptr(&pid_tgid);
+    CallKey {
+        start_boot_ns: read(leader, off!(task_start_boottime)),
+        pid: (pid_tgid >> 32) as u32,
+        // SAFETY: a map value.
+        device: device.map_or(UNKNOWN_DEVICE, |device| unsafe { *device }),
+        call,
+        result: 0,
+    }
+}
+
+#[inline(always)]
+fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
+    // SAFETY: `ctx` is the program's own context.
+    Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
+}
+
+#[inline(always)]
+fn pid_tgid() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_pid_tgid() }
+}
+
+/// One of the first six, which are in registers.
+#[inline(always)]
+fn argument(ctx: &ProbeContext, place: u8) -> u64 {
+    let one = |place| ctx.arg::<u64>(place).unwrap_or(0);
+    // On the stack: the verifier refuses a place in the context that is known at run time only, and the compiler would make one.
+    let all = core::hint::black_box([one(0), one(1), one(2), one(3), one(4), one(5), 0, 0]);
+    all[usize::from(place & 7)]
+}
+
+#[inline(always)]
+fn lost(what: Lost) {
+    if let Some(count) = CUDA_LOST.get_ptr_mut(what as u32) {
+        // SAFETY: a map value of this CPU.
+        unsafe { *count += 1 };
+    }
+}

@@ -1,0 +1,3 @@
+//! The programs at functions of libraries, one file per library.
+
+mod cuda;

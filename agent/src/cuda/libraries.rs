@@ -1,0 +1,180 @@
+//! Which files that processes map are CUDA's driver.
+//!
+//! `/proc/PID/maps` (proc_pid_maps(5)) names them as the process sees them; what a name leads to is another matter in another mount
+//! namespace, or when the file was replaced or removed. So a file is reached through `/proc/PID/map_files`, which leads to what is
+//! mapped, and told from others by its device and inode. One driver is usually mounted into every container, and is one file.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// A driver is loaded when it is first needed, which is soon after a start; later its process is looked at again now and then.
+const YOUNG_LOOKS: u32 = 12;
+
+/// Processes that map a driver, of one node; what is beyond is not looked at.
+const MOST_PROCESSES: usize = 16_384;
+
+/// Different files that are drivers: more than a node of many containers with drivers of their own has.
+const MOST_FILES: usize = 64;
+
+/// Lines of one process's maps.
+const MOST_LINES: usize = 65_536;
+
+/// A file that somebody maps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    pub key: FileKey,
+    /// Leads to it for as long as one of those who map it lives.
+    pub path: PathBuf,
+    /// As one of its processes sees it.
+    pub name: String,
+}
+
+/// Device and inode as `stat(2)` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileKey {
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// What is known of the node's processes.
+#[derive(Debug)]
+pub struct Libraries {
+    proc: PathBuf,
+    processes: HashMap<u32, Process>,
+    tick_ns: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    start_ticks: u64,
+    looks: u32,
+    maps: Vec<Library>,
+}
+
+impl Libraries {
+    pub fn of(proc: &Path) -> Self {
+        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+        Self { proc: proc.to_owned(), processes: HashMap::new(), tick_ns }
+    }
+
+    /// All drivers that are mapped now, as far as is known.
+    pub fn look(&mut self) -> BTreeMap<FileKey, Library> {
+        let pids = fs::read_dir(&self.proc).into_iter().flatten().filter_map(Result::ok);
+        let pids: HashSet<u32> = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        self.processes.retain(|pid, _| pids.contains(pid));
+        for pid in pids {
+            let Some(start_ticks) = start_ticks(&self.proc, pid) else {
+                self.processes.remove(&pid);
+                continue;
+            };
+            if self.processes.len() >= MOST_PROCESSES && !self.processes.contains_key(&pid) {
+                continue;
+            }
+            let fresh = || Process { start_ticks, looks: 0, maps: Vec::new() };
+            let process = self.processes.entry(pid).or_insert_with(fresh);
+            if process.start_ticks != start_ticks {
+                *process = fresh();
+            }
+            process.looks += 1;
+            // By number, so that not all old ones are looked at in one turn.
+            if process.looks <= YOUNG_LOOKS || (process.looks + pid).is_multiple_of(YOUNG_LOOKS) {
+                process.maps = mapped(&self.proc, pid);
+            }
+        }
+        let all = self.processes.values().flat_map(|process| &process.maps);
+        all.map(|library| (library.key, library.clone())).take(MOST_FILES).collect()
+    }
+
+    /// Whether the process that started then still runs; to the precision of `/proc`.
+    pub fn is_alive(&self, pid: u32, start_boot_ns: u64) -> bool {
+        let start = self.processes.get(&pid).map(|process| process.start_ticks * self.tick_ns);
+        start.is_some_and(|start| start.abs_diff(start_boot_ns) <= 2 * self.tick_ns)
+    }
+}
+
+/// Field 22 of proc_pid_stat(5), after the name, in which there may be blanks and parentheses.
+fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
+    let stat = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
+    let after = stat.iter().rposition(|&byte| byte == b')')?;
+    std::str::from_utf8(&stat[after + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn mapped(proc: &Path, pid: u32) -> Vec<Library> {
+    let directory = proc.join(pid.to_string());
+    let Ok(maps) = File::open(directory.join("maps")) else { return Vec::new() };
+    let mut found: Vec<Library> = Vec::new();
+    for line in BufReader::new(maps).split(b'\n').map_while(Result::ok).take(MOST_LINES) {
+        let Some((range, name)) = driver(&line) else { continue };
+        let path = directory.join("map_files").join(range);
+        // Opened, so that what is asked is the file and not the name.
+        let Ok(file) = File::open(&path).and_then(|file| file.metadata()) else { continue };
+        let key = FileKey { device: file.dev(), inode: file.ino() };
+        if file.is_file() && found.iter().all(|known| known.key != key) {
+            found.push(Library { key, path, name });
+        }
+    }
+    found
+}
+
+/// The range, as `map_files` spells it, and the path of a line of `maps` that is code of a file named as the driver is.
+fn driver(line: &[u8]) -> Option<(String, String)> {
+    let mut fields = line.splitn(6, |&byte| byte == b' ');
+    let (range, permissions) = (fields.next()?, fields.next()?);
+    let path = fields.nth(3)?.trim_ascii_start();
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let name = path.rsplit(|&byte| byte == b'/').next()?;
+    if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") || !name.starts_with(b"libcuda.so") {
+        return None;
+    }
+    let (start, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
+    let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).ok());
+    Some((format!("{:x}-{:x}", start?, end?), String::from_utf8_lossy(path).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expect: Option<(&str, &str)>) {
+        let found = driver(line.as_bytes());
+        assert_eq!(found.as_ref().map(|(range, path)| (range.as_str(), path.as_str())), expect);
+    }
+
+    #[test]
+    fn code_of_a_file_that_is_named_as_the_driver_is_the_drivers() {
+        let at = "7f0000001000-7f0000002000";
+        let file = "/usr/lib/x86_64-linux-gnu/libcuda.so.570.86";
+        check(&format!("{at} r-xp 00001000 fe:01 77    {file}"), Some((at, file)));
+        check(&format!("{at} r-xp 00001000 fe:01 77    {file} (deleted)"), Some((at, file)));
+        check(&format!("{at} r-xp 00001000 fe:01 77    /a dir/libcuda.so.1"), Some((at, "/a dir/libcuda.so.1")));
+        check("00400000-00401000 r-xp 00000000 fe:01 77 /libcuda.so", Some(("400000-401000", "/libcuda.so")));
+    }
+
+    #[test]
+    fn what_is_no_code_no_file_or_of_another_name_is_not() {
+        let at = "7f0000001000-7f0000002000";
+        check(&format!("{at} r--p 00001000 fe:01 77    /usr/lib/libcuda.so.1"), None);
+        check(&format!("{at} r-xp 00001000 fe:01 77    /usr/lib/libcudart.so.12"), None);
+        check(&format!("{at} r-xp 00001000 fe:01 77    /usr/lib/libcuda.so.1/other"), None);
+        check(&format!("{at} r-xp 00000000 00:00 0     libcuda.so"), None);
+        check(&format!("{at} r-xp 00000000 00:00 0 "), None);
+        check("", None);
+        check("x-y r-xp 0 0:0 7 /libcuda.so", None);
+    }
+
+    #[test]
+    fn this_process_is_alive_and_no_other_of_its_number() {
+        let mut libraries = Libraries::of(Path::new("/proc"));
+        libraries.look();
+        let pid = std::process::id();
+        let start_boot_ns = start_ticks(Path::new("/proc"), pid).map_or(0, |ticks| ticks * libraries.tick_ns);
+        assert!(libraries.is_alive(pid, start_boot_ns));
+        assert!(!libraries.is_alive(pid, start_boot_ns + 1_000_000_000));
+    }
+}

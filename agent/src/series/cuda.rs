@@ -1,0 +1,101 @@
+//! What processes ask of CUDA's driver: counted at its functions, by process, device and call.
+//!
+//! `device` is the process's own number of it (`CUDA_VISIBLE_DEVICES`), or `unknown` where the thread set no context in our sight. `pid` is
+//! the host's; the process's name and pod are empty where nobody knows them.
+
+use super::{Kind, Series, Unit};
+
+pub const ROWS: &[&Series] = &[
+    &CALLS_TOTAL,
+    &CALL_SECONDS_TOTAL,
+    &WAIT_SECONDS,
+    &FAILURES_TOTAL,
+    &ALLOCATED_BYTES,
+    &COPIED_BYTES_TOTAL,
+    &PROBED_FUNCTIONS,
+    &LOST_TOTAL,
+];
+
+const SOURCE: &str = "probes at the functions of libcuda";
+
+pub static CALLS_TOTAL: Series = Series::row(
+    "plumbline_cuda_calls_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.cuda.calls",
+    &["pid", "process", "pod", "namespace", "container", "device", "call"],
+    SOURCE,
+    "Calls of CUDA's driver, failed ones included: what the process asked of the GPU, not what the GPU did. A graph launch is one, whatever \
+     it launches; `launch` is there at `cuda.detail: full` only.",
+);
+
+pub static CALL_SECONDS_TOTAL: Series = Series::row(
+    "plumbline_cuda_call_seconds_total",
+    Kind::Counter,
+    Unit::Seconds,
+    "plumbline.cuda.call.time",
+    &["pid", "process", "pod", "namespace", "container", "device", "call"],
+    SOURCE,
+    "Time in calls of CUDA's driver that are neither launches, waits nor memory's: copies, modules, contexts, graphs.",
+);
+
+pub static WAIT_SECONDS: Series = Series::row(
+    "plumbline_cuda_wait_seconds",
+    Kind::Histogram,
+    Unit::Seconds,
+    "plumbline.cuda.wait.duration",
+    &["pid", "process", "pod", "namespace", "container", "device", "call"],
+    SOURCE,
+    "How long the process waited for the GPU in one synchronisation. Who asks again and again whether it is done waits too, and is not here.",
+);
+
+pub static FAILURES_TOTAL: Series = Series::row(
+    "plumbline_cuda_failures_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.cuda.failures",
+    &["pid", "process", "pod", "namespace", "container", "device", "call", "result"],
+    SOURCE,
+    "Calls of CUDA's driver that failed, by result (`CUresult`); of launches it is not looked at.",
+);
+
+pub static ALLOCATED_BYTES: Series = Series::row(
+    "plumbline_cuda_allocated_bytes",
+    Kind::Gauge,
+    Unit::Bytes,
+    "plumbline.cuda.memory.usage",
+    &["pid", "process", "pod", "namespace", "container", "device"],
+    SOURCE,
+    "Memory that the process has allocated and not freed since it is looked at: of the device, managed, and physical memory to be mapped.",
+);
+
+pub static COPIED_BYTES_TOTAL: Series = Series::row(
+    "plumbline_cuda_copied_bytes_total",
+    Kind::Counter,
+    Unit::Bytes,
+    "plumbline.cuda.copy.io",
+    &["pid", "process", "pod", "namespace", "container", "device", "direction"],
+    SOURCE,
+    "Bytes that the process asked to be copied; `any` where the addresses alone say from where to where.",
+);
+
+pub static PROBED_FUNCTIONS: Series = Series::row(
+    "plumbline_cuda_probed_functions",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.cuda.probed_functions",
+    &["library"],
+    "attachments to libcuda",
+    "Functions of the library that are looked at, as a process sees its path; of several files of one path together.",
+);
+
+pub static LOST_TOTAL: Series = Series::row(
+    "plumbline_cuda_lost_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.cuda.lost",
+    &["what"],
+    SOURCE,
+    "What is not in the counts: calls for which a table had no room, handles that are freed and were not seen to be allocated, returns whose \
+     entry was not seen.",
+);

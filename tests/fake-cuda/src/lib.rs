@@ -1,0 +1,148 @@
+//! A shared library with the C interface of CUDA's driver and no hardware behind it, for probes to be at.
+//!
+//! Names and parameters are those of `cuda.h` (CUDA 13) for what the daemon looks at, and for no other. Nothing is done: handles are
+//! numbers that were not given before. What the caller wants to happen it says in an argument that a driver takes otherwise: a stream or
+//! an event is a handle, and here the microseconds that a wait for it takes.
+
+#![expect(unsafe_code, reason = "a C interface: exported names, and pointers of the caller")]
+
+use std::{
+    ffi::{c_int, c_uint, c_void},
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+/// `CUresult`.
+type Result = c_int;
+const SUCCESS: Result = 0;
+const INVALID_VALUE: Result = 1;
+const OUT_OF_MEMORY: Result = 2;
+const INVALID_DEVICE: Result = 101;
+
+/// What a device has.
+const MEMORY_BYTES: usize = 80 << 30;
+const DEVICES: c_int = 8;
+
+static NEXT: AtomicU64 = AtomicU64::new(0x7f00_0000_0000);
+
+/// Puts a handle that was not given before where `to` points.
+///
+/// # Safety
+///
+/// `to` is null or can be written to.
+unsafe fn give(to: *mut u64) -> Result {
+    if to.is_null() {
+        return INVALID_VALUE;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { ptr::write(to, NEXT.fetch_add(0x1000, Ordering::Relaxed)) };
+    SUCCESS
+}
+
+fn wait(microseconds: u64) -> Result {
+    thread::sleep(Duration::from_micros(microseconds));
+    SUCCESS
+}
+
+/// # Safety
+///
+/// `to` is null or can be written to.
+unsafe fn allocate(to: *mut u64, bytes: usize) -> Result {
+    if bytes > MEMORY_BYTES {
+        return OUT_OF_MEMORY;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { give(to) }
+}
+
+/// # Safety
+///
+/// `to` is null or can be written to.
+unsafe fn context(to: *mut u64, device: c_int) -> Result {
+    if !(0..DEVICES).contains(&device) {
+        return INVALID_DEVICE;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { give(to) }
+}
+
+/// A function that only says that all is well.
+macro_rules! nothing {
+    ($($name:ident($($type:ty),*);)*) => {
+        $(#[unsafe(no_mangle)]
+        pub extern "C" fn $name($(_: $type),*) -> Result {
+            // Not one function for all: the linker would make them one.
+            std::hint::black_box(concat!(stringify!($name)).len());
+            NEXT.fetch_add(0, Ordering::Relaxed);
+            SUCCESS
+        })*
+    };
+}
+
+type Pointer = *mut c_void;
+type Bytes = usize;
+
+nothing! {
+    cuInit(c_uint);
+    cuLaunchKernel(Pointer, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Pointer, Pointer, Pointer);
+    cuLaunchKernel_ptsz(Pointer, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Pointer, Pointer, Pointer);
+    cuLaunchKernelEx(Pointer, Pointer, Pointer, Pointer);
+    cuGraphLaunch(Pointer, Pointer);
+    cuMemFree_v2(u64);
+    cuMemFreeAsync(u64, Pointer);
+    cuMemRelease(u64);
+    cuMemcpyHtoD_v2(u64, Pointer, Bytes);
+    cuMemcpyHtoDAsync_v2(u64, Pointer, Bytes, Pointer);
+    cuMemcpyDtoHAsync_v2(Pointer, u64, Bytes, Pointer);
+    cuMemcpyPeerAsync(u64, Pointer, u64, Pointer, Bytes, Pointer);
+    cuModuleLoadData(Pointer, Pointer);
+    cuCtxSetCurrent(u64);
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamSynchronize(stream: u64) -> Result {
+    wait(stream)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuEventSynchronize(event: u64) -> Result {
+    wait(event)
+}
+
+/// # Safety
+///
+/// `pointer` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAlloc_v2(pointer: *mut u64, bytes: usize) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { allocate(pointer, bytes) }
+}
+
+/// # Safety
+///
+/// `handle` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemCreate(handle: *mut u64, bytes: usize, _: Pointer, _: u64) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { allocate(handle, bytes) }
+}
+
+/// # Safety
+///
+/// `context` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut u64, device: c_int) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { self::context(context, device) }
+}
+
+/// # Safety
+///
+/// `context` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxCreate_v2(context: *mut u64, _: c_uint, device: c_int) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { self::context(context, device) }
+}

@@ -1,0 +1,94 @@
+//! Calls CUDA's driver as it is told.
+//!
+//! `cuda-caller LIBRARY`; a line of the standard input is a function of `cuda.h` and how often to call it, with the number that matters of
+//! its arguments: `cuMemAlloc_v2 3 4096`. What a call gives is kept, the last in front, for those that take it: `cuMemFree_v2 1` frees
+//! what was allocated last. After each line it says which result came last.
+#![expect(unsafe_code, reason = "calls a library by its C interface")]
+
+use std::{
+    env,
+    error::Error,
+    ffi::{CString, c_int, c_void},
+    io::{self, BufRead as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    process::ExitCode,
+};
+
+/// Every function of the table has at most so many arguments, and those that it lacks do it no harm: the caller cleans up.
+type Function = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> c_int;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let library = env::args_os().nth(1).ok_or("usage: cuda-caller LIBRARY")?;
+    let name = CString::new(library.as_bytes())?;
+    // SAFETY: the name is a string that ends.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
+    if handle.is_null() {
+        return Err(format!("{} cannot be loaded", library.display()).into());
+    }
+    let mut given: Vec<u64> = Vec::new();
+    say("ready")?;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let mut words = line.split_whitespace();
+        let name = words.next().ok_or("a line is a function and a number")?;
+        let times: u64 = words.next().unwrap_or("1").parse()?;
+        let number: u64 = words.next().unwrap_or("0").parse()?;
+        let function = find(handle, name)?;
+        let mut result = 0;
+        for _ in 0..times {
+            result = call(function, name, number, &mut given);
+        }
+        say(&result.to_string())?;
+    }
+    Ok(())
+}
+
+fn say(word: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{word}")?;
+    out.flush()
+}
+
+fn find(handle: *mut c_void, name: &str) -> Result<Function, Box<dyn Error>> {
+    let symbol = CString::new(name)?;
+    // SAFETY: a handle of `dlopen`, and a string that ends.
+    let address = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
+    if address.is_null() {
+        return Err(format!("there is no {name}").into());
+    }
+    // SAFETY: the library's functions take integers and pointers only, of which the first six are in registers of one class.
+    Ok(unsafe { std::mem::transmute::<*mut c_void, Function>(address) })
+}
+
+fn call(function: Function, name: &str, number: u64, given: &mut Vec<u64>) -> c_int {
+    let mut out = 0_u64;
+    let to = (&raw mut out) as u64;
+    let last = given.last().copied().unwrap_or_default();
+    let mut arguments = [0_u64; 6];
+    match name {
+        "cuMemAlloc_v2" | "cuMemCreate" | "cuDevicePrimaryCtxRetain" => arguments[..2].copy_from_slice(&[to, number]),
+        "cuCtxCreate_v2" => arguments[..3].copy_from_slice(&[to, 0, number]),
+        "cuMemFree_v2" | "cuMemFreeAsync" | "cuMemRelease" => arguments[0] = given.pop().unwrap_or(number),
+        "cuCtxSetCurrent" => arguments[0] = last,
+        "cuMemcpyPeerAsync" => arguments[4] = number,
+        name if name.starts_with("cuMemcpy") => arguments[2] = number,
+        _ => arguments[0] = number,
+    }
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: pointers among the arguments are to `out`, or are handles that the library gave and does not follow.
+    let result = unsafe { function(a, b, c, d, e, f, 0, 0, 0, 0, 0) };
+    if out != 0 {
+        given.push(out);
+    }
+    result
+}
