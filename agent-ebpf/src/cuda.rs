@@ -27,6 +27,10 @@ pub enum Action {
     CreateContext = 7,
     /// As `Call`; the thread works in the context of its first argument from now on.
     SetContext = 8,
+    /// As `Call`; the thread records a graph from now on.
+    BeginCapture = 9,
+    /// As `Call`; it does not any more.
+    EndCapture = 10,
 }
 
 /// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, and the kind of its

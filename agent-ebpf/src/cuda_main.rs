@@ -1,5 +1,5 @@
-//! The kernel programs at the calls of CUDA's driver, in an object of their own: loaded where there is a CUDA driver to look at, taken out
-//! whole when somebody wants that, and no part of what the other programs' verdicts depend on.
+//! The kernel programs at functions of CUDA's driver and of NCCL, in an object of their own: loaded where somebody maps one of them, taken
+//! out whole, and no part of what the other programs' verdicts depend on.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", allow(internal_features), feature(core_intrinsics))]
 

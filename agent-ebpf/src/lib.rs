@@ -10,6 +10,7 @@
 pub mod bpf;
 pub mod cuda;
 pub mod deny;
+pub mod nccl;
 pub mod offsets;
 pub mod program;
 pub mod record;

@@ -1,4 +1,4 @@
-//! Every kernel program, in one object file. On the host this is an empty binary.
+//! Every kernel program but those at libraries' functions, in one object file. On the host this is an empty binary.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // The target has no `AtomicU64`: its intrinsic for an addition without a result is what every kernel takes (BPF_XADD).
 #![cfg_attr(target_arch = "bpf", allow(internal_features), feature(core_intrinsics))]

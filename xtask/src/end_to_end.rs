@@ -31,6 +31,8 @@ pub(crate) fn build() -> Result<()> {
         "--package",
         "fake-cuda",
         "--package",
+        "fake-nccl",
+        "--package",
         "fake-nvml",
         "--package",
         "fake-disk",

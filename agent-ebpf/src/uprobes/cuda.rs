@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::generated::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns},
+    helpers::generated::bpf_ktime_get_ns,
     macros::{map, uprobe, uretprobe},
     maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::{ProbeContext, RetProbeContext},
@@ -16,7 +16,8 @@ use plumbline_ebpf::cuda::{
     bucket,
 };
 
-use crate::kernel::{off, read, user_word};
+use super::call::{cookie, pid_tgid, registers, start_boot_ns};
+use crate::kernel::user_word;
 
 /// Room is taken as it is needed: most nodes need none.
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -41,6 +42,10 @@ static HANDLES: HashMap<HandleKey, Handle> = HashMap::with_max_entries(262_144, 
 /// The device of a thread's current context. The least recently used give way: threads end unseen.
 #[map]
 static THREADS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Threads that record a graph: what they call is not done now.
+#[map]
+pub static CAPTURING: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
 
 /// Calls that have begun, by thread and call.
 #[map]
@@ -67,7 +72,7 @@ struct Flight {
 /// At the entry of a call of which only the number matters.
 #[uprobe]
 pub fn cuda_count(ctx: ProbeContext) -> u32 {
-    let cookie = cookie(ctx.as_ptr());
+    let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     if let Some(stats) = stats(&key(pid_tgid(), u32::from(cookie.call))) {
         // SAFETY: a map value of this CPU; programs at user code are not interrupted by themselves there.
         unsafe { (*stats).calls += 1 };
@@ -77,12 +82,13 @@ pub fn cuda_count(ctx: ProbeContext) -> u32 {
 
 #[uprobe]
 pub fn cuda_enter(ctx: ProbeContext) -> u32 {
-    let cookie = cookie(ctx.as_ptr());
+    let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
+    let arguments = registers(&ctx);
     let flight = Flight {
         // SAFETY: the helper has no preconditions.
         began_ns: unsafe { bpf_ktime_get_ns() },
-        first: argument(&ctx, 0),
-        amount: argument(&ctx, cookie.argument),
+        first: arguments[0],
+        amount: arguments[usize::from(cookie.argument & 7)],
     };
     if IN_FLIGHT.insert(&FlightKey { pid_tgid: pid_tgid(), call: cookie.call.into() }, &flight, 0).is_err() {
         lost(Lost::InFlight);
@@ -92,7 +98,7 @@ pub fn cuda_enter(ctx: ProbeContext) -> u32 {
 
 #[uretprobe]
 pub fn cuda_return(ctx: RetProbeContext) -> u32 {
-    let cookie = cookie(ctx.as_ptr());
+    let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     let pid_tgid = pid_tgid();
     let flight_key = FlightKey { pid_tgid, call: cookie.call.into() };
     let Some(flight) = IN_FLIGHT.get_ptr(&flight_key) else {
@@ -135,6 +141,8 @@ fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amou
     const CONTEXT: u8 = Action::Context as u8;
     const CREATE_CONTEXT: u8 = Action::CreateContext as u8;
     const SET_CONTEXT: u8 = Action::SetContext as u8;
+    const BEGIN_CAPTURE: u8 = Action::BeginCapture as u8;
+    const END_CAPTURE: u8 = Action::EndCapture as u8;
     match cookie.action {
         COPY => amount,
         ALLOCATE => {
@@ -167,6 +175,14 @@ fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amou
             // SAFETY: a map value.
             let device = device.map_or(UNKNOWN_DEVICE, |context| unsafe { (*context).device });
             let _ = THREADS.insert(&pid_tgid, &device, 0);
+            0
+        }
+        BEGIN_CAPTURE => {
+            let _ = CAPTURING.insert(&pid_tgid, &1, 0);
+            0
+        }
+        END_CAPTURE => {
+            let _ = CAPTURING.remove(&pid_tgid);
             0
         }
         _ => 0,
@@ -231,38 +247,15 @@ fn stats(key: &CallKey) -> Option<*mut CallStats> {
 
 #[inline(always)]
 fn key(pid_tgid: u64, call: u32) -> CallKey {
-    // SAFETY: the helper has no preconditions.
-    let leader: u64 = read(unsafe { bpf_get_current_task() }, off!(task_group_leader));
     let device = THREADS.get_ptr(&pid_tgid);
     CallKey {
-        start_boot_ns: read(leader, off!(task_start_boottime)),
+        start_boot_ns: start_boot_ns(),
         pid: (pid_tgid >> 32) as u32,
         // SAFETY: a map value.
         device: device.map_or(UNKNOWN_DEVICE, |device| unsafe { *device }),
         call,
         result: 0,
     }
-}
-
-#[inline(always)]
-fn cookie(ctx: *mut core::ffi::c_void) -> Cookie {
-    // SAFETY: `ctx` is the program's own context.
-    Cookie::from_bits(unsafe { bpf_get_attach_cookie(ctx) })
-}
-
-#[inline(always)]
-fn pid_tgid() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_get_current_pid_tgid() }
-}
-
-/// One of the first six, which are in registers.
-#[inline(always)]
-fn argument(ctx: &ProbeContext, place: u8) -> u64 {
-    let one = |place| ctx.arg::<u64>(place).unwrap_or(0);
-    // On the stack: the verifier refuses a place in the context that is known at run time only, and the compiler would make one.
-    let all = core::hint::black_box([one(0), one(1), one(2), one(3), one(4), one(5), 0, 0]);
-    all[usize::from(place & 7)]
 }
 
 #[inline(always)]

@@ -1,3 +1,5 @@
 //! The programs at functions of libraries, one file per library.
 
+mod call;
 mod cuda;
+mod nccl;

@@ -106,7 +106,7 @@ fn take<V: aya::Pod>(
     Ok(())
 }
 
-fn open<'e, M>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<M, AccountError>
+pub fn open<'e, M>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<M, AccountError>
 where
     M: TryFrom<&'e mut aya::maps::Map, Error = MapError>,
 {
@@ -114,7 +114,7 @@ where
     M::try_from(map).map_err(|error| AccountError::Map(name, Box::new(error)))
 }
 
-fn parse<T: FromBytes + Default>(words: &[u64]) -> T {
+pub fn parse<T: FromBytes + Default>(words: &[u64]) -> T {
     T::read_from_bytes(words.as_bytes()).unwrap_or_default()
 }
 
@@ -150,7 +150,7 @@ fn points(counts: &Counts) -> Vec<Point> {
         let (Some(call), part) = (call(number), (pid, device, number, 0)) else { continue };
         let sum_ns = counts.calls.get(&part).map_or(0, |stats| stats.ns);
         let labels = point(&cuda::WAIT_SECONDS, pid, device, &[call.name], 0.0).labels;
-        points.push(Point { series: &cuda::WAIT_SECONDS, labels, value: histogram(buckets, sum_ns) });
+        points.push(Point { series: &cuda::WAIT_SECONDS, labels, value: Value::Histogram(histogram(buckets, sum_ns)) });
     }
     let lost = ["calls", "handles", "in_flight"].into_iter().zip(counts.lost);
     points.extend(lost.map(|(what, count)| Point::new(&cuda::LOST_TOTAL, &[what], float(count))));
@@ -161,16 +161,21 @@ fn call(number: u32) -> Option<&'static Call> {
     CALLS.get(usize::try_from(number).ok()?)
 }
 
-/// The process's name and pod are the core's to fill in.
 fn point(series: &'static Series, pid: u32, device: u32, more: &[&str], value: f64) -> Point {
     let device = if device == UNKNOWN_DEVICE { "unknown".to_owned() } else { device.to_string() };
+    let labels: Vec<&str> = [&*device].into_iter().chain(more.iter().copied()).collect();
+    of_process(series, pid, &labels, value)
+}
+
+/// A point of a process, of which the name and the pod are the core's to fill in.
+pub fn of_process(series: &'static Series, pid: u32, more: &[&str], value: f64) -> Point {
     let empty = [const { String::new() }; 4];
-    let labels =
-        [pid.to_string()].into_iter().chain(empty).chain([device]).chain(more.iter().map(|&one| one.to_owned()));
+    let labels = [pid.to_string()].into_iter().chain(empty).chain(more.iter().map(|&one| one.to_owned()));
     Point { series, labels: labels.collect::<Arc<[String]>>(), value: Value::Number(value) }
 }
 
-fn histogram(buckets: &[u64; BUCKETS], sum_ns: u64) -> Value {
+/// In seconds, with the bounds that are told.
+pub fn histogram(buckets: &[u64; BUCKETS], sum_ns: u64) -> Histogram {
     let mut count = 0;
     let cumulative = buckets.iter().enumerate().map(|(bucket, more)| {
         count += more;
@@ -179,11 +184,11 @@ fn histogram(buckets: &[u64; BUCKETS], sum_ns: u64) -> Value {
     // Every fourth bound, which is four times the one before: fifty lines for each thing that is waited for are a page of their own.
     let told = cumulative.filter(|(bucket, bound, _)| bucket % TOLD_EVERY == 0 || bound.is_infinite());
     let buckets = told.map(|(_, bound, count)| (bound, count)).collect();
-    Value::Histogram(Histogram { buckets, sum: float(sum_ns) / 1e9, count })
+    Histogram { buckets, sum: float(sum_ns) / 1e9, count }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-const fn float(number: u64) -> f64 {
+pub const fn float(number: u64) -> f64 {
     number as f64
 }
 

@@ -1,4 +1,4 @@
-//! Which files that processes map are CUDA's driver.
+//! Which files that processes map are CUDA's driver or NCCL.
 //!
 //! `/proc/PID/maps` (proc_pid_maps(5)) names them as the process sees them; what a name leads to is another matter in another mount
 //! namespace, or when the file was replaced or removed. So a file is reached through `/proc/PID/map_files`, which leads to what is
@@ -32,6 +32,14 @@ pub struct Library {
     pub path: PathBuf,
     /// As one of its processes sees it.
     pub name: String,
+    pub kind: Kind,
+}
+
+/// Whose library a file is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Cuda,
+    Nccl,
 }
 
 /// Device and inode as `stat(2)` has them.
@@ -109,31 +117,33 @@ fn mapped(proc: &Path, pid: u32) -> Vec<Library> {
     let Ok(maps) = File::open(directory.join("maps")) else { return Vec::new() };
     let mut found: Vec<Library> = Vec::new();
     for line in BufReader::new(maps).split(b'\n').map_while(Result::ok).take(MOST_LINES) {
-        let Some((range, name)) = driver(&line) else { continue };
+        let Some((range, name, kind)) = library(&line) else { continue };
         let path = directory.join("map_files").join(range);
         // Opened, so that what is asked is the file and not the name.
         let Ok(file) = File::open(&path).and_then(|file| file.metadata()) else { continue };
         let key = FileKey { device: file.dev(), inode: file.ino() };
         if file.is_file() && found.iter().all(|known| known.key != key) {
-            found.push(Library { key, path, name });
+            found.push(Library { key, path, name, kind });
         }
     }
     found
 }
 
-/// The range, as `map_files` spells it, and the path of a line of `maps` that is code of a file named as the driver is.
-fn driver(line: &[u8]) -> Option<(String, String)> {
+/// The range, as `map_files` spells it, and the path of a line of `maps` that is code of a file named as one of the libraries is.
+fn library(line: &[u8]) -> Option<(String, String, Kind)> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
     let (range, permissions) = (fields.next()?, fields.next()?);
     let path = fields.nth(3)?.trim_ascii_start();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     let name = path.rsplit(|&byte| byte == b'/').next()?;
-    if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") || !name.starts_with(b"libcuda.so") {
+    let kinds = [(&b"libcuda.so"[..], Kind::Cuda), (b"libnccl.so", Kind::Nccl)];
+    let (_, kind) = kinds.into_iter().find(|(start, _)| name.starts_with(start))?;
+    if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") {
         return None;
     }
     let (start, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
     let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).ok());
-    Some((format!("{:x}-{:x}", start?, end?), String::from_utf8_lossy(path).into_owned()))
+    Some((format!("{:x}-{:x}", start?, end?), String::from_utf8_lossy(path).into_owned(), kind))
 }
 
 #[cfg(test)]
@@ -142,8 +152,8 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expect: Option<(&str, &str)>) {
-        let found = driver(line.as_bytes());
-        assert_eq!(found.as_ref().map(|(range, path)| (range.as_str(), path.as_str())), expect);
+        let found = library(line.as_bytes());
+        assert_eq!(found.as_ref().map(|(range, path, _)| (range.as_str(), path.as_str())), expect);
     }
 
     #[test]
@@ -152,6 +162,8 @@ mod tests {
         let file = "/usr/lib/x86_64-linux-gnu/libcuda.so.570.86";
         check(&format!("{at} r-xp 00001000 fe:01 77    {file}"), Some((at, file)));
         check(&format!("{at} r-xp 00001000 fe:01 77    {file} (deleted)"), Some((at, file)));
+        let nccl = "/env/site-packages/nvidia/nccl/lib/libnccl.so.2";
+        check(&format!("{at} r-xp 00001000 fe:01 77    {nccl}"), Some((at, nccl)));
         check(&format!("{at} r-xp 00001000 fe:01 77    /a dir/libcuda.so.1"), Some((at, "/a dir/libcuda.so.1")));
         check("00400000-00401000 r-xp 00000000 fe:01 77 /libcuda.so", Some(("400000-401000", "/libcuda.so")));
     }

@@ -1,10 +1,11 @@
-//! What processes ask of CUDA's driver, counted in the kernel by probes at the driver's own functions.
+//! What processes ask of CUDA's driver and of NCCL, counted in the kernel by probes at the libraries' own functions.
 //!
 //! | file | its one job |
 //! |---|---|
 //! | `config` | the `cuda` part of the configuration |
-//! | `calls` | the table of what is looked at; a new call is one row |
-//! | `libraries` | which files of processes are CUDA's driver |
+//! | `calls` | the table of the driver's calls; a new call is one row |
+//! | `nccl/` | the same of NCCL, and who of a communicator comes last |
+//! | `libraries` | which files of processes are CUDA's driver or NCCL |
 //! | `symbols` | where the functions lie in such a file |
 //! | `probes` | the programs in the kernel, and their attachments |
 //! | `account` | what they counted, as points |
@@ -16,6 +17,7 @@ mod account;
 mod calls;
 mod config;
 mod libraries;
+mod nccl;
 mod probes;
 mod symbols;
 

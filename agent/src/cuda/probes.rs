@@ -12,14 +12,15 @@ use aya::{
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
 };
-use plumbline_ebpf::cuda::Action;
+use plumbline_ebpf::{cuda::Action, nccl::Action as NcclAction};
 use zerocopy::IntoBytes as _;
 
 use super::{
     account,
     calls::{Call, SUFFIXES},
     config::Detail,
-    libraries::{FileKey, Library},
+    libraries::{FileKey, Kind, Library},
+    nccl::{self, Machine, functions::Function},
     symbols,
 };
 use crate::{
@@ -37,6 +38,13 @@ const COOKIES: (u32, u32) = (5, 15);
 const COUNT: &str = "cuda_count";
 const ENTER: &str = "cuda_enter";
 const RETURN: &str = "cuda_return";
+const NCCL_INIT_ENTER: &str = "nccl_init_enter";
+const NCCL_INIT_RETURN: &str = "nccl_init_return";
+const NCCL_END: &str = "nccl_end";
+const NCCL_CALL: &str = "nccl_call";
+const NCCL_GROUP: &str = "nccl_group";
+
+const PROGRAMS: [&str; 8] = [COUNT, ENTER, RETURN, NCCL_INIT_ENTER, NCCL_INIT_RETURN, NCCL_END, NCCL_CALL, NCCL_GROUP];
 
 /// Why no call is counted.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +95,7 @@ impl Probes {
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
-        for name in [COUNT, ENTER, RETURN] {
+        for name in PROGRAMS {
             let refused = |error| CudaError::Program(name, Box::new(error));
             program(&mut ebpf, name).map_err(refused)?.load().map_err(refused)?;
         }
@@ -109,7 +117,11 @@ impl Probes {
             if self.attached.contains_key(key) || self.unreadable.contains(key) {
                 continue;
             }
-            match wanted(&library.path, self.detail) {
+            let wanted = match library.kind {
+                Kind::Cuda => wanted_of_driver(&library.path, self.detail),
+                Kind::Nccl => wanted_of_nccl(&library.path),
+            };
+            match wanted {
                 Ok(wanted) => {
                     let attached = self.attach_one(library, wanted);
                     self.attached.insert(*key, attached);
@@ -148,7 +160,8 @@ impl Probes {
 
     /// What was counted so far. Those of processes that have ended are given a last time, and forgotten.
     pub fn account(&mut self, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<Point>, String> {
-        let mut points = account::read(&mut self.ebpf, is_alive).map_err(|error| chain(&error))?;
+        let mut points = account::read(&mut self.ebpf, &is_alive).map_err(|error| chain(&error))?;
+        points.extend(nccl::account::read(&mut self.ebpf, is_alive).map_err(|error| chain(&error))?);
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for attached in self.attached.values() {
@@ -166,7 +179,7 @@ fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut UProbe,
 }
 
 /// What is to be attached in the file. Names that are one function get one attachment: it would be counted twice.
-fn wanted(path: &Path, detail: Detail) -> Result<Vec<Wanted>, symbols::SymbolsError> {
+fn wanted_of_driver(path: &Path, detail: Detail) -> Result<Vec<Wanted>, symbols::SymbolsError> {
     let names: HashMap<String, (u8, &Call, u8)> = Call::numbered()
         .filter(|(_, call)| detail == Detail::Full || !call.is_launch)
         .flat_map(|(number, call)| call.functions.iter().map(move |(name, argument)| (number, call, *name, *argument)))
@@ -181,6 +194,31 @@ fn wanted(path: &Path, detail: Detail) -> Result<Vec<Wanted>, symbols::SymbolsEr
     let wanted = offsets.into_iter().flat_map(|(offset, (number, call, argument))| {
         let cookie = call.cookie(number, argument).to_bits();
         let programs: &[&'static str] = if call.action == Action::Count { &[COUNT] } else { &[RETURN, ENTER] };
+        programs.iter().map(move |&program| Wanted { program, offset, cookie })
+    });
+    Ok(wanted.collect())
+}
+
+/// The same of NCCL, whose functions have two names each.
+fn wanted_of_nccl(path: &Path) -> Result<Vec<Wanted>, symbols::SymbolsError> {
+    let find = |name: &str| {
+        let name = name.strip_prefix('p').unwrap_or(name);
+        Function::numbered().find(|(_, function)| function.symbol == name)
+    };
+    let offsets: BTreeMap<u64, (u8, &Function)> = symbols::offsets(path, |name| find(name).is_some())?
+        .into_iter()
+        .filter_map(|(name, offset)| Some((offset, find(&name)?)))
+        .collect();
+    let wanted = offsets.into_iter().flat_map(|(offset, (number, function))| {
+        let cookie = function.cookie(number, Machine::HERE).to_bits();
+        let programs: &[&'static str] = match function.action {
+            NcclAction::InitByValue | NcclAction::InitByPointer | NcclAction::InitAll | NcclAction::InitUnknown => {
+                &[NCCL_INIT_RETURN, NCCL_INIT_ENTER]
+            }
+            NcclAction::End => &[NCCL_END],
+            NcclAction::Collective | NcclAction::PointToPoint => &[NCCL_CALL],
+            NcclAction::GroupStart | NcclAction::GroupEnd => &[NCCL_GROUP],
+        };
         programs.iter().map(move |&program| Wanted { program, offset, cookie })
     });
     Ok(wanted.collect())

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod gpu;
 pub mod infiniband;
 pub mod kernel;
+pub mod nccl;
 pub mod pod;
 pub mod prometheus;
 pub mod store;
@@ -42,6 +43,7 @@ pub const TABLE: &[&[&Series]] = &[
     gpu::xid::ROWS,
     gpu::dcgm::ROWS,
     cuda::ROWS,
+    nccl::ROWS,
     infiniband::ROWS,
     engine::ROWS,
     container::ROWS,

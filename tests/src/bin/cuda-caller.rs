@@ -14,6 +14,13 @@ use std::{
     process::ExitCode,
 };
 
+/// Handles that calls gave.
+#[derive(Default)]
+struct Given {
+    contexts: Vec<u64>,
+    memory: Vec<u64>,
+}
+
 /// Every function of the table has at most so many arguments, and those that it lacks do it no harm: the caller cleans up.
 type Function = unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64) -> c_int;
 
@@ -35,7 +42,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if handle.is_null() {
         return Err(format!("{} cannot be loaded", library.display()).into());
     }
-    let mut given: Vec<u64> = Vec::new();
+    let mut given = Given::default();
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
@@ -70,16 +77,15 @@ fn find(handle: *mut c_void, name: &str) -> Result<Function, Box<dyn Error>> {
     Ok(unsafe { std::mem::transmute::<*mut c_void, Function>(address) })
 }
 
-fn call(function: Function, name: &str, number: u64, given: &mut Vec<u64>) -> c_int {
+fn call(function: Function, name: &str, number: u64, given: &mut Given) -> c_int {
     let mut out = 0_u64;
     let to = (&raw mut out) as u64;
-    let last = given.last().copied().unwrap_or_default();
     let mut arguments = [0_u64; 6];
     match name {
         "cuMemAlloc_v2" | "cuMemCreate" | "cuDevicePrimaryCtxRetain" => arguments[..2].copy_from_slice(&[to, number]),
         "cuCtxCreate_v2" => arguments[..3].copy_from_slice(&[to, 0, number]),
-        "cuMemFree_v2" | "cuMemFreeAsync" | "cuMemRelease" => arguments[0] = given.pop().unwrap_or(number),
-        "cuCtxSetCurrent" => arguments[0] = last,
+        "cuMemFree_v2" | "cuMemFreeAsync" | "cuMemRelease" => arguments[0] = given.memory.pop().unwrap_or(number),
+        "cuCtxSetCurrent" => arguments[0] = given.contexts.last().copied().unwrap_or(number),
         "cuMemcpyPeerAsync" => arguments[4] = number,
         name if name.starts_with("cuMemcpy") => arguments[2] = number,
         _ => arguments[0] = number,
@@ -87,8 +93,7 @@ fn call(function: Function, name: &str, number: u64, given: &mut Vec<u64>) -> c_
     let [a, b, c, d, e, f] = arguments;
     // SAFETY: pointers among the arguments are to `out`, or are handles that the library gave and does not follow.
     let result = unsafe { function(a, b, c, d, e, f, 0, 0, 0, 0, 0) };
-    if out != 0 {
-        given.push(out);
-    }
+    let kept = if name.contains("Ctx") { &mut given.contexts } else { &mut given.memory };
+    kept.extend(Some(out).filter(|out| *out != 0));
     result
 }

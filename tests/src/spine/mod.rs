@@ -1,5 +1,6 @@
 //! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
 
+mod caller;
 mod cuda;
 mod deny;
 mod disk;
@@ -11,6 +12,7 @@ mod holders;
 mod kinds;
 mod many_policies;
 mod names;
+mod nccl;
 mod pods;
 mod policies;
 mod review;
@@ -124,6 +126,7 @@ const CHECKS: &[Check] = &[
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
+    ("who of a communicator came last is told as it was, to 50 microseconds", nccl::who_came_last_is_told),
     (
         "the price per token agrees with a calculation by hand to one percent, also over a restart",
         sources::the_price_is_right,

@@ -1,0 +1,128 @@
+//! What the kernel counted of NCCL, as points.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf,
+    maps::{HashMap as KernelMap, PerCpuHashMap},
+};
+use plumbline_ebpf::nccl::{Comm, CommKey, SLOTS, Skew, Traffic, TrafficKey, UNKNOWN};
+
+use super::{
+    super::account::{AccountError, float, histogram, of_process, open, parse},
+    functions::FUNCTIONS,
+};
+use crate::series::{Point, nccl};
+
+type CommKeyWords = [u64; size_of::<CommKey>() / 8];
+type CommWords = [u64; size_of::<Comm>() / 8];
+type TrafficKeyWords = [u64; size_of::<TrafficKey>() / 8];
+type TrafficWords = [u64; size_of::<Traffic>() / 8];
+type SkewWords = [u64; size_of::<Skew>() / 8];
+
+/// Reads the tables, and takes out what is of processes that have ended.
+pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<Point>, AccountError> {
+    let mut points = Vec::new();
+    // By hash, the ranks of this node.
+    let mut ranks: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut comms: KernelMap<_, CommKeyWords, CommWords> = open(ebpf, "COMMS")?;
+    let entries: Vec<_> = comms.iter().filter_map(Result::ok).collect();
+    for (words, comm) in entries {
+        let (key, comm) = (parse::<CommKey>(&words), parse::<Comm>(&comm));
+        if !is_alive(key.pid, key.start_boot_ns) {
+            let _ = comms.remove(&words);
+            continue;
+        }
+        let labels = [name(comm.hash), number(comm.rank), number(comm.ranks)];
+        points.push(of_process(&nccl::RANK_INFO, key.pid, &labels.each_ref().map(String::as_str), 1.0));
+        if comm.hash != 0 && comm.rank != UNKNOWN {
+            ranks.entry(comm.hash).or_default().push(comm.rank);
+        }
+    }
+    count_members(ebpf, &ranks)?;
+
+    let mut traffic: PerCpuHashMap<_, TrafficKeyWords, TrafficWords> = open(ebpf, "TRAFFIC")?;
+    let entries: Vec<_> = traffic.iter().filter_map(Result::ok).collect();
+    for (words, cpus) in entries {
+        let key = parse::<TrafficKey>(&words);
+        let sums = cpus
+            .iter()
+            .map(|cpu| parse::<Traffic>(cpu))
+            .fold([0_u64; 2], |sums, cpu| [sums[0] + cpu.calls, sums[1].wrapping_add(cpu.bytes)]);
+        if let Some(function) = usize::try_from(key.function).ok().and_then(|function| FUNCTIONS.get(function)) {
+            let captured = if key.is_captured == 1 { "true" } else { "false" };
+            let labels = [&*name(key.hash), &number(key.rank), function.name, captured];
+            points.push(of_process(&nccl::CALLS_TOTAL, key.pid, &labels, float(sums[0])));
+            points.push(of_process(&nccl::BYTES_TOTAL, key.pid, &labels, float(sums[1])));
+        }
+        if !is_alive(key.pid, key.start_boot_ns) {
+            let _ = traffic.remove(&words);
+        }
+    }
+
+    let mut skews: KernelMap<_, u64, SkewWords> = open(ebpf, "SKEWS")?;
+    let entries: Vec<_> = skews.iter().filter_map(Result::ok).collect();
+    for (hash, words) in entries {
+        let Ok(skew) = <Skew as zerocopy::FromBytes>::read_from_bytes(zerocopy::IntoBytes::as_bytes(&words)) else {
+            continue;
+        };
+        match ranks.get(&hash) {
+            Some(ranks) => points.extend(skew_points(&name(hash), &skew, ranks)),
+            None => drop(skews.remove(&hash)),
+        }
+    }
+    merge(&mut points);
+    Ok(points)
+}
+
+/// Members of this node that are gone without a word do not count.
+fn count_members(ebpf: &mut Ebpf, ranks: &BTreeMap<u64, Vec<u32>>) -> Result<(), AccountError> {
+    let mut members: KernelMap<_, u64, u64> = open(ebpf, "MEMBERS")?;
+    let entries: Vec<_> = members.iter().filter_map(Result::ok).collect();
+    for (hash, count) in entries {
+        match ranks.get(&hash).map(|ranks| ranks.len() as u64) {
+            None => drop(members.remove(&hash)),
+            // One that has just begun is in the count and not yet among those that were read.
+            Some(now) if now < count => drop(members.insert(hash, now, 0)),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn skew_points(comm: &str, skew: &Skew, ranks: &[u32]) -> Vec<Point> {
+    let mut points = vec![
+        Point::histogram(&nccl::ARRIVAL_SKEW_SECONDS, &[comm], histogram(&skew.buckets, skew.sum_ns)),
+        Point::new(&nccl::MISMATCHED_TOTAL, &[comm], float(skew.mismatched)),
+    ];
+    for &rank in ranks {
+        let slot = usize::try_from(rank).unwrap_or_default() % SLOTS;
+        let labels = [comm, &number(rank)];
+        points.push(Point::new(&nccl::LAST_ARRIVALS_TOTAL, &labels, float(skew.last[slot])));
+        points.push(Point::new(&nccl::LATENESS_SECONDS_TOTAL, &labels, float(skew.late_ns[slot]) / 1e9));
+    }
+    points
+}
+
+/// As NCCL prints it.
+fn name(hash: u64) -> String {
+    if hash == 0 { "unknown".to_owned() } else { format!("{hash:#x}") }
+}
+
+fn number(number: u32) -> String {
+    if number == UNKNOWN { "unknown".to_owned() } else { number.to_string() }
+}
+
+/// Two functions of one name are one, as are two communicators of which nothing is known.
+fn merge(points: &mut Vec<Point>) {
+    points.sort_by(|one, other| (one.series.name, &one.labels).cmp(&(other.series.name, &other.labels)));
+    points.dedup_by(|one, kept| {
+        let is_same = one.series == kept.series && one.labels == kept.labels;
+        if let (true, Some(more), crate::series::Value::Number(sum)) = (is_same, one.number(), &mut kept.value)
+            && one.series != &nccl::RANK_INFO
+        {
+            *sum += more;
+        }
+        is_same
+    });
+}

@@ -1,0 +1,109 @@
+//! The table of NCCL's functions. Names and parameters are those of `nccl.h` 2.30; every `ncclX` is also `pncclX`, at the same address.
+
+use plumbline_ebpf::nccl::{Action, Cookie, PLACES, Place};
+
+use super::place::Machine;
+
+/// One row.
+#[derive(Debug)]
+pub struct Function {
+    /// The label `function`.
+    pub name: &'static str,
+    pub symbol: &'static str,
+    pub action: Action,
+    /// Numbers of the parameters that [`Action`] needs, counted from 0.
+    parameters: &'static [u8],
+    /// The parameter that is a `ncclUniqueId`.
+    id: Option<u8>,
+}
+
+const fn row(name: &'static str, symbol: &'static str, action: Action, parameters: &'static [u8]) -> Function {
+    Function { name, symbol, action, parameters, id: None }
+}
+
+const fn with_id(name: &'static str, symbol: &'static str) -> Function {
+    Function { name, symbol, action: Action::InitByValue, parameters: &[0, 1, 3, 2], id: Some(2) }
+}
+
+/// The number of a row is the function's number in the kernel.
+pub static FUNCTIONS: &[Function] = &[
+    with_id("init", "ncclCommInitRank"),
+    with_id("init", "ncclCommInitRankConfig"),
+    row("init", "ncclCommInitRankScalable", Action::InitByPointer, &[0, 1, 2, 4]),
+    row("init", "ncclCommInitAll", Action::InitAll, &[0, 1]),
+    row("split", "ncclCommSplit", Action::InitUnknown, &[3]),
+    row("shrink", "ncclCommShrink", Action::InitUnknown, &[3]),
+    row("destroy", "ncclCommDestroy", Action::End, &[0]),
+    row("abort", "ncclCommAbort", Action::End, &[0]),
+    row("all_reduce", "ncclAllReduce", Action::Collective, &[5, 2, 3]),
+    row("reduce_scatter", "ncclReduceScatter", Action::Collective, &[5, 2, 3]),
+    row("all_gather", "ncclAllGather", Action::Collective, &[4, 2, 3]),
+    row("all_to_all", "ncclAlltoAll", Action::Collective, &[4, 2, 3]),
+    row("broadcast", "ncclBroadcast", Action::Collective, &[5, 2, 3]),
+    row("broadcast", "ncclBcast", Action::Collective, &[4, 1, 2]),
+    row("gather", "ncclGather", Action::Collective, &[5, 2, 3]),
+    row("scatter", "ncclScatter", Action::Collective, &[5, 2, 3]),
+    row("reduce", "ncclReduce", Action::Collective, &[6, 2, 3]),
+    row("send", "ncclSend", Action::PointToPoint, &[4, 1, 2]),
+    row("recv", "ncclRecv", Action::PointToPoint, &[4, 1, 2]),
+    row("group_start", "ncclGroupStart", Action::GroupStart, &[]),
+    row("group_end", "ncclGroupEnd", Action::GroupEnd, &[]),
+];
+
+impl Function {
+    pub fn numbered() -> impl Iterator<Item = (u8, &'static Self)> {
+        (0..).zip(FUNCTIONS)
+    }
+
+    pub fn cookie(&self, number: u8, machine: Machine) -> Cookie {
+        let mut places = [Place::Nowhere; PLACES];
+        for (place, parameter) in places.iter_mut().zip(self.parameters) {
+            *place = machine.place(*parameter, self.id);
+        }
+        let by_pointer = self.id.is_some() && machine.passes_structures_by_pointer();
+        Cookie::new(number, if by_pointer { Action::InitByPointer } else { self.action }, places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `docs` of the calling conventions have it: registers by their number, `s0` the first word of the stack.
+    #[track_caller]
+    fn check(symbol: &str, x86_64: &str, arm64: &str) {
+        let (number, function) = Function::numbered().find(|(_, function)| function.symbol == symbol).expect("a row");
+        let words = |machine| {
+            let cookie = function.cookie(number, machine);
+            let places = (0..4).map(|at| match Place::from_bits(cookie.place(at)) {
+                Place::Register(number) => number.to_string(),
+                Place::Stack(word) => format!("s{word}"),
+                Place::Nowhere => "-".to_owned(),
+            });
+            places.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((words(Machine::X86_64).as_str(), words(Machine::Arm64).as_str()), (x86_64, arm64), "{symbol}");
+    }
+
+    #[test]
+    fn what_matters_is_where_the_calling_conventions_put_it() {
+        // Handle, ranks, rank, id.
+        check("ncclCommInitRank", "0 1 2 s0", "0 1 3 2");
+        check("ncclCommInitRankConfig", "0 1 2 s0", "0 1 3 2");
+        check("ncclCommInitRankScalable", "0 1 2 4", "0 1 2 4");
+        // Communicator, count, data type.
+        check("ncclAllReduce", "5 2 3 -", "5 2 3 -");
+        check("ncclAllGather", "4 2 3 -", "4 2 3 -");
+        check("ncclBcast", "4 1 2 -", "4 1 2 -");
+        check("ncclReduce", "s0 2 3 -", "6 2 3 -");
+        check("ncclSend", "4 1 2 -", "4 1 2 -");
+        check("ncclCommSplit", "3 - - -", "3 - - -");
+    }
+
+    #[test]
+    fn the_id_is_a_pointer_on_arm64() {
+        let (number, function) = Function::numbered().next().expect("a row");
+        assert_eq!(function.cookie(number, Machine::X86_64).action, Action::InitByValue as u8);
+        assert_eq!(function.cookie(number, Machine::Arm64).action, Action::InitByPointer as u8);
+    }
+}

@@ -1,0 +1,13 @@
+//! What processes ask of NCCL: who belongs to which communicator, what goes through it, and who comes last.
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `functions` | the table of what is looked at; a new function is one row |
+//! | `place` | where a function's arguments are, by the machine's calling convention |
+//! | `account` | what the kernel counted, as points |
+
+pub mod account;
+pub mod functions;
+mod place;
+
+pub use place::Machine;

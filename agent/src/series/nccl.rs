@@ -1,0 +1,91 @@
+//! What processes ask of NCCL, and who of a communicator comes last: counted at NCCL's functions.
+//!
+//! `comm` is NCCL's own hash of the communicator (`commHash`, which its log, RAS and Inspector print), the same for all its ranks; `unknown`
+//! where it began before our time or by a split. `pid` is the host's.
+
+use super::{Kind, Series, Unit};
+
+pub const ROWS: &[&Series] = &[
+    &RANK_INFO,
+    &CALLS_TOTAL,
+    &BYTES_TOTAL,
+    &ARRIVAL_SKEW_SECONDS,
+    &LAST_ARRIVALS_TOTAL,
+    &LATENESS_SECONDS_TOTAL,
+    &MISMATCHED_TOTAL,
+];
+
+const SOURCE: &str = "probes at the functions of libnccl";
+
+pub static RANK_INFO: Series = Series::row(
+    "plumbline_nccl_rank_info",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.rank.info",
+    &["pid", "process", "pod", "namespace", "container", "comm", "rank", "ranks"],
+    SOURCE,
+    "One for each communicator of each process: which rank it is, of how many.",
+);
+
+pub static CALLS_TOTAL: Series = Series::row(
+    "plumbline_nccl_calls_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.calls",
+    &["pid", "process", "pod", "namespace", "container", "comm", "rank", "function", "captured"],
+    SOURCE,
+    "Collectives and transfers that the process called. Those that are `captured` were recorded into a graph, and done whenever that is \
+     launched, which is not seen here; nor are all-reduces of an engine's own.",
+);
+
+pub static BYTES_TOTAL: Series = Series::row(
+    "plumbline_nccl_bytes_total",
+    Kind::Counter,
+    Unit::Bytes,
+    "plumbline.nccl.io",
+    &["pid", "process", "pod", "namespace", "container", "comm", "rank", "function", "captured"],
+    SOURCE,
+    "Elements that the process handed over, times their size, as NCCL counts them: of a gather or a scatter those of one rank.",
+);
+
+pub static ARRIVAL_SKEW_SECONDS: Series = Series::row(
+    "plumbline_nccl_arrival_skew_seconds",
+    Kind::Histogram,
+    Unit::Seconds,
+    "plumbline.nccl.arrival.skew",
+    &["comm"],
+    SOURCE,
+    "From the first member of this node to call a collective to the last, over those that all members of this node called. It is when \
+     processes asked, not when GPUs did.",
+);
+
+pub static LAST_ARRIVALS_TOTAL: Series = Series::row(
+    "plumbline_nccl_last_arrivals_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.last_arrivals",
+    &["comm", "rank"],
+    SOURCE,
+    "Collectives to which the rank came last of this node.",
+);
+
+pub static LATENESS_SECONDS_TOTAL: Series = Series::row(
+    "plumbline_nccl_lateness_seconds_total",
+    Kind::Counter,
+    Unit::Seconds,
+    "plumbline.nccl.lateness",
+    &["comm", "rank"],
+    SOURCE,
+    "How long after the first of this node the rank came to its collectives, summed.",
+);
+
+pub static MISMATCHED_TOTAL: Series = Series::row(
+    "plumbline_nccl_mismatched_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.mismatched",
+    &["comm"],
+    SOURCE,
+    "Collectives in which a rank called another function, type or count than the first: an error of the program, or members counted from \
+     different beginnings. Their arrivals are not compared.",
+);

@@ -1,0 +1,145 @@
+//! Ranks of a communicator, of a library with NCCL's interface and nothing behind it: which rank is who, what goes through, who came last.
+
+use std::{fs, path::Path};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{caller::Caller, ensure, not_ok, skipped};
+use crate::{
+    checks::Ended,
+    daemon::{Daemon, Tools},
+};
+
+/// NCCL's hash of the bytes 0 to 127.
+const COMM: &str = "0x6afe1cc17717e1f4";
+
+const TURNS: usize = 20;
+const PERIOD_NS: u64 = 20_000_000;
+
+/// What a mean arrival may be off.
+const PRECISION_NS: f64 = 50_000.0;
+
+pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let built = tools.beside("libfake_nccl.so").ok_or_else(|| skipped("libfake_nccl.so is not built"))?;
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let library = scratch.join("libnccl.so.2");
+    fs::copy(&built, &library).map_err(not_ok)?;
+    let start = || Caller::start(tools, "nccl-caller", &library);
+    let mut early = start()?;
+    early.call("init ncclCommInitRank 2 0 9", "ok")?;
+    let mut ranks = [start()?, start()?, start()?];
+    let daemon =
+        Daemon::start(tools, scratch, "gpu: {enabled: false}\nengines: {discover: false}\n").map_err(not_ok)?;
+    let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
+    daemon.wait_for(&probed, |functions| functions > 15.0).map_err(not_ok)?;
+
+    // By value on the stack, by value with a configuration behind it, and by a pointer: one id, one communicator.
+    let inits = ["ncclCommInitRank", "ncclCommInitRankConfig", "ncclCommInitRankScalable"];
+    for (rank, (caller, init)) in ranks.iter_mut().zip(inits).enumerate() {
+        caller.call(&format!("init {init} 3 {rank} 0"), "ok")?;
+    }
+    for (rank, caller) in ranks.iter().enumerate() {
+        let info = format!("comm=\"{COMM}\",rank=\"{rank}\",ranks=\"3\"");
+        daemon.wait_for(&caller.line("plumbline_nccl_rank_info", &info), is(1.0)).map_err(not_ok)?;
+    }
+
+    let expected = run(&mut ranks, &[0, 5_000_000, 1_000_000])?;
+    arrivals_are(&daemon, &expected)?;
+    let sum = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\"}}");
+    daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
+
+    // The communicator is on the stack here, behind seven other arguments.
+    everybody(&mut ranks, "call ncclReduce 2 10 8")?;
+    // Begins when the group ends, a millisecond later.
+    everybody(&mut ranks, "group ncclAllGather 5 1000 7")?;
+    ranks[0].call("call ncclSend 3 7 0", "ok")?;
+    for (function, more, expected) in [
+        ("bytes_total", "function=\"all_reduce\",captured=\"false\"", TURNS as f64 * 1024.0 * 2.0),
+        ("bytes_total", "function=\"reduce\",captured=\"false\"", 160.0),
+        ("bytes_total", "function=\"all_gather\",captured=\"false\"", 20_000.0),
+        ("calls_total", "function=\"send\",captured=\"false\"", 3.0),
+    ] {
+        let line = ranks[0].line(&format!("plumbline_nccl_{function}"), &format!("comm=\"{COMM}\",rank=\"0\",{more}"));
+        daemon.wait_for(&line, is(expected)).map_err(not_ok)?;
+    }
+    daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64 + 7.0)).map_err(not_ok)?;
+
+    // A rank that calls something else than the others is not compared with them.
+    ranks[0].call("call ncclAllGather 1 1 0", "ok")?;
+    ranks[1].call("call ncclAllReduce 1 1 0", "ok")?;
+    daemon.wait_for(&sum("mismatched_total"), is(1.0)).map_err(not_ok)?;
+
+    // Whose communicator began before our time is counted, and is nobody's rank.
+    early.call("call ncclAllReduce 4 8 0", "ok")?;
+    let unknown = "comm=\"unknown\",rank=\"unknown\",function=\"all_reduce\",captured=\"false\"";
+    daemon.wait_for(&early.line("plumbline_nccl_calls_total", unknown), is(4.0)).map_err(not_ok)?;
+
+    // All ranks in one process.
+    early.call("init ncclCommInitAll 2 1 0", "ok")?;
+    let is_of_early = |page: &str| {
+        let start = early.line("plumbline_nccl_rank_info", "");
+        let start = start.trim_end_matches('}');
+        page.lines().filter(|line| line.starts_with(start) && line.contains("ranks=\"2\"")).count()
+    };
+    let both = || daemon.metrics().is_ok_and(|page| is_of_early(&page) == 2);
+    wait_until(both, "two ranks of one process")
+}
+
+/// All ranks call together, each so late; how often each came last, and how late in all, by the library's own clock.
+fn run(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0) + 1;
+    for (caller, late_ns) in ranks.iter_mut().zip(late_ns) {
+        caller.order(&format!("run {TURNS} {seconds}000000000 {PERIOD_NS} {late_ns}"))?;
+    }
+    let mut times = Vec::new();
+    for caller in ranks.iter_mut() {
+        let answer = caller.answer()?;
+        let of_rank: Vec<u64> = answer.split(' ').filter_map(|time| time.parse().ok()).collect();
+        ensure(of_rank.len() == TURNS, || format!("{answer:?} is not the times of {TURNS} calls"))?;
+        times.push(of_rank);
+    }
+    let mut found = vec![(0.0, 0.0); times.len()];
+    for turn in 0..TURNS {
+        let arrivals: Vec<u64> = times.iter().map(|times| times[turn]).collect();
+        let (first, last) = (arrivals.iter().min().copied(), arrivals.iter().max().copied());
+        for (found, arrival) in found.iter_mut().zip(&arrivals) {
+            found.0 += f64::from(u8::from(Some(*arrival) == last));
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
+            let late_ns = (*arrival - first.unwrap_or_default()) as f64;
+            found.1 += late_ns / 1e9;
+        }
+    }
+    Ok(found)
+}
+
+fn arrivals_are(daemon: &Daemon, expected: &[(f64, f64)]) -> Result<(), Ended> {
+    for (rank, (last, late_seconds)) in expected.iter().enumerate() {
+        let line = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\",rank=\"{rank}\"}}");
+        daemon.wait_for(&line("last_arrivals_total"), is(*last)).map_err(not_ok)?;
+        let found = daemon.metric(&line("lateness_seconds_total")).map_err(not_ok)?.unwrap_or_default();
+        let off_ns = (found - late_seconds).abs() * 1e9 / TURNS as f64;
+        ensure(off_ns <= PRECISION_NS, || {
+            format!("rank {rank} was late by {found} s and not {late_seconds} s: {off_ns:.0} ns each")
+        })?;
+    }
+    Ok(())
+}
+
+fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {
+    ranks.iter_mut().try_for_each(|caller| caller.call(order, "ok"))
+}
+
+fn is(expected: f64) -> impl Fn(f64) -> bool {
+    move |found| (found - expected).abs() < 1e-6
+}
+
+fn wait_until(mut done: impl FnMut() -> bool, what: &str) -> Result<(), Ended> {
+    for _ in 0..200 {
+        if done() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    Err(not_ok(what))
+}
