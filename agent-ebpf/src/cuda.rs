@@ -156,9 +156,11 @@ pub enum Lost {
     Handles = 1,
     /// A call whose entry was not remembered until its return.
     InFlight = 2,
+    /// A communicator, or one's traffic, for which there was no room.
+    Communicators = 3,
 }
 
-pub const LOST: usize = 3;
+pub const LOST: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -259,7 +259,7 @@ fn key(pid_tgid: u64, call: u32) -> CallKey {
 }
 
 #[inline(always)]
-fn lost(what: Lost) {
+pub fn lost(what: Lost) {
     if let Some(count) = CUDA_LOST.get_ptr_mut(what as u32) {
         // SAFETY: a map value of this CPU.
         unsafe { *count += 1 };

@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::{
-    cuda::{BUCKETS, bucket},
+    cuda::{BUCKETS, Lost, bucket},
     nccl::{
         Action, ArrivalKey, Arrivals, Comm, CommKey, Cookie, ID_WORDS, Place, SLOTS, Skew, Traffic, TrafficKey,
         UNKNOWN, element_bytes, hash,
@@ -24,7 +24,7 @@ use plumbline_ebpf::{
 
 use super::{
     call::{cookie, pid_tgid, registers, stack, stack_address, start_boot_ns},
-    cuda::CAPTURING,
+    cuda::{CAPTURING, lost},
 };
 use crate::kernel::user_word;
 
@@ -155,16 +155,21 @@ fn begin(pid_tgid: u64, handle: u64, comm: Comm) {
     // What lies is not believed: a rank is one of the ranks.
     let is_sound = comm.rank == UNKNOWN || comm.rank < comm.ranks;
     let comm = if is_sound { comm } else { Comm { ranks: UNKNOWN, rank: UNKNOWN, ..comm } };
-    if handle == 0 || COMMS.insert(&key(pid_tgid, handle), &comm, 0).is_err() {
+    if handle == 0 {
+        return;
+    }
+    if COMMS.insert(&key(pid_tgid, handle), &comm, 0).is_err() {
+        lost(Lost::Communicators);
         return;
     }
     if comm.hash != 0 && comm.rank != UNKNOWN {
         if MEMBERS.get_ptr(&comm.hash).is_none() {
             let _ = MEMBERS.insert(&comm.hash, &0, BPF_NOEXIST);
         }
-        if let Some(count) = MEMBERS.get_ptr_mut(&comm.hash) {
+        match MEMBERS.get_ptr_mut(&comm.hash) {
             // SAFETY: a map value, added to atomically.
-            unsafe { add(count, 1) };
+            Some(count) => unsafe { add(count, 1) },
+            None => lost(Lost::Communicators),
         }
     }
 }
@@ -225,6 +230,8 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
             (*traffic).calls += 1;
             (*traffic).bytes = (*traffic).bytes.wrapping_add(count.wrapping_mul(element_bytes(datatype)));
         }
+    } else {
+        lost(Lost::Communicators);
     }
     if cookie.action != Action::Collective as u8 || is_captured || comm.hash == 0 || comm.rank == UNKNOWN {
         return 0;

@@ -100,8 +100,10 @@ impl Libraries {
 
     /// Whether the process that started then still runs; to the precision of `/proc`.
     pub fn is_alive(&self, pid: u32, start_boot_ns: u64) -> bool {
-        let start = self.processes.get(&pid).map(|process| process.start_ticks * self.tick_ns);
-        start.is_some_and(|start| start.abs_diff(start_boot_ns) <= 2 * self.tick_ns)
+        let is_it = |start_ticks: u64| (start_ticks * self.tick_ns).abs_diff(start_boot_ns) <= 2 * self.tick_ns;
+        // It may have begun since the last look.
+        self.processes.get(&pid).is_some_and(|process| is_it(process.start_ticks))
+            || start_ticks(&self.proc, pid).is_some_and(is_it)
     }
 }
 
@@ -183,10 +185,12 @@ mod tests {
     #[test]
     fn this_process_is_alive_and_no_other_of_its_number() {
         let mut libraries = Libraries::of(Path::new("/proc"));
-        libraries.look();
         let pid = std::process::id();
         let start_boot_ns = start_ticks(Path::new("/proc"), pid).map_or(0, |ticks| ticks * libraries.tick_ns);
-        assert!(libraries.is_alive(pid, start_boot_ns));
-        assert!(!libraries.is_alive(pid, start_boot_ns + 1_000_000_000));
+        for _ in 0..2 {
+            assert!(libraries.is_alive(pid, start_boot_ns));
+            assert!(!libraries.is_alive(pid, start_boot_ns + 1_000_000_000));
+            libraries.look();
+        }
     }
 }

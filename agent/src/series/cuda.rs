@@ -97,5 +97,5 @@ pub static LOST_TOTAL: Series = Series::row(
     &["what"],
     SOURCE,
     "What is not in the counts: calls for which a table had no room, handles that are freed and were not seen to be allocated, returns whose \
-     entry was not seen.",
+     entry was not seen, communicators of NCCL for which a table had no room.",
 );
