@@ -1,6 +1,6 @@
 //! Calls of CUDA's driver, `libcuda.so.1`: counted where they happen, by process, device and call.
 //!
-//! The cost of a call is the trap; what is done here is a lookup or two (`cargo xtask bench uprobes`). Whatever a process says in its
+//! The cost of a call is the trap; what is done here is a lookup or two. Whatever a process says in its
 //! arguments is believed of that process alone.
 #![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
 
@@ -74,8 +74,8 @@ struct Flight {
 pub fn cuda_count(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     if let Some(stats) = stats(&key(pid_tgid(), u32::from(cookie.call))) {
-        // SAFETY: a map value of this CPU; programs at user code are not interrupted by themselves there.
-        unsafe { (*stats).calls += 1 };
+        // SAFETY: a map value. Added to atomically, though it is this CPU's: another thread's call may come in between.
+        unsafe { add(&raw mut (*stats).calls, 1) };
     }
     0
 }
@@ -117,9 +117,9 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
     if let Some(stats) = stats(&key) {
         // SAFETY: as in `cuda_count`.
         unsafe {
-            (*stats).calls += 1;
-            (*stats).bytes = (*stats).bytes.wrapping_add(bytes);
-            (*stats).ns = (*stats).ns.wrapping_add(ns);
+            add(&raw mut (*stats).calls, 1);
+            add(&raw mut (*stats).bytes, bytes);
+            add(&raw mut (*stats).ns, ns);
         }
     }
     if result != 0 {
@@ -224,7 +224,7 @@ fn waited(key: &CallKey, ns: u64) {
 
 /// SAFETY: `to` is a map value.
 #[inline(always)]
-unsafe fn add(to: *mut u64, count: u64) {
+pub unsafe fn add(to: *mut u64, count: u64) {
     // SAFETY: by the caller's promise.
     unsafe {
         core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(to, count);
@@ -261,7 +261,7 @@ fn key(pid_tgid: u64, call: u32) -> CallKey {
 #[inline(always)]
 pub fn lost(what: Lost) {
     if let Some(count) = CUDA_LOST.get_ptr_mut(what as u32) {
-        // SAFETY: a map value of this CPU.
-        unsafe { *count += 1 };
+        // SAFETY: a map value, added to atomically.
+        unsafe { add(count, 1) };
     }
 }

@@ -24,7 +24,7 @@ use plumbline_ebpf::{
 
 use super::{
     call::{cookie, pid_tgid, registers, stack, stack_address, start_boot_ns},
-    cuda::{CAPTURING, lost},
+    cuda::{CAPTURING, add, lost},
 };
 use crate::kernel::user_word;
 
@@ -225,10 +225,10 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         let _ = TRAFFIC.insert(&traffic_key, &Traffic { calls: 0, bytes: 0 }, BPF_NOEXIST);
     }
     if let Some(traffic) = TRAFFIC.get_ptr_mut(&traffic_key) {
-        // SAFETY: a map value of this CPU.
+        // SAFETY: a map value, added to atomically.
         unsafe {
-            (*traffic).calls += 1;
-            (*traffic).bytes = (*traffic).bytes.wrapping_add(count.wrapping_mul(element_bytes(datatype)));
+            add(&raw mut (*traffic).calls, 1);
+            add(&raw mut (*traffic).bytes, count.wrapping_mul(element_bytes(datatype)));
         }
     } else {
         lost(Lost::Communicators);
@@ -361,15 +361,6 @@ fn skew(hash: u64) -> Option<*mut Skew> {
         let _ = SKEWS.insert(&hash, NO_SKEW.get(0)?, BPF_NOEXIST);
     }
     SKEWS.get_ptr_mut(&hash)
-}
-
-/// SAFETY: `to` is a map value.
-#[inline(always)]
-unsafe fn add(to: *mut u64, count: u64) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(to, count);
-    }
 }
 
 #[inline(always)]

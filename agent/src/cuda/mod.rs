@@ -51,7 +51,10 @@ pub fn spawn(config: &CudaConfig, out: &mpsc::Sender<Message>, halt: Halt) -> io
                 match Probes::load(detail) {
                     Ok(loaded) => probes = Some(loaded),
                     Err(error) => {
-                        return tracing::warn!(reason = chain(&error), "calls of CUDA's driver are not counted");
+                        return tracing::warn!(
+                            reason = chain(&error),
+                            "calls of CUDA's driver and NCCL are not counted"
+                        );
                     }
                 }
             }

@@ -106,7 +106,7 @@ impl Probes {
     pub fn attach(&mut self, libraries: &BTreeMap<FileKey, Library>) {
         let gone: Vec<FileKey> = self.attached.keys().filter(|key| !libraries.contains_key(key)).copied().collect();
         for attached in gone.iter().filter_map(|key| self.attached.remove(key)) {
-            tracing::info!(library = attached.name, "calls of CUDA's driver: nobody has this file any more");
+            tracing::info!(library = attached.name, "nobody has this library any more");
             for (name, link) in attached.links {
                 // It may be gone with what it was attached to.
                 let _ = program(&mut self.ebpf, name).and_then(|program| program.detach(link));
@@ -152,9 +152,9 @@ impl Probes {
             }
         }
         if let Some(reason) = refused {
-            tracing::warn!(library = library.name, reason, "some calls of CUDA's driver are not counted");
+            tracing::warn!(library = library.name, reason, "some of a library's calls are not counted");
         }
-        tracing::info!(library = library.name, functions = functions.len(), "counting calls of CUDA's driver");
+        tracing::info!(library = library.name, functions = functions.len(), "counting a library's calls");
         Attached { name: library.name.clone(), functions: functions.len(), links }
     }
 
