@@ -221,18 +221,7 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         function: cookie.function.into(),
         is_captured: is_captured.into(),
     };
-    if TRAFFIC.get_ptr(&traffic_key).is_none() {
-        let _ = TRAFFIC.insert(&traffic_key, &Traffic { calls: 0, bytes: 0 }, BPF_NOEXIST);
-    }
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(&traffic_key) {
-        // SAFETY: a map value, added to atomically.
-        unsafe {
-            add(&raw mut (*traffic).calls, 1);
-            add(&raw mut (*traffic).bytes, count.wrapping_mul(element_bytes(datatype)));
-        }
-    } else {
-        lost(Lost::Communicators);
-    }
+    called(&traffic_key, count.wrapping_mul(element_bytes(datatype)));
     if cookie.action != Action::Collective as u8 || is_captured || comm.hash == 0 || comm.rank == UNKNOWN {
         return 0;
     }
@@ -250,10 +239,35 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
     0
 }
 
+#[inline(always)]
+fn called(key: &TrafficKey, bytes: u64) {
+    if TRAFFIC.get_ptr(key).is_none() {
+        let _ = TRAFFIC.insert(key, &Traffic { calls: 0, bytes: 0 }, BPF_NOEXIST);
+    }
+    match TRAFFIC.get_ptr_mut(key) {
+        // SAFETY: a map value, added to atomically.
+        Some(traffic) => unsafe {
+            add(&raw mut (*traffic).calls, 1);
+            add(&raw mut (*traffic).bytes, bytes);
+        },
+        None => lost(Lost::Communicators),
+    }
+}
+
 #[uprobe]
 pub fn nccl_group(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     let pid_tgid = pid_tgid();
+    // Of no communicator; counted for what it costs.
+    let traffic_key = TrafficKey {
+        start_boot_ns: start_boot_ns(),
+        hash: 0,
+        pid: (pid_tgid >> 32) as u32,
+        rank: UNKNOWN,
+        function: cookie.function.into(),
+        is_captured: 0,
+    };
+    called(&traffic_key, 0);
     if cookie.action == Action::GroupStart as u8 {
         if let Some(group) = GROUPS.get_ptr_mut(&pid_tgid) {
             // SAFETY: a map value of this thread's own.

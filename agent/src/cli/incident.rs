@@ -1,11 +1,12 @@
 //! `plumbline incident`: looking more closely for a while, by the API's own word.
 
-use std::{error::Error, fs, net::SocketAddr, process::ExitCode};
+use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{ConfigFile, failed, post, say, span::Span};
-use crate::config::Config;
+use super::{daemon::DaemonArguments, failed, say, span::Span};
+
+const PATH: &str = "/api/v1/incident";
 
 #[derive(Debug, clap::Subcommand)]
 #[command(
@@ -36,39 +37,21 @@ pub(super) struct EndArguments {
     daemon: DaemonArguments,
 }
 
-#[derive(Debug, clap::Args)]
-struct DaemonArguments {
-    #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
-}
-
 pub(super) fn main(command: &Command) -> ExitCode {
     let outcome = match command {
         Command::Begin(BeginArguments { daemon, span, why }) => {
             let minutes = span.map(|Span(span)| span.as_secs().div_ceil(60));
-            daemon.say(&json!({ "status": "firing", "minutes": minutes, "why": why }))
+            daemon.post(PATH, &json!({ "status": "firing", "minutes": minutes, "why": why }))
         }
-        Command::End(EndArguments { daemon }) => daemon.say(&json!({ "status": "resolved", "why": "by command" })),
+        Command::End(EndArguments { daemon }) => {
+            daemon.post(PATH, &json!({ "status": "resolved", "why": "by command" }))
+        }
     };
-    outcome.unwrap_or_else(|error| failed(error.as_ref()))
-}
-
-impl DaemonArguments {
-    fn say(&self, payload: &serde_json::Value) -> Result<ExitCode, Box<dyn Error>> {
-        let (config, _) = Config::load(self.config.config.as_deref())?;
-        let address = self.listen.or(config.listen);
-        let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
-        let file = config
-            .incident
-            .token_file
-            .ok_or("the configuration has no `incident.token_file`, so that nobody may begin one")?;
-        let token = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let answer = post(address, "/api/v1/incident", token.trim(), &payload.to_string())
-            .map_err(|error| format!("the daemon on {address} refuses: {error}"))?;
-        say(answer.trim_end());
-        Ok(ExitCode::SUCCESS)
+    match outcome {
+        Ok(answer) => {
+            say(answer.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(error.as_ref()),
     }
 }

@@ -2,11 +2,13 @@
 
 mod audit;
 mod config;
+mod daemon;
 mod doctor;
 mod engines;
 mod gpu;
 mod incident;
 mod policy;
+mod probes;
 mod run;
 mod span;
 mod status;
@@ -60,6 +62,9 @@ enum Command {
     /// Look more closely for a while, and end that
     #[command(subcommand)]
     Incident(incident::Command),
+    /// Show or change how much the running daemon looks at
+    #[command(subcommand)]
+    Probes(probes::Command),
     /// Asks the GPUs for the daemon, over the socket that is its standard input
     #[command(hide = true)]
     GpuWorker(gpu::WorkerArguments),
@@ -107,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Timeline(arguments) => timeline::main(&arguments),
         Command::Gpu(arguments) => gpu::main(&arguments),
         Command::Incident(command) => incident::main(&command),
+        Command::Probes(command) => probes::main(&command),
         Command::GpuWorker(arguments) => gpu::work(&arguments),
         Command::Canary => ExitCode::SUCCESS,
         Command::Audit(command) => audit::main(&command),

@@ -9,7 +9,11 @@ use aya::{
 use plumbline_ebpf::cuda::{Action, BUCKETS, CallKey, CallStats, HandleKey, LOST, UNKNOWN_DEVICE, Waits, bound_ns};
 use zerocopy::{FromBytes, IntoBytes as _};
 
-use super::calls::{CALLS, Call, result};
+use super::{
+    calls::{CALLS, Call, result},
+    hooks::Counted,
+    probes::Reading,
+};
 use crate::series::{Histogram, Point, Series, Value, cuda};
 
 /// Why the counts cannot be read.
@@ -42,7 +46,10 @@ struct Counts {
 /// `(pid, device, call, result)`. A process that is gone and one of its number are one for a moment at most.
 type Part = (u32, u32, u32, u32);
 
-pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<Point>, AccountError> {
+/// How often each process was stopped at what is counted together, since it is looked at. A process is named by its number and its start.
+pub type Hits = BTreeMap<(u32, u64), BTreeMap<Counted, u64>>;
+
+pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut Reading) -> Result<(), AccountError> {
     let mut counts = Counts::default();
     let part = |key: &CallKey| (key.pid, key.device, key.call, key.result);
 
@@ -55,6 +62,7 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<
             sum.calls += cpu.calls;
             sum.bytes = sum.bytes.wrapping_add(cpu.bytes);
             sum.ns = sum.ns.wrapping_add(cpu.ns);
+            hit(&mut reading.hits, (key.pid, key.start_boot_ns), key.call, cpu.calls, Counted::Cuda);
         }
         if !is_alive(key.pid, key.start_boot_ns) {
             let _ = map.remove(&words);
@@ -84,7 +92,14 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<
         let cpus = lost.get(&index, 0).map_err(|error| AccountError::Map("CUDA_LOST", Box::new(error)))?;
         *sum = cpus.iter().sum();
     }
-    Ok(points(&counts))
+    reading.points.extend(points(&counts));
+    Ok(())
+}
+
+pub fn hit(hits: &mut Hits, process: (u32, u64), row: u32, count: u64, counted: fn(u8) -> Counted) {
+    if let Ok(row) = u8::try_from(row) {
+        *hits.entry(process).or_default().entry(counted(row)).or_default() += count;
+    }
 }
 
 /// Hands each entry on, and takes those of processes that have ended out.

@@ -3,6 +3,8 @@
 
 use plumbline_ebpf::cuda::{Action, Cookie};
 
+use super::part::Part;
+
 /// One row: what is counted together, and the functions that it is.
 #[derive(Debug)]
 pub struct Call {
@@ -13,7 +15,7 @@ pub struct Call {
     pub kind: u8,
     /// Functions, and the place of the argument that the action needs, counted from 0.
     pub functions: &'static [(&'static str, u8)],
-    pub is_launch: bool,
+    is_launch: bool,
 }
 
 /// Of the same function, for the default stream of a thread.
@@ -91,6 +93,14 @@ impl Call {
 
     pub const fn cookie(&self, number: u8, argument: u8) -> Cookie {
         Cookie::new(number, self.action, argument, self.kind)
+    }
+
+    pub fn part(&self) -> Part {
+        match self.action {
+            Action::Count if self.is_launch => Part::Launches,
+            Action::Count | Action::Wait | Action::Copy => Part::Steps,
+            _ => Part::Rest,
+        }
     }
 
     /// Where the bytes of a copy go, as the label `direction`.

@@ -1,20 +1,79 @@
 //! The `cuda` part of the configuration.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::Error as _};
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CudaConfig {
     pub detail: Detail,
+    /// What the probes may cost a process, of its CPU time.
+    #[serde(deserialize_with = "percent")]
+    pub budget_percent: f64,
+}
+
+impl Default for CudaConfig {
+    fn default() -> Self {
+        Self { detail: Detail::default(), budget_percent: 0.5 }
+    }
+}
+
+impl CudaConfig {
+    pub fn budget_share(&self) -> f64 {
+        self.budget_percent / 100.0
+    }
+}
+
+fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let percent = f64::deserialize(deserializer)?;
+    if percent > 0.0 && percent <= 100.0 {
+        return Ok(percent);
+    }
+    Err(D::Error::custom(format!("{percent} is no share of a CPU; expected more than 0 and at most 100, such as 0.5")))
 }
 
 /// How much is looked at. A probe costs the thread that calls about a microsecond, whatever it does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Detail {
+    /// Nothing
     Off,
-    /// All but launches of single kernels, of which an engine makes tens of thousands in a second.
+    /// All but launches of single kernels, of which an engine makes tens of thousands in a second
     #[default]
     Sync,
+    /// Launches too
     Full,
+}
+
+impl Detail {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Sync => "sync",
+            Self::Full => "full",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expect: Result<CudaConfig, &str>) {
+        let read = serde_yaml::from_str::<CudaConfig>(text).map_err(|error| error.to_string());
+        match (read, expect) {
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            (read, expect) => assert_eq!(read, expect.map_err(str::to_owned)),
+        }
+    }
+
+    #[test]
+    fn a_budget_is_a_share() {
+        check("{}", Ok(CudaConfig { detail: Detail::Sync, budget_percent: 0.5 }));
+        check("{detail: full, budget_percent: 2}", Ok(CudaConfig { detail: Detail::Full, budget_percent: 2.0 }));
+        for wrong in ["0", "-1", "100.5", ".nan"] {
+            check(&format!("budget_percent: {wrong}"), Err("expected more than 0 and at most 100, such as 0.5"));
+        }
+        check("{detail: most}", Err("expected one of off, sync, full"));
+    }
 }

@@ -98,6 +98,12 @@ impl Libraries {
         all.map(|library| (library.key, library.clone())).take(MOST_FILES).collect()
     }
 
+    /// CPU time of all threads, in user mode and in the kernel's, to the precision of `/proc`.
+    pub fn cpu_ns(&self, pid: u32) -> Option<u64> {
+        let [user, system] = stat(&self.proc, pid, [14, 15])?;
+        Some(user.saturating_add(system).saturating_mul(self.tick_ns))
+    }
+
     /// Whether the process that started then still runs; to the precision of `/proc`.
     pub fn is_alive(&self, pid: u32, start_boot_ns: u64) -> bool {
         let is_it = |start_ticks: u64| (start_ticks * self.tick_ns).abs_diff(start_boot_ns) <= 2 * self.tick_ns;
@@ -107,11 +113,20 @@ impl Libraries {
     }
 }
 
-/// Field 22 of proc_pid_stat(5), after the name, in which there may be blanks and parentheses.
-fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
+/// Fields of proc_pid_stat(5) by their numbers, from 3 on: after the name, in which there may be blanks and parentheses.
+fn stat<const N: usize>(proc: &Path, pid: u32, numbers: [usize; N]) -> Option<[u64; N]> {
     let stat = fs::read(proc.join(pid.to_string()).join("stat")).ok()?;
     let after = stat.iter().rposition(|&byte| byte == b')')?;
-    std::str::from_utf8(&stat[after + 1..]).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    let fields: Vec<&str> = std::str::from_utf8(&stat[after + 1..]).ok()?.split_ascii_whitespace().collect();
+    let mut found = [0; N];
+    for (found, number) in found.iter_mut().zip(numbers) {
+        *found = fields.get(number.checked_sub(3)?)?.parse().ok()?;
+    }
+    Some(found)
+}
+
+fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
+    stat(proc, pid, [22]).map(|[start]| start)
 }
 
 fn mapped(proc: &Path, pid: u32) -> Vec<Library> {

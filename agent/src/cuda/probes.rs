@@ -1,27 +1,27 @@
-//! The programs in the kernel, and what they are attached to.
+//! The programs in the kernel, and their attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
     programs::{
-        UProbe,
+        ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
     },
+    sys::{Stats, enable_stats},
 };
-use plumbline_ebpf::{cuda::Action, nccl::Action as NcclAction};
 use zerocopy::IntoBytes as _;
 
 use super::{
-    account,
-    calls::{Call, SUFFIXES},
-    config::Detail,
-    libraries::{FileKey, Kind, Library},
-    nccl::{self, Machine, functions::Function},
-    symbols,
+    account::{self, Hits},
+    hooks::{self, Counted, Hook},
+    libraries::{FileKey, Library},
+    nccl,
+    part::Part,
+    trap::{Prologue, TrapError, Traps},
 };
 use crate::{
     core::chain,
@@ -35,16 +35,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cu
 /// `bpf_get_attach_cookie` for uprobes.
 const COOKIES: (u32, u32) = (5, 15);
 
-const COUNT: &str = "cuda_count";
-const ENTER: &str = "cuda_enter";
-const RETURN: &str = "cuda_return";
-const NCCL_INIT_ENTER: &str = "nccl_init_enter";
-const NCCL_INIT_RETURN: &str = "nccl_init_return";
-const NCCL_END: &str = "nccl_end";
-const NCCL_CALL: &str = "nccl_call";
-const NCCL_GROUP: &str = "nccl_group";
-
-const PROGRAMS: [&str; 8] = [COUNT, ENTER, RETURN, NCCL_INIT_ENTER, NCCL_INIT_RETURN, NCCL_END, NCCL_CALL, NCCL_GROUP];
+/// What a program is taken to cost until the kernel has timed it.
+const UNTIMED_NS: u64 = 200;
 
 /// Why no call is counted.
 #[derive(Debug, thiserror::Error)]
@@ -54,35 +46,54 @@ pub enum CudaError {
     #[error("Linux {}.{} and newer tell a probe which function it is at; this is {}.{}", COOKIES.0, COOKIES.1, .0.0, .0.1)]
     Cookies((u32, u32)),
     #[error("the kernel refused the program {0}")]
-    Program(&'static str, #[source] Box<aya::programs::ProgramError>),
+    Program(&'static str, #[source] Box<ProgramError>),
+    #[error("it cannot be measured what a probe costs here")]
+    Trap(#[from] TrapError),
 }
 
 /// Dropping it detaches everything.
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
-    detail: Detail,
+    traps: Traps,
     attached: BTreeMap<FileKey, Attached>,
     /// Files whose functions are not known, so that it is said once.
     unreadable: BTreeSet<FileKey>,
+    timed: BTreeMap<&'static str, Timed>,
 }
 
 #[derive(Debug)]
 struct Attached {
     name: String,
-    functions: usize,
-    links: Vec<(&'static str, UProbeLinkId)>,
+    hooks: Vec<(Hook, State)>,
 }
 
-/// A program at a place.
-struct Wanted {
-    program: &'static str,
-    offset: u64,
-    cookie: u64,
+#[derive(Debug)]
+enum State {
+    Off,
+    On(Vec<(&'static str, UProbeLinkId)>),
+    /// Not tried again before it is wanted anew.
+    Refused,
+}
+
+/// What the kernel counted of a program, while somebody had it count.
+#[derive(Debug, Default)]
+struct Timed {
+    ns: u64,
+    runs: u64,
+    /// Of one run, in the last sample with any.
+    mean_ns: Option<u64>,
+}
+
+/// What was counted, in two forms.
+#[derive(Debug, Default)]
+pub struct Reading {
+    pub points: Vec<Point>,
+    pub hits: Hits,
 }
 
 impl Probes {
-    pub fn load(detail: Detail) -> Result<Self, CudaError> {
+    pub fn load() -> Result<Self, CudaError> {
         if OBJECT.is_empty() {
             return Err(ProbesError::NoObject.into());
         }
@@ -95,131 +106,161 @@ impl Probes {
             .override_global("OFFSETS", offsets.as_bytes(), true)
             .load(OBJECT)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
-        for name in PROGRAMS {
+        for name in hooks::PROGRAMS.into_iter().chain(super::trap::PROGRAMS) {
             let refused = |error| CudaError::Program(name, Box::new(error));
             program(&mut ebpf, name).map_err(refused)?.load().map_err(refused)?;
         }
-        Ok(Self { ebpf, detail, attached: BTreeMap::new(), unreadable: BTreeSet::new() })
+        let traps = Traps::measure(&mut ebpf)?;
+        tracing::info!(?traps, "what a probe costs the thread that it stops, in nanoseconds");
+        let (attached, unreadable, timed) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Ok(Self { ebpf, traps, attached, unreadable, timed })
     }
 
-    /// Attaches to what is new among `libraries`, and lets go of what nobody maps any more.
-    pub fn attach(&mut self, libraries: &BTreeMap<FileKey, Library>) {
+    /// Attaches to what is wanted of `libraries`, and lets go of all else.
+    pub fn attach(&mut self, libraries: &BTreeMap<FileKey, Library>, is_wanted: impl Fn(Part) -> bool) {
         let gone: Vec<FileKey> = self.attached.keys().filter(|key| !libraries.contains_key(key)).copied().collect();
-        for attached in gone.iter().filter_map(|key| self.attached.remove(key)) {
-            tracing::info!(library = attached.name, "nobody has this library any more");
-            for (name, link) in attached.links {
-                // It may be gone with what it was attached to.
-                let _ = program(&mut self.ebpf, name).and_then(|program| program.detach(link));
-            }
+        for mut attached in gone.iter().filter_map(|key| self.attached.remove(key)) {
+            tracing::info!(library = attached.name, "this library is not looked at any more");
+            attached.hooks.iter_mut().for_each(|(_, state)| detach(&mut self.ebpf, state));
         }
         self.unreadable.retain(|key| libraries.contains_key(key));
         for (key, library) in libraries {
-            if self.attached.contains_key(key) || self.unreadable.contains(key) {
-                continue;
-            }
-            let wanted = match library.kind {
-                Kind::Cuda => wanted_of_driver(&library.path, self.detail),
-                Kind::Nccl => wanted_of_nccl(&library.path),
-            };
-            match wanted {
-                Ok(wanted) => {
-                    let attached = self.attach_one(library, wanted);
-                    self.attached.insert(*key, attached);
-                }
-                Err(error) => {
-                    tracing::warn!(library = library.name, reason = chain(&error), "its calls are not counted");
-                    self.unreadable.insert(*key);
+            if !self.attached.contains_key(key) && !self.unreadable.contains(key) {
+                match hooks::of(library.kind, &library.path) {
+                    Ok(hooks) => {
+                        tracing::info!(library = library.name, functions = hooks.len(), "a library's calls are known");
+                        let hooks = hooks.into_iter().map(|hook| (hook, State::Off)).collect();
+                        self.attached.insert(*key, Attached { name: library.name.clone(), hooks });
+                    }
+                    Err(error) => {
+                        tracing::warn!(library = library.name, reason = chain(&error), "its calls are not counted");
+                        self.unreadable.insert(*key);
+                    }
                 }
             }
-        }
-    }
-
-    fn attach_one(&mut self, library: &Library, wanted: Vec<Wanted>) -> Attached {
-        let mut links = Vec::new();
-        let mut functions = BTreeSet::new();
-        let mut refused = None;
-        for Wanted { program: name, offset, cookie } in wanted {
-            let point =
-                UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
-            let linked = program(&mut self.ebpf, name)
-                .and_then(|program| program.attach(point, &library.path, UProbeScope::AllProcesses));
-            match linked {
-                Ok(link) => {
-                    links.push((name, link));
-                    functions.insert(offset);
+            let Some(attached) = self.attached.get_mut(key) else { continue };
+            let mut refused = None;
+            for (hook, state) in &mut attached.hooks {
+                match (is_wanted(hook.part), &state) {
+                    (true, State::Off) => match attach(&mut self.ebpf, &library.path, hook) {
+                        Ok(links) => *state = State::On(links),
+                        Err(error) => {
+                            *state = State::Refused;
+                            refused.get_or_insert_with(|| chain(&error));
+                        }
+                    },
+                    (false, State::On(_) | State::Refused) => detach(&mut self.ebpf, state),
+                    _ => {}
                 }
-                Err(error) => drop(refused.get_or_insert_with(|| chain(&error))),
+            }
+            if let Some(reason) = refused {
+                tracing::warn!(library = library.name, reason, "some of a library's calls are not counted");
             }
         }
-        if let Some(reason) = refused {
-            tracing::warn!(library = library.name, reason, "some of a library's calls are not counted");
-        }
-        tracing::info!(library = library.name, functions = functions.len(), "counting a library's calls");
-        Attached { name: library.name.clone(), functions: functions.len(), links }
     }
 
     /// What was counted so far. Those of processes that have ended are given a last time, and forgotten.
-    pub fn account(&mut self, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<Point>, String> {
-        let mut points = account::read(&mut self.ebpf, &is_alive).map_err(|error| chain(&error))?;
-        points.extend(nccl::account::read(&mut self.ebpf, is_alive).map_err(|error| chain(&error))?);
+    pub fn account(&mut self, is_alive: impl Fn(u32, u64) -> bool) -> Result<Reading, String> {
+        let mut reading = Reading::default();
+        account::read(&mut self.ebpf, &is_alive, &mut reading).map_err(|error| chain(&error))?;
+        nccl::account::read(&mut self.ebpf, is_alive, &mut reading).map_err(|error| chain(&error))?;
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for attached in self.attached.values() {
-            *by_name.entry(&attached.name).or_default() += attached.functions;
+            let on = attached.hooks.iter().filter(|(_, state)| matches!(state, State::On(_))).count();
+            *by_name.entry(&attached.name).or_default() += on;
         }
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
-        points.extend(by_name.iter().map(|(name, count)| Point::new(&cuda::PROBED_FUNCTIONS, &[name], *count as f64)));
-        Ok(points)
+        let probed = by_name.iter().map(|(name, count)| Point::new(&cuda::PROBED_FUNCTIONS, &[name], *count as f64));
+        reading.points.extend(probed);
+        reading.points.extend(self.costs());
+        Ok(reading)
+    }
+
+    /// Has the kernel time the programs for as long as `while_timed` takes: it times those of everybody meanwhile.
+    pub fn time(&mut self, while_timed: impl FnOnce()) -> Result<(), String> {
+        let timing = enable_stats(Stats::RunTime).map_err(|error| chain(&error))?;
+        while_timed();
+        drop(timing);
+        for name in hooks::PROGRAMS {
+            let info = program(&mut self.ebpf, name).and_then(|program| program.info());
+            let info = info.map_err(|error| chain(&error))?;
+            let ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            let timed = self.timed.entry(name).or_default();
+            let (more_ns, more_runs) = (ns.saturating_sub(timed.ns), info.run_count().saturating_sub(timed.runs));
+            timed.mean_ns = more_ns.checked_div(more_runs).or(timed.mean_ns);
+            (timed.ns, timed.runs) = (ns, info.run_count());
+        }
+        Ok(())
+    }
+
+    /// What one call costs its thread, of the dearest of the functions that are counted together.
+    pub fn cost_ns(&self, counted: Counted) -> (Part, u64) {
+        let hooks = self.attached.values().flat_map(|attached| &attached.hooks).map(|(hook, _)| hook);
+        let of_it = hooks.filter(|hook| hook.counted == counted);
+        let costs = of_it.map(|hook| {
+            let trap = self.traps.of(hook.place.prologue);
+            let trap_ns = if hook.has_return() { trap.entry_and_return } else { trap.entry };
+            let programs_ns = hook.programs.iter().map(|name| self.program_ns(name).unwrap_or(UNTIMED_NS));
+            (hook.part, trap_ns.saturating_add(programs_ns.sum()))
+        });
+        costs.max_by_key(|(_, ns)| *ns).unwrap_or((Part::Rest, 0))
+    }
+
+    fn program_ns(&self, name: &str) -> Option<u64> {
+        self.timed.get(name)?.mean_ns
+    }
+
+    fn costs(&self) -> impl Iterator<Item = Point> {
+        let seconds = |ns: u64| account::float(ns) / 1e9;
+        let traps = [Prologue::Emulated, Prologue::Stepped].into_iter().flat_map(move |prologue| {
+            let trap = self.traps.of(prologue);
+            [("entry", trap.entry), ("entry_and_return", trap.entry_and_return)]
+                .map(|(at, ns)| Point::new(&cuda::TRAP_SECONDS, &[prologue.as_str(), at], seconds(ns)))
+        });
+        let programs = hooks::PROGRAMS
+            .into_iter()
+            .filter_map(move |name| Some(Point::new(&cuda::PROGRAM_SECONDS, &[name], seconds(self.program_ns(name)?))));
+        traps.chain(programs)
     }
 }
 
-fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut UProbe, aya::programs::ProgramError> {
-    let missing = aya::programs::ProgramError::NotLoaded;
-    ebpf.program_mut(name).ok_or(missing)?.try_into()
+pub fn program<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut UProbe, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }
 
-/// What is to be attached in the file. Names that are one function get one attachment: it would be counted twice.
-fn wanted_of_driver(path: &Path, detail: Detail) -> Result<Vec<Wanted>, symbols::SymbolsError> {
-    let names: HashMap<String, (u8, &Call, u8)> = Call::numbered()
-        .filter(|(_, call)| detail == Detail::Full || !call.is_launch)
-        .flat_map(|(number, call)| call.functions.iter().map(move |(name, argument)| (number, call, *name, *argument)))
-        .flat_map(|(number, call, name, argument)| {
-            SUFFIXES.iter().map(move |suffix| (format!("{name}{suffix}"), (number, call, argument)))
-        })
-        .collect();
-    let offsets: BTreeMap<u64, (u8, &Call, u8)> = symbols::offsets(path, |name| names.contains_key(name))?
-        .into_iter()
-        .filter_map(|(name, offset)| Some((offset, *names.get(&name)?)))
-        .collect();
-    let wanted = offsets.into_iter().flat_map(|(offset, (number, call, argument))| {
-        let cookie = call.cookie(number, argument).to_bits();
-        let programs: &[&'static str] = if call.action == Action::Count { &[COUNT] } else { &[RETURN, ENTER] };
-        programs.iter().map(move |&program| Wanted { program, offset, cookie })
-    });
-    Ok(wanted.collect())
+pub fn link(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    path: &Path,
+    offset: u64,
+    cookie: u64,
+    scope: UProbeScope,
+) -> Result<UProbeLinkId, ProgramError> {
+    let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(offset), cookie: Some(cookie) };
+    program(ebpf, name)?.attach(point, path, scope)
 }
 
-/// The same of NCCL, whose functions have two names each.
-fn wanted_of_nccl(path: &Path) -> Result<Vec<Wanted>, symbols::SymbolsError> {
-    let find = |name: &str| {
-        let name = name.strip_prefix('p').unwrap_or(name);
-        Function::numbered().find(|(_, function)| function.symbol == name)
-    };
-    let offsets: BTreeMap<u64, (u8, &Function)> = symbols::offsets(path, |name| find(name).is_some())?
-        .into_iter()
-        .filter_map(|(name, offset)| Some((offset, find(&name)?)))
-        .collect();
-    let wanted = offsets.into_iter().flat_map(|(offset, (number, function))| {
-        let cookie = function.cookie(number, Machine::HERE).to_bits();
-        let programs: &[&'static str] = match function.action {
-            NcclAction::InitByValue | NcclAction::InitByPointer | NcclAction::InitAll | NcclAction::InitUnknown => {
-                &[NCCL_INIT_RETURN, NCCL_INIT_ENTER]
+/// All programs of a hook, or none.
+fn attach(ebpf: &mut Ebpf, path: &Path, hook: &Hook) -> Result<Vec<(&'static str, UProbeLinkId)>, ProgramError> {
+    let mut links = Vec::new();
+    for &name in hook.programs {
+        match link(ebpf, name, path, hook.place.offset, hook.cookie, UProbeScope::AllProcesses) {
+            Ok(link) => links.push((name, link)),
+            Err(error) => {
+                detach(ebpf, &mut State::On(links));
+                return Err(error);
             }
-            NcclAction::End => &[NCCL_END],
-            NcclAction::Collective | NcclAction::PointToPoint => &[NCCL_CALL],
-            NcclAction::GroupStart | NcclAction::GroupEnd => &[NCCL_GROUP],
-        };
-        programs.iter().map(move |&program| Wanted { program, offset, cookie })
-    });
-    Ok(wanted.collect())
+        }
+    }
+    Ok(links)
+}
+
+/// The last attached first. The kernel waits for all CPUs at each, a tenth of a second, one after the other.
+fn detach(ebpf: &mut Ebpf, state: &mut State) {
+    let State::On(links) = std::mem::replace(state, State::Off) else { return };
+    for (name, link) in links.into_iter().rev() {
+        // It may be gone with what it was attached to.
+        let _ = program(ebpf, name).and_then(|program| program.detach(link));
+    }
 }

@@ -196,7 +196,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         config.kubelet.pod_resources.clone().map(|pod_resources| {
             tokio::spawn(kubelet::pod_resources::run(pod_resources, messages.clone(), stop.clone()))
         });
-    cuda::spawn(&config.cuda, &messages, halt.clone()).map_err(DaemonError::System)?;
+    let cuda = cuda::spawn(&config.cuda, &messages, halt.clone()).map_err(DaemonError::System)?;
     infiniband::spawn(&messages, halt).map_err(DaemonError::System)?;
     let ship = ship::start(&config, &store, &node, &vkey, &shipping)?;
     let node = Node {
@@ -214,9 +214,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     sensor.publish_hooks(&store);
     let (node, node_seen) = watch::channel(node);
     let gpus = gpu.as_ref().map_or_else(gpu::View::off, |gpu| gpu.view.clone());
-    let http = listener.map(|listener| {
-        tokio::spawn(http::serve(listener, Arc::clone(&store), timeline, node_seen, gpus, gate, stop.clone()))
-    });
+    let sources = http::Sources { store: Arc::clone(&store), timeline, node: node_seen, gpus, gate, cuda };
+    let http = listener.map(|listener| tokio::spawn(http::serve(listener, sources, stop.clone())));
     if let Some(address) = config.listen {
         tracing::info!(%address, "serving /metrics");
     }

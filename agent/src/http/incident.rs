@@ -1,4 +1,4 @@
-//! `POST /api/v1/incident`: the API's only write. What Alertmanager sends to a webhook is taken as it is.
+//! `POST /api/v1/incident`, and the token that every write of the API wants. What Alertmanager sends to a webhook is taken as it is.
 
 use std::{fmt, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -61,19 +61,24 @@ impl Gate {
         Ok(Self { incident, config: config.clone(), token })
     }
 
-    pub fn answer(&self, headers: &HeaderMap, body: &Bytes) -> Response {
+    /// Whether who asks may say something; otherwise what is answered.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         let Some(token) = self.token else {
-            return refused(
-                StatusCode::FORBIDDEN,
-                "no `incident.token_file` in the configuration: nobody may begin one",
-            );
+            return Err((StatusCode::FORBIDDEN, "no `incident.token_file` in the configuration: nobody may say so"));
         };
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         if given.is_none_or(|given| hash(given) != token) {
-            return refused(
+            return Err((
                 StatusCode::UNAUTHORIZED,
                 "expected `Authorization: Bearer TOKEN` with the token of `incident.token_file`",
-            );
+            ));
+        }
+        Ok(())
+    }
+
+    pub fn answer(&self, headers: &HeaderMap, body: &Bytes) -> Response {
+        if let Err((status, why)) = self.admit(headers) {
+            return refused(status, why);
         }
         let payload: Payload = match serde_json::from_slice(body) {
             Ok(payload) => payload,
@@ -144,11 +149,11 @@ fn hash(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-fn answered(body: &str) -> Response {
+pub fn answered(body: &str) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body.to_owned()).into_response()
 }
 
-fn refused(status: StatusCode, why: &str) -> Response {
+pub fn refused(status: StatusCode, why: &str) -> Response {
     (status, format!("{why}\n")).into_response()
 }
 

@@ -1,8 +1,10 @@
-//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`, `/api/v1/timeline`; and one write,
-//! `POST /api/v1/incident`. It reads the store and changes nothing there.
+//! The HTTP side: `/metrics`, `/healthz`, `/api/v1/status`, `/api/v1/policies`, `/api/v1/gpu`, `/api/v1/probes/cuda`,
+//! `/api/v1/timeline`; and two writes that want a token, `POST` to `/api/v1/incident` and `/api/v1/probes/cuda`. It reads the store and
+//! changes nothing there.
 
 pub mod incident;
 pub mod policies;
+mod probes;
 pub mod timeline;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -22,6 +24,7 @@ use self::policies::InForce;
 use crate::{
     clock,
     core::{SharedStore, lock},
+    cuda::Control,
     gpu, own,
     series::{Point, agent, prometheus},
     timeline::SharedTimeline,
@@ -63,6 +66,18 @@ struct Shared {
     node: Arc<watch::Receiver<Node>>,
     gpus: watch::Receiver<gpu::View>,
     gate: Arc<incident::Gate>,
+    cuda: Control,
+}
+
+/// What the answers are made of.
+#[derive(Debug)]
+pub struct Sources {
+    pub store: SharedStore,
+    pub timeline: SharedTimeline,
+    pub node: watch::Receiver<Node>,
+    pub gpus: watch::Receiver<gpu::View>,
+    pub gate: incident::Gate,
+    pub cuda: Control,
 }
 
 /// Binds; a port in use is an error here and not later.
@@ -71,15 +86,8 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until `stop` is true.
-pub async fn serve(
-    listener: TcpListener,
-    store: SharedStore,
-    timeline: SharedTimeline,
-    node: watch::Receiver<Node>,
-    gpus: watch::Receiver<gpu::View>,
-    gate: incident::Gate,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, sources: Sources, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
+    let Sources { store, timeline, node, gpus, gate, cuda } = sources;
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -88,7 +96,8 @@ pub async fn serve(
         .route("/api/v1/gpu", get(gpus_seen))
         .route("/api/v1/timeline", get(recent_past))
         .route("/api/v1/incident", post(begin_incident).layer(DefaultBodyLimit::max(incident::MOST_BYTES)))
-        .with_state(Shared { store, timeline, node: Arc::new(node), gpus, gate: Arc::new(gate) });
+        .route("/api/v1/probes/cuda", get(cuda_probes).post(set_cuda_probes))
+        .with_state(Shared { store, timeline, node: Arc::new(node), gpus, gate: Arc::new(gate), cuda });
     axum::serve(listener, router)
         .with_graceful_shutdown(async move {
             let _ = stop.wait_for(|&stop| stop).await;
@@ -146,6 +155,14 @@ async fn in_force(State(shared): State<Shared>) -> Response {
 
 async fn begin_incident(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     shared.gate.answer(&headers, &body)
+}
+
+async fn cuda_probes(State(shared): State<Shared>) -> Response {
+    json(&shared.cuda.view())
+}
+
+async fn set_cuda_probes(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
+    probes::set_cuda(&shared.gate, &shared.cuda, &headers, &body)
 }
 
 async fn gpus_seen(State(shared): State<Shared>) -> Response {

@@ -13,6 +13,12 @@ pub const ROWS: &[&Series] = &[
     &ALLOCATED_BYTES,
     &COPIED_BYTES_TOTAL,
     &PROBED_FUNCTIONS,
+    &WATCHED_SECONDS_TOTAL,
+    &THINNED,
+    &PROBE_RATIO,
+    &PROBE_SECONDS_TOTAL,
+    &TRAP_SECONDS,
+    &PROGRAM_SECONDS,
     &LOST_TOTAL,
 ];
 
@@ -87,6 +93,70 @@ pub static PROBED_FUNCTIONS: Series = Series::row(
     &["library"],
     "attachments to libcuda",
     "Functions of the library that are looked at, as a process sees its path; of several files of one path together.",
+);
+
+pub static WATCHED_SECONDS_TOTAL: Series = Series::row(
+    "plumbline_cuda_watched_seconds_total",
+    Kind::Counter,
+    Unit::Seconds,
+    "plumbline.cuda.watched.time",
+    &["part"],
+    "attachments to libcuda and libnccl",
+    "For how long each part of the calls was looked at: `launches` of single kernels; `steps`, which are launches of graphs, copies and \
+     waits; the `rest`. What is thinned is counted for a second of each minute: divide by the increase of this to have a rate.",
+);
+
+pub static THINNED: Series = Series::row(
+    "plumbline_cuda_thinned",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.cuda.thinned",
+    &["part"],
+    "attachments to libcuda and libnccl",
+    "1 while a part that is wanted is looked at for a second of each minute only, as the probes would cost some process more than \
+     `cuda.budget_percent`.",
+);
+
+pub static PROBE_RATIO: Series = Series::row(
+    "plumbline_cuda_probe_ratio",
+    Kind::Gauge,
+    Unit::Ratio,
+    "plumbline.cuda.probe.utilization",
+    &["pid", "process", "pod", "namespace", "container"],
+    "calls that were counted, times what one costs",
+    "What the probes cost the process, of its CPU time or a tenth of a core, whichever is more: reckoned from how often it was stopped and \
+     what that costs, not measured.",
+);
+
+pub static PROBE_SECONDS_TOTAL: Series = Series::row(
+    "plumbline_cuda_probe_seconds_total",
+    Kind::Counter,
+    Unit::Seconds,
+    "plumbline.cuda.probe.time",
+    &["pid", "process", "pod", "namespace", "container"],
+    "calls that were counted, times what one costs",
+    "CPU time that the probes cost the process, reckoned as `plumbline_cuda_probe_ratio` is.",
+);
+
+pub static TRAP_SECONDS: Series = Series::row(
+    "plumbline_cuda_trap_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "plumbline.cuda.trap.duration",
+    &["prologue", "at"],
+    "functions of the daemon's own, timed with a probe and without when the first library was found",
+    "What a probe that does nothing costs one call: of functions whose first instruction the kernel does itself (`emulated`, as NCCL's) or \
+     not (`stepped`, as the driver's); at the entry, or at the return as well.",
+);
+
+pub static PROGRAM_SECONDS: Series = Series::row(
+    "plumbline_cuda_program_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "plumbline.cuda.program.duration",
+    &["program"],
+    "BPF_ENABLE_STATS, for a second of each minute",
+    "What a program of a probe took for one run in the last such second in which it ran.",
 );
 
 pub static LOST_TOTAL: Series = Series::row(

@@ -1,16 +1,22 @@
 //! Calls of CUDA's driver, of a library with its interface and nothing behind it: what is called so often is counted as often.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use super::{caller::Caller, ensure, not_ok, skipped};
+use serde_json::{Value, json};
+
+use super::{QUIET, caller::Caller, ensure, not_ok, skipped, wait_until};
 use crate::{
     checks::Ended,
-    daemon::{Daemon, Tools},
+    daemon::{Daemon, Tools, post, run},
 };
+
+const TOKEN: &str = "0123456789abcdef";
 
 /// The start of a line of the page.
 fn line(caller: &Caller, series: &str, device: &str, more: &str) -> String {
@@ -24,7 +30,7 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     fs::copy(&built, &library).map_err(not_ok)?;
     let mut one = Caller::start(tools, "cuda-caller", &library)?;
     let mut other = Caller::start(tools, "cuda-caller", &library)?;
-    let config = "gpu: {enabled: false}\nengines: {discover: false}\ncuda: {detail: full}\n";
+    let config = "gpu: {enabled: false}\nengines: {discover: false}\ncuda: {detail: full, budget_percent: 100}\n";
     let daemon = Daemon::start(tools, scratch, config).map_err(not_ok)?;
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
     daemon.wait_for(&probed, |functions| functions > 15.0).map_err(not_ok)?;
@@ -90,4 +96,65 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
+}
+
+/// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.
+pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let built = tools.beside("libfake_cuda.so").ok_or_else(|| skipped("libfake_cuda.so is not built"))?;
+    fs::create_dir_all(scratch).map_err(not_ok)?;
+    let (library, token) = (scratch.join("libcuda.so.1"), scratch.join("token"));
+    fs::copy(&built, &library).map_err(not_ok)?;
+    fs::write(&token, TOKEN)
+        .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
+        .map_err(not_ok)?;
+    let mut caller = Caller::start(tools, "cuda-caller", &library)?;
+    let config = format!("{QUIET}cuda: {{detail: full}}\nincident: {{token_file: {}}}\n", token.display());
+    let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
+    let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
+    let all = daemon.wait_for(&probed, |functions| functions > 15.0).map_err(not_ok)?;
+    let thinned = |part: &str| format!("plumbline_cuda_thinned{{part=\"{part}\"}}");
+    let stays = |part: &str| daemon.wait_for(&thinned(part), |is| is < 0.5).map(drop).map_err(not_ok);
+    ["launches", "steps", "rest"].into_iter().try_for_each(stays)?;
+
+    // A few do no harm, many do, and then the launches are not looked at, and all else is.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while daemon.metric(&thinned("launches")).map_err(not_ok)? != Some(1.0) {
+        ensure(Instant::now() < deadline, || "launches that cost too much are looked at".to_owned())?;
+        caller.call("cuLaunchKernel 50000", "0")?;
+    }
+    ["steps", "rest"].into_iter().try_for_each(stays)?;
+    daemon.wait_for(&probed, |functions| functions > 0.0 && functions < all).map_err(not_ok)?;
+    let finding = |kind: &'static str| move |record: &Value| record["finding_info"]["types"] == json!([kind]);
+    let said = daemon.wait_for_record("what was given up", finding("probes.budget")).map_err(not_ok)?;
+    let said = said.to_string();
+    ensure(said.contains("launches looked at for 1 s of each minute"), || said.clone())?;
+    caller.call("cuGraphLaunch 3", "0")?;
+    let graphs = line(&caller, "calls_total", "unknown", ",call=\"graph_launch\"");
+    daemon.wait_for(&graphs, |calls| (calls - 3.0).abs() < 0.5).map_err(not_ok)?;
+    let spent = caller.line("plumbline_cuda_probe_seconds_total", "").replace(",}", "}");
+    daemon.wait_for(&spent, |seconds| seconds > 0.005).map_err(not_ok)?;
+
+    // By command; who has no token says nothing.
+    let post = |authorization: &str, body: &str| post(daemon.address, "/api/v1/probes/cuda", authorization, body);
+    let wants = |answer: Result<String, String>, status: &str| {
+        let said = answer.err().unwrap_or_default();
+        ensure(said.contains(status), || format!("{said:?} instead of {status}"))
+    };
+    wants(post("Bearer wrong", "{\"detail\": \"off\"}"), "401")?;
+    wants(post(&format!("Bearer {TOKEN}"), "{\"detail\": \"most\"}"), "400")?;
+    let probes = |more: &[&str]| {
+        let mut command = Command::new(&tools.plumbline);
+        command.args(["probes", "cuda"]).args(more).arg("--config").arg(scratch.join("config.yaml"));
+        let output = run(&mut command).map_err(not_ok)?;
+        Ok::<_, Ended>(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let shown = probes(&[])?;
+    ensure(shown.starts_with("cuda: full\nlaunches: for 1 s of each minute"), || shown.clone())?;
+    probes(&["off"])?;
+    let gone = || daemon.metrics().is_ok_and(|page| !page.contains("plumbline_cuda_probed_functions{"));
+    wait_until(gone, "nothing is looked at")?;
+    probes(&["full"])?;
+    daemon.wait_for(&probed, |functions| (functions - all).abs() < 0.5).map_err(not_ok)?;
+    let ordered = daemon.wait_for_record("the order", finding("probes.detail")).map_err(not_ok)?.to_string();
+    ensure(ordered.contains("`off` was `full`, by command"), || ordered.clone())
 }

@@ -126,6 +126,10 @@ const CHECKS: &[Check] = &[
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
+    (
+        "probes that cost a process too much are thinned, and a command says how much is looked at",
+        cuda::probes_are_kept_within_their_budget,
+    ),
     ("who of a communicator came last is told as it was, to 50 microseconds", nccl::who_came_last_is_told),
     (
         "the price per token agrees with a calculation by hand to one percent, also over a restart",
@@ -244,4 +248,14 @@ fn priced(engine: &FakeEngine) -> String {
          fake\n      url: http://{}/metrics\n      dialect: llamacpp\n      interval: 250ms\n",
         engine.address
     )
+}
+
+fn wait_until(mut done: impl FnMut() -> bool, what: &str) -> Result<(), Ended> {
+    for _ in 0..200 {
+        if done() {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    Err(not_ok(what))
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{caller::Caller, ensure, not_ok, skipped};
+use super::{caller::Caller, ensure, not_ok, skipped, wait_until};
 use crate::{
     checks::Ended,
     daemon::{Daemon, Tools},
@@ -132,14 +132,4 @@ fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {
 
 fn is(expected: f64) -> impl Fn(f64) -> bool {
     move |found| (found - expected).abs() < 1e-6
-}
-
-fn wait_until(mut done: impl FnMut() -> bool, what: &str) -> Result<(), Ended> {
-    for _ in 0..200 {
-        if done() {
-            return Ok(());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-    Err(not_ok(what))
 }

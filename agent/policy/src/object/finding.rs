@@ -36,6 +36,11 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("evidence.clock", "the wall clock was set"),
     ("incident.begin", "somebody or something began an incident: what changes fast is looked at more often"),
     ("incident.end", "an incident is over"),
+    ("probes.detail", "somebody changed how much of CUDA's calls is counted"),
+    (
+        "probes.budget",
+        "probes of CUDA's calls cost a process more than they may, and less is looked at; or all is again",
+    ),
     ("gpu.lost", "a GPU fell off the bus, as its driver says"),
     ("gpu.xid", "a GPU's driver told an error number (XID); those that a program causes are low"),
     ("gpu.nvswitch", "the driver told an error number of an NVSwitch (SXID)"),

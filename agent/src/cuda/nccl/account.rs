@@ -9,7 +9,11 @@ use aya::{
 use plumbline_ebpf::nccl::{Comm, CommKey, SLOTS, Skew, Traffic, TrafficKey, UNKNOWN};
 
 use super::{
-    super::account::{AccountError, float, histogram, of_process, open, parse},
+    super::{
+        account::{AccountError, float, histogram, hit, of_process, open, parse},
+        hooks::Counted,
+        probes::Reading,
+    },
     functions::FUNCTIONS,
 };
 use crate::series::{Point, nccl};
@@ -21,7 +25,7 @@ type TrafficWords = [u64; size_of::<Traffic>() / 8];
 type SkewWords = [u64; size_of::<Skew>() / 8];
 
 /// Reads the tables, and takes out what is of processes that have ended.
-pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<Point>, AccountError> {
+pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut Reading) -> Result<(), AccountError> {
     let mut points = Vec::new();
     // By hash, the ranks of this node.
     let mut ranks: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
@@ -49,7 +53,9 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<
             .iter()
             .map(|cpu| parse::<Traffic>(cpu))
             .fold([0_u64; 2], |sums, cpu| [sums[0] + cpu.calls, sums[1].wrapping_add(cpu.bytes)]);
-        if let Some(function) = usize::try_from(key.function).ok().and_then(|function| FUNCTIONS.get(function)) {
+        hit(&mut reading.hits, (key.pid, key.start_boot_ns), key.function, sums[0], Counted::Nccl);
+        let function = usize::try_from(key.function).ok().and_then(|function| FUNCTIONS.get(function));
+        if let Some(function) = function.filter(|function| function.is_traffic()) {
             let captured = if key.is_captured == 1 { "true" } else { "false" };
             let labels = [&*name(key.hash), &number(key.rank), function.name, captured];
             points.push(of_process(&nccl::CALLS_TOTAL, key.pid, &labels, float(sums[0])));
@@ -72,7 +78,8 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool) -> Result<Vec<
         }
     }
     merge(&mut points);
-    Ok(points)
+    reading.points.extend(points);
+    Ok(())
 }
 
 /// Members of this node that are gone without a word do not count.

@@ -55,6 +55,11 @@ impl Function {
         (0..).zip(FUNCTIONS)
     }
 
+    /// Whether calls of it move something.
+    pub const fn is_traffic(&self) -> bool {
+        matches!(self.action, Action::Collective | Action::PointToPoint)
+    }
+
     pub fn cookie(&self, number: u8, machine: Machine) -> Cookie {
         let mut places = [Place::Nowhere; PLACES];
         for (place, parameter) in places.iter_mut().zip(self.parameters) {

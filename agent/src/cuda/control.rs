@@ -1,0 +1,111 @@
+//! How much is looked at, as somebody says while the daemon runs.
+
+use std::{
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::config::Detail;
+
+/// For those who say it; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: PipeWriter,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Until it is taken. There is one byte in the pipe meanwhile.
+    order: Option<Detail>,
+    now: View,
+}
+
+/// What is looked at now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    pub detail: Detail,
+    /// Parts that are looked at for a moment now and then only, as they cost too much.
+    pub thinned: Vec<String>,
+}
+
+/// For the one who does it.
+#[derive(Debug)]
+pub struct Orders {
+    control: Control,
+    woken: PipeReader,
+}
+
+impl Control {
+    pub fn new(detail: Detail) -> io::Result<(Self, Orders)> {
+        let (woken, wake) = pipe()?;
+        let state = Mutex::new(State { order: None, now: View { detail, thinned: Vec::new() } });
+        let control = Self(Arc::new(Shared { state, wake }));
+        Ok((control.clone(), Orders { control, woken }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From soon on. The last word holds.
+    pub fn set(&self, detail: Detail) -> io::Result<()> {
+        let mut state = self.state();
+        if state.order.replace(detail).is_none() {
+            (&self.0.wake).write_all(&[0])?;
+        }
+        Ok(())
+    }
+
+    pub fn view(&self) -> View {
+        self.state().now.clone()
+    }
+}
+
+impl Orders {
+    pub fn take(&mut self) -> Option<Detail> {
+        let order = self.control.state().order.take()?;
+        // The byte that is there for it.
+        let _ = self.woken.read(&mut [0]);
+        Some(order)
+    }
+
+    pub fn show(&self, view: View) {
+        self.control.state().now = view;
+    }
+}
+
+impl AsFd for Orders {
+    /// Readable while there is an order.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::halt::{Halt, Woken};
+
+    #[test]
+    fn the_last_word_holds_and_wakes_once() {
+        let (_writer, halt) = Halt::pair().unwrap();
+        let (control, mut orders) = Control::new(Detail::Sync).unwrap();
+        assert_eq!(orders.take(), None);
+        control.set(Detail::Off).unwrap();
+        control.set(Detail::Full).unwrap();
+        assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::from_secs(60)), Woken::Readable);
+        assert_eq!((orders.take(), orders.take()), (Some(Detail::Full), None));
+        assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::ZERO), Woken::Late);
+        orders.show(View { detail: Detail::Full, thinned: vec!["launches".to_owned()] });
+        assert_eq!(control.view().thinned, ["launches"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! What is to be attached to a file: where, which program, and what it counts.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use plumbline_ebpf::{cuda::Action, nccl::Action as NcclAction};
+
+use super::{
+    calls::{Call, SUFFIXES},
+    libraries::Kind,
+    nccl::{Machine, functions::Function},
+    part::Part,
+    symbols::{self, Place, SymbolsError},
+};
+
+pub const COUNT: &str = "cuda_count";
+pub const ENTER: &str = "cuda_enter";
+pub const RETURN: &str = "cuda_return";
+pub const NCCL_INIT_ENTER: &str = "nccl_init_enter";
+pub const NCCL_INIT_RETURN: &str = "nccl_init_return";
+pub const NCCL_END: &str = "nccl_end";
+pub const NCCL_CALL: &str = "nccl_call";
+pub const NCCL_GROUP: &str = "nccl_group";
+
+/// Programs that count.
+pub const PROGRAMS: [&str; 8] =
+    [COUNT, ENTER, RETURN, NCCL_INIT_ENTER, NCCL_INIT_RETURN, NCCL_END, NCCL_CALL, NCCL_GROUP];
+
+/// What the kernel counts together: a row of one of the tables, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counted {
+    Cuda(u8),
+    Nccl(u8),
+}
+
+/// One function of a file.
+#[derive(Debug)]
+pub struct Hook {
+    pub counted: Counted,
+    pub part: Part,
+    pub place: Place,
+    pub cookie: u64,
+    /// In the order in which they are attached. A return is never looked at whose entry is not: what was remembered of an earlier entry
+    /// would be taken for it.
+    pub programs: &'static [&'static str],
+}
+
+impl Hook {
+    pub const fn has_return(&self) -> bool {
+        self.programs.len() > 1
+    }
+}
+
+pub fn of(kind: Kind, path: &Path) -> Result<Vec<Hook>, SymbolsError> {
+    match kind {
+        Kind::Cuda => of_driver(path),
+        Kind::Nccl => of_nccl(path),
+    }
+}
+
+/// Names that are one function get one hook: it would be counted twice.
+fn of_driver(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
+    let names: HashMap<String, (u8, &Call, u8)> = Call::numbered()
+        .flat_map(|(number, call)| call.functions.iter().map(move |(name, argument)| (number, call, *name, *argument)))
+        .flat_map(|(number, call, name, argument)| {
+            SUFFIXES.iter().map(move |suffix| (format!("{name}{suffix}"), (number, call, argument)))
+        })
+        .collect();
+    let places: BTreeMap<Place, (u8, &Call, u8)> = symbols::places(path, |name| names.contains_key(name))?
+        .into_iter()
+        .filter_map(|(name, place)| Some((place, *names.get(&name)?)))
+        .collect();
+    let hooks = places.into_iter().map(|(place, (number, call, argument))| Hook {
+        counted: Counted::Cuda(number),
+        part: call.part(),
+        place,
+        cookie: call.cookie(number, argument).to_bits(),
+        programs: if call.action == Action::Count { &[COUNT] } else { &[ENTER, RETURN] },
+    });
+    Ok(hooks.collect())
+}
+
+/// The same of NCCL, whose functions have two names each.
+fn of_nccl(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
+    let find = |name: &str| {
+        let name = name.strip_prefix('p').unwrap_or(name);
+        Function::numbered().find(|(_, function)| function.symbol == name)
+    };
+    let places: BTreeMap<Place, (u8, &Function)> = symbols::places(path, |name| find(name).is_some())?
+        .into_iter()
+        .filter_map(|(name, place)| Some((place, find(&name)?)))
+        .collect();
+    let hooks = places.into_iter().map(|(place, (number, function))| Hook {
+        counted: Counted::Nccl(number),
+        // Members are compared by how many collectives each has called: none of them may be missed.
+        part: Part::Rest,
+        place,
+        cookie: function.cookie(number, Machine::HERE).to_bits(),
+        programs: match function.action {
+            NcclAction::InitByValue | NcclAction::InitByPointer | NcclAction::InitAll | NcclAction::InitUnknown => {
+                &[NCCL_INIT_ENTER, NCCL_INIT_RETURN]
+            }
+            NcclAction::End => &[NCCL_END],
+            NcclAction::Collective | NcclAction::PointToPoint => &[NCCL_CALL],
+            NcclAction::GroupStart | NcclAction::GroupEnd => &[NCCL_GROUP],
+        },
+    });
+    Ok(hooks.collect())
+}

@@ -1,0 +1,244 @@
+//! The thread that looks for libraries, attaches to them, reads what was counted, and keeps the whole within its budget.
+
+use std::{collections::BTreeMap, fs, os::fd::AsFd as _, path::PathBuf, time::Duration};
+
+use plumbline_policy::Severity;
+use tokio::sync::mpsc;
+
+use super::{
+    SOURCE,
+    account::{float, of_process},
+    budget::{Budget, Change, Cost},
+    config::{CudaConfig, Detail},
+    control::{Orders, View},
+    libraries::{FileKey, Libraries, Library},
+    part::{Part, Thinned},
+    probes::{Probes, Reading},
+};
+use crate::{
+    clock,
+    core::chain,
+    event::{Event, Finding, FoundProcess, What},
+    halt::Halt,
+    message::Message,
+    series::{Point, Sample, cuda},
+};
+
+/// Between two looks for libraries, and two readings of the counts.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Now and then, for a moment, the kernel times its programs and all that is wanted is looked at.
+const SAMPLE_EVERY_NS: u64 = 60_000_000_000;
+const SAMPLE: Duration = Duration::from_secs(1);
+
+pub struct Worker {
+    proc: PathBuf,
+    detail: Detail,
+    orders: Orders,
+    libraries: Libraries,
+    found: BTreeMap<FileKey, Library>,
+    probes: Option<Probes>,
+    budget: Budget,
+    costs: Vec<Cost>,
+    changes: Vec<Change>,
+    watched: Watched,
+    sampled_boot_ns: Option<u64>,
+    out: mpsc::WeakSender<Message>,
+    halt: Halt,
+}
+
+/// Nobody wants to know any more, or nothing can be known.
+pub struct Over;
+
+impl Worker {
+    pub fn new(config: &CudaConfig, orders: Orders, out: mpsc::WeakSender<Message>, halt: Halt) -> Self {
+        let proc = PathBuf::from("/proc");
+        Self {
+            libraries: Libraries::of(&proc),
+            proc,
+            detail: config.detail,
+            orders,
+            found: BTreeMap::new(),
+            probes: None,
+            budget: Budget::new(config.budget_share()),
+            costs: Vec::new(),
+            changes: Vec::new(),
+            watched: Watched::default(),
+            sampled_boot_ns: None,
+            out,
+            halt,
+        }
+    }
+
+    /// Until the halt.
+    pub fn run(mut self) {
+        while !self.halt.is_halted() {
+            if self.turn().is_err() {
+                return;
+            }
+            self.halt.wait_or(Some(self.orders.as_fd()), EVERY);
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Over> {
+        if let Some(detail) = self.orders.take() {
+            self.order(detail)?;
+        }
+        self.found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
+        // Nothing is loaded before there is something to look at.
+        if self.probes.is_none() && !self.found.is_empty() {
+            match Probes::load() {
+                Ok(probes) => self.probes = Some(probes),
+                Err(error) => {
+                    let reason = chain(&error);
+                    tracing::warn!(reason, "calls of CUDA's driver and NCCL are not counted");
+                    return Err(Over);
+                }
+            }
+        }
+        if self.probes.is_none() {
+            return Ok(());
+        }
+        self.attach();
+        let mut reading = self.read(false);
+        let now_boot_ns = clock::boot_ns();
+        let is_due = self.sampled_boot_ns.is_none_or(|at| now_boot_ns.saturating_sub(at) >= SAMPLE_EVERY_NS);
+        if is_due && !self.found.is_empty() {
+            self.sampled_boot_ns = Some(now_boot_ns);
+            reading = self.sample();
+        }
+        let thinned = self.thinned(self.budget.thinned()).map(|part| part.as_str().to_owned()).collect();
+        let view = View { detail: self.detail, thinned };
+        self.orders.show(view);
+        for change in std::mem::take(&mut self.changes) {
+            self.tell(change)?;
+        }
+        let points = reading.map(|mut reading| {
+            reading.points.extend(self.own_points());
+            reading.points
+        });
+        let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
+        self.send(Message::Sample(sample))
+    }
+
+    /// Parts that are wanted and given up.
+    fn thinned(&self, thinned: Thinned) -> impl Iterator<Item = Part> + use<> {
+        let detail = self.detail;
+        Part::ALL.into_iter().filter(move |part| part.is_of(detail) && thinned.has(*part))
+    }
+
+    fn attach(&mut self) {
+        let (detail, thinned) = (self.detail, self.budget.thinned());
+        self.watch(move |part| part.is_of(detail) && !thinned.has(part));
+    }
+
+    fn watch(&mut self, is_wanted: impl Fn(Part) -> bool) {
+        if let Some(probes) = &mut self.probes {
+            probes.attach(&self.found, &is_wanted);
+        }
+        let is_watched = |part| !self.found.is_empty() && is_wanted(part);
+        self.watched.turn(clock::boot_ns(), Part::ALL.map(is_watched));
+    }
+
+    /// What was counted, and what is given up because of it.
+    fn read(&mut self, is_sample: bool) -> Result<Reading, String> {
+        let Some(probes) = &mut self.probes else { return Ok(Reading::default()) };
+        let libraries = &self.libraries;
+        let reading = probes.account(|pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns))?;
+        let cost = |counted| probes.cost_ns(counted);
+        self.costs = self.budget.observe(clock::boot_ns(), &reading.hits, cost, |pid| libraries.cpu_ns(pid));
+        if let Some(change) = self.budget.decide(&self.costs, is_sample) {
+            self.changes.push(change);
+            self.attach();
+        }
+        Ok(reading)
+    }
+
+    /// Looks at all that is wanted for a moment, while the kernel times its programs. What was counted before was read.
+    fn sample(&mut self) -> Result<Reading, String> {
+        let detail = self.detail;
+        self.watch(|part| part.is_of(detail));
+        let halt = self.halt.clone();
+        if let Some(probes) = &mut self.probes {
+            probes.time(|| {
+                halt.wait(SAMPLE);
+            })?;
+        }
+        let reading = self.read(true);
+        self.attach();
+        reading
+    }
+
+    fn order(&mut self, detail: Detail) -> Result<(), Over> {
+        let text = format!(
+            "calls of CUDA's driver and NCCL: `{}` was `{}`, by command",
+            detail.as_str(),
+            self.detail.as_str()
+        );
+        self.detail = detail;
+        self.budget.begin_anew();
+        self.sampled_boot_ns = None;
+        self.say(Finding::new("probes.detail", Severity::Low, "node".to_owned(), text))
+    }
+
+    fn tell(&self, change: Change) -> Result<(), Over> {
+        let Change { pid, share, thinned } = change;
+        let thinned: Vec<&str> = self.thinned(thinned).map(Part::as_str).collect();
+        let name = fs::read_to_string(self.proc.join(pid.to_string()).join("comm")).unwrap_or_default();
+        let name = if name.is_empty() { "a process that has ended".to_owned() } else { name.trim_end().to_owned() };
+        let most = 100.0 * self.budget.share();
+        let becomes = match &*thinned {
+            [] => "all that is wanted is looked at again".to_owned(),
+            parts => format!("{} looked at for 1 s of each minute", parts.join(" and ")),
+        };
+        let text = format!(
+            "probes of CUDA's driver and NCCL cost {name} ({pid}) {:.2} % of its CPU time, of {most} % that they may: {becomes}",
+            100.0 * share
+        );
+        let mut finding = Finding::new("probes.budget", Severity::Low, "node".to_owned(), text);
+        finding.evidence = vec![("share_ratio".to_owned(), share), ("budget_ratio".to_owned(), self.budget.share())];
+        finding.process = Some(FoundProcess { pid, name });
+        self.say(finding)
+    }
+
+    fn say(&self, finding: Finding) -> Result<(), Over> {
+        tracing::info!(kind = finding.kind, text = finding.text);
+        let what = What::Finding(finding);
+        let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+        self.send(Message::Event(Box::new(event)))
+    }
+
+    fn send(&self, message: Message) -> Result<(), Over> {
+        self.out.upgrade().ok_or(Over)?.blocking_send(message).map_err(|_| Over)
+    }
+
+    fn own_points(&self) -> Vec<Point> {
+        let mut points = Vec::new();
+        for cost in &self.costs {
+            points.push(of_process(&cuda::PROBE_RATIO, cost.pid, &[], cost.share()));
+            points.push(of_process(&cuda::PROBE_SECONDS_TOTAL, cost.pid, &[], float(cost.spent_ns) / 1e9));
+        }
+        for (part, watched_ns) in Part::ALL.into_iter().zip(self.watched.ns) {
+            let is_thinned = self.thinned(self.budget.thinned()).any(|thinned| thinned == part);
+            points.push(Point::new(&cuda::THINNED, &[part.as_str()], f64::from(u8::from(is_thinned))));
+            points.push(Point::new(&cuda::WATCHED_SECONDS_TOTAL, &[part.as_str()], float(watched_ns) / 1e9));
+        }
+        points
+    }
+}
+
+/// For how long each part was looked at.
+#[derive(Debug, Default)]
+struct Watched {
+    ns: [u64; Part::ALL.len()],
+    are: [bool; Part::ALL.len()],
+    since_boot_ns: u64,
+}
+
+impl Watched {
+    fn turn(&mut self, now_boot_ns: u64, are: [bool; Part::ALL.len()]) {
+        let more_ns = now_boot_ns.saturating_sub(self.since_boot_ns);
+        self.ns.iter_mut().zip(self.are).filter(|(_, is)| *is).for_each(|(ns, _)| *ns += more_ns);
+        (self.are, self.since_boot_ns) = (are, now_boot_ns);
+    }
+}

@@ -1,0 +1,34 @@
+//! `/api/v1/probes/cuda`: how much is looked at, and saying so.
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde::Deserialize;
+
+use super::incident::{Gate, answered, refused};
+use crate::cuda::{Control, Detail};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    detail: Detail,
+}
+
+/// From soon on; until the daemon ends, when the configuration holds again.
+pub fn set_cuda(gate: &Gate, control: &Control, headers: &HeaderMap, body: &Bytes) -> Response {
+    if let Err((status, why)) = gate.admit(headers) {
+        return refused(status, why);
+    }
+    match serde_json::from_slice(body) {
+        Err(error) => refused(
+            StatusCode::BAD_REQUEST,
+            &format!("expected `{{\"detail\": \"off\"}}`, `\"sync\"` or `\"full\"`: {error}"),
+        ),
+        Ok(Wanted { detail }) => match control.set(detail) {
+            Ok(()) => answered(&format!("{{\"detail\": \"{}\"}}\n", detail.as_str())),
+            Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+    }
+}
