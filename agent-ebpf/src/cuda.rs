@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
-    /// Count, at its entry only.
+    /// Count, at its entry only, in the thread's own counts.
     Count = 0,
     /// Count at its return, with its time and its error.
     Call = 1,
@@ -27,6 +27,8 @@ pub enum Action {
     CreateContext = 7,
     /// As `Call`; the thread works in the context of its first argument from now on.
     SetContext = 8,
+    /// As `Call`; the thread works on the device that its first argument is.
+    SetDevice = 11,
     /// As `Call`; the thread records a graph from now on.
     BeginCapture = 9,
     /// As `Call`; it does not any more.
@@ -61,6 +63,37 @@ impl Cookie {
 
 /// A device that nobody told of: the thread has set no context in our sight.
 pub const UNKNOWN_DEVICE: u32 = u32::MAX;
+
+/// Devices that a thread's own counts tell apart are below this one, which stands for all others and for those that are unknown.
+pub const OTHER_DEVICE: u32 = 31;
+
+/// Calls that are counted in a thread's own counts: as many as there are rows of [`Action::Count`].
+pub const KINDS: usize = 2;
+
+pub const COUNTS: usize = (OTHER_DEVICE as usize + 1) * KINDS;
+
+/// Where in a thread's counts a call is counted; the number of its kind is the cookie's `argument`.
+#[inline(always)]
+pub const fn count_of(device: u32, kind: u8) -> usize {
+    let device = if device < OTHER_DEVICE { device } else { OTHER_DEVICE };
+    device as usize * KINDS + (kind as usize % KINDS)
+}
+
+/// A thread that has called something.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Thread {
+    /// The kernel's `task_struct`: another one has this thread's number when it is another.
+    pub task: u64,
+    /// Of the process.
+    pub start_boot_ns: u64,
+    /// Of its current context.
+    pub device: u32,
+    /// 1 while it records a graph: what it calls is not done now.
+    pub is_capturing: u32,
+    /// Calls of [`Action::Count`], at [`count_of`].
+    pub counts: [u64; COUNTS],
+}
 
 /// One call of one process on one device, which is numbered as the process numbers its own (`CUDA_VISIBLE_DEVICES`).
 #[repr(C)]
@@ -177,6 +210,15 @@ mod tests {
             (bound_ns(0), bound_ns(1), bound_ns(2), bound_ns(BUCKETS - 1)),
             (Some(1024), Some(1536), Some(2048), None)
         );
+    }
+
+    #[test]
+    fn a_count_has_a_place_of_its_own_for_each_device_and_those_beyond_are_unknown() {
+        let places =
+            (0..OTHER_DEVICE).chain([UNKNOWN_DEVICE]).flat_map(|device| [0, 1].map(|kind| count_of(device, kind)));
+        assert!(places.eq(0..COUNTS));
+        assert_eq!(count_of(31, 1), count_of(UNKNOWN_DEVICE, 1));
+        assert_eq!(count_of(u32::MAX - 1, 0), count_of(UNKNOWN_DEVICE, 0));
     }
 
     #[test]

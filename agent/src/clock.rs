@@ -7,6 +7,11 @@ pub fn boot_ns() -> u64 {
     nanoseconds(ClockId::Boottime)
 }
 
+/// Nanoseconds of CLOCK_MONOTONIC, which stands while suspended: the clock of the programs at functions of libraries.
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
 /// Nanoseconds since 1970-01-01 UTC; steps when somebody sets the clock.
 pub fn unix_ns() -> u64 {
     nanoseconds(ClockId::Realtime)

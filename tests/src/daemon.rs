@@ -22,6 +22,8 @@ pub struct Tools {
     pub promtool: Option<PathBuf>,
     pub llama_server: Option<PathBuf>,
     pub llama_model: Option<PathBuf>,
+    /// A directory with CUDA's runtime and NCCL as they are.
+    pub nvidia: Option<PathBuf>,
     pub fake_nvml: Option<PathBuf>,
     /// The repository's own `tests/`.
     pub scripts: PathBuf,
@@ -46,6 +48,7 @@ impl Tools {
             promtool: path("PLUMBLINE_PROMTOOL"),
             llama_server: path("PLUMBLINE_LLAMA_SERVER"),
             llama_model: path("PLUMBLINE_LLAMA_MODEL"),
+            nvidia: path("PLUMBLINE_NVIDIA"),
             fake_nvml: path("PLUMBLINE_FAKE_NVML").or_else(|| beside("libfake_nvml.so")),
             scripts: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         })

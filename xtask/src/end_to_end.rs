@@ -11,6 +11,7 @@ use crate::cache::Cache;
 use crate::cmd;
 use crate::engine::Llama;
 use crate::error::Result;
+use crate::nvidia;
 use crate::privilege;
 use crate::promtool;
 use crate::python::Python;
@@ -70,6 +71,7 @@ fn variables(cache: &Cache) -> Vec<(&'static str, PathBuf)> {
     ];
     variables.extend(Python::for_tests(cache).ok().map(|python| ("PLUMBLINE_PYTHON", python.program)));
     variables.extend(promtool::set_up(cache).ok().map(|promtool| ("PLUMBLINE_PROMTOOL", promtool)));
+    variables.extend(nvidia::set_up(cache).ok().map(|libraries| ("PLUMBLINE_NVIDIA", libraries)));
     variables.extend(Tools::set_up(cache).ok().map(|tools| ("PLUMBLINE_TOOLS", tools.directory().to_owned())));
     if let Some(llama) = Llama::cached(cache) {
         variables.extend([("PLUMBLINE_LLAMA_SERVER", llama.server), ("PLUMBLINE_LLAMA_MODEL", llama.model)]);

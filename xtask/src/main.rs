@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod gpu_e2e;
 mod lint;
+mod nvidia;
 mod portable;
 mod privilege;
 mod promtool;

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cache::Cache;
 use crate::error::Result;
+use crate::nvidia;
 use crate::promtool;
 use crate::python::Python;
 use crate::toolchain::BpfToolchain;
@@ -20,6 +21,8 @@ enum Part {
     Python,
     /// Prometheus' checker of metric pages.
     Promtool,
+    /// CUDA's runtime and NCCL, 360 MB to fetch.
+    Nvidia,
     /// Makers of file systems, one in user space, a container runtime, the audit system's control.
     Tools,
 }
@@ -55,6 +58,9 @@ impl Setup {
         }
         if wanted(Part::Python) {
             Python::for_tests(cache)?;
+        }
+        if wanted(Part::Nvidia) {
+            nvidia::set_up(cache)?;
         }
         if wanted(Part::Promtool) {
             promtool::set_up(cache)?;

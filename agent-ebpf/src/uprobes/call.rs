@@ -3,32 +3,15 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::generated::{bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_current_task},
-    programs::ProbeContext,
-};
+use aya_ebpf::{helpers::generated::bpf_get_attach_cookie, programs::ProbeContext};
 
-use crate::kernel::{off, read, user_word};
+use crate::kernel::user_word;
 
 /// Which of the functions that the program is attached to this is.
 #[inline(always)]
 pub fn cookie(ctx: *mut c_void) -> u64 {
     // SAFETY: `ctx` is the program's own context.
     unsafe { bpf_get_attach_cookie(ctx) }
-}
-
-#[inline(always)]
-pub fn pid_tgid() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    unsafe { bpf_get_current_pid_tgid() }
-}
-
-/// With its number, names the current process for good.
-#[inline(always)]
-pub fn start_boot_ns() -> u64 {
-    // SAFETY: the helper has no preconditions.
-    let leader: u64 = read(unsafe { bpf_get_current_task() }, off!(task_group_leader));
-    read(leader, off!(task_start_boottime))
 }
 
 /// The first six arguments, which are in registers.

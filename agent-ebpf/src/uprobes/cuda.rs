@@ -12,11 +12,14 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
-    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, LOST, Lost, UNKNOWN_DEVICE, Waits,
-    bucket,
+    Action, BUCKETS, COUNTS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, LOST, Lost, UNKNOWN_DEVICE,
+    Waits, bucket, count_of,
 };
 
-use super::call::{cookie, pid_tgid, registers, start_boot_ns};
+use super::{
+    call::{cookie, registers},
+    thread::{Current, current},
+};
 use crate::kernel::user_word;
 
 /// Room is taken as it is needed: most nodes need none.
@@ -38,14 +41,6 @@ static FAILURES: HashMap<CallKey, u64> = HashMap::with_max_entries(4096, BPF_F_N
 /// Bytes of what is allocated, and devices of contexts.
 #[map]
 static HANDLES: HashMap<HandleKey, Handle> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
-
-/// The device of a thread's current context. The least recently used give way: threads end unseen.
-#[map]
-static THREADS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(16_384, 0);
-
-/// Threads that record a graph: what they call is not done now.
-#[map]
-pub static CAPTURING: LruHashMap<u64, u8> = LruHashMap::with_max_entries(4096, 0);
 
 /// Calls that have begun, by thread and call.
 #[map]
@@ -73,10 +68,10 @@ struct Flight {
 #[uprobe]
 pub fn cuda_count(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    if let Some(stats) = stats(&key(pid_tgid(), u32::from(cookie.call))) {
-        // SAFETY: a map value. Added to atomically, though it is this CPU's: another thread's call may come in between.
-        unsafe { add(&raw mut (*stats).calls, 1) };
-    }
+    let Some(current) = current() else { return 0 };
+    let place = core::hint::black_box(count_of(current.device(), cookie.argument)) & (COUNTS - 1);
+    // SAFETY: a map value of this thread's own, which nobody else adds to; the place is masked.
+    unsafe { *(&raw mut (*current.known).counts).cast::<u64>().add(place) += 1 };
     0
 }
 
@@ -90,7 +85,8 @@ pub fn cuda_enter(ctx: ProbeContext) -> u32 {
         first: arguments[0],
         amount: arguments[usize::from(cookie.argument & 7)],
     };
-    if IN_FLIGHT.insert(&FlightKey { pid_tgid: pid_tgid(), call: cookie.call.into() }, &flight, 0).is_err() {
+    let Some(Current { pid_tgid, .. }) = current() else { return 0 };
+    if IN_FLIGHT.insert(&FlightKey { pid_tgid, call: cookie.call.into() }, &flight, 0).is_err() {
         lost(Lost::InFlight);
     }
     0
@@ -99,8 +95,8 @@ pub fn cuda_enter(ctx: ProbeContext) -> u32 {
 #[uretprobe]
 pub fn cuda_return(ctx: RetProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    let pid_tgid = pid_tgid();
-    let flight_key = FlightKey { pid_tgid, call: cookie.call.into() };
+    let Some(current) = current() else { return 0 };
+    let flight_key = FlightKey { pid_tgid: current.pid_tgid, call: cookie.call.into() };
     let Some(flight) = IN_FLIGHT.get_ptr(&flight_key) else {
         // Its entry was before our time, or was forgotten.
         lost(Lost::InFlight);
@@ -112,10 +108,10 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: the helper has no preconditions.
     let ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(began_ns);
     let result: u32 = ctx.ret();
-    let mut key = key(pid_tgid, cookie.call.into());
-    let bytes = if result == 0 { succeeded(&mut key, pid_tgid, &cookie, first, amount) } else { 0 };
+    let mut key = key(current, cookie.call.into());
+    let bytes = if result == 0 { succeeded(&mut key, current, &cookie, first, amount) } else { 0 };
     if let Some(stats) = stats(&key) {
-        // SAFETY: as in `cuda_count`.
+        // SAFETY: a map value. Added to atomically, though it is this CPU's: another thread's call may come in between.
         unsafe {
             add(&raw mut (*stats).calls, 1);
             add(&raw mut (*stats).bytes, bytes);
@@ -133,7 +129,7 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
 
 /// What a call that did not fail has done; the bytes that it counts for. What is freed counts for the device that it was of.
 #[inline(always)]
-fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amount: u64) -> u64 {
+fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, amount: u64) -> u64 {
     let handle = |kind, handle| HandleKey { start_boot_ns: key.start_boot_ns, pid: key.pid, kind, handle };
     const ALLOCATE: u8 = Action::Allocate as u8;
     const FREE: u8 = Action::Free as u8;
@@ -141,6 +137,7 @@ fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amou
     const CONTEXT: u8 = Action::Context as u8;
     const CREATE_CONTEXT: u8 = Action::CreateContext as u8;
     const SET_CONTEXT: u8 = Action::SetContext as u8;
+    const SET_DEVICE: u8 = Action::SetDevice as u8;
     const BEGIN_CAPTURE: u8 = Action::BeginCapture as u8;
     const END_CAPTURE: u8 = Action::EndCapture as u8;
     match cookie.action {
@@ -166,7 +163,7 @@ fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amou
         CONTEXT | CREATE_CONTEXT => {
             remember(&handle(KIND_CONTEXT, user_word(first)), 0, amount as u32);
             if cookie.action == CREATE_CONTEXT {
-                let _ = THREADS.insert(&pid_tgid, &(amount as u32), 0);
+                current.set_device(amount as u32);
             }
             0
         }
@@ -174,15 +171,19 @@ fn succeeded(key: &mut CallKey, pid_tgid: u64, cookie: &Cookie, first: u64, amou
             let device = HANDLES.get_ptr(&handle(KIND_CONTEXT, first));
             // SAFETY: a map value.
             let device = device.map_or(UNKNOWN_DEVICE, |context| unsafe { (*context).device });
-            let _ = THREADS.insert(&pid_tgid, &device, 0);
+            current.set_device(device);
+            0
+        }
+        SET_DEVICE => {
+            current.set_device(first as u32);
             0
         }
         BEGIN_CAPTURE => {
-            let _ = CAPTURING.insert(&pid_tgid, &1, 0);
+            current.set_capturing(true);
             0
         }
         END_CAPTURE => {
-            let _ = CAPTURING.remove(&pid_tgid);
+            current.set_capturing(false);
             0
         }
         _ => 0,
@@ -246,16 +247,8 @@ fn stats(key: &CallKey) -> Option<*mut CallStats> {
 }
 
 #[inline(always)]
-fn key(pid_tgid: u64, call: u32) -> CallKey {
-    let device = THREADS.get_ptr(&pid_tgid);
-    CallKey {
-        start_boot_ns: start_boot_ns(),
-        pid: (pid_tgid >> 32) as u32,
-        // SAFETY: a map value.
-        device: device.map_or(UNKNOWN_DEVICE, |device| unsafe { *device }),
-        call,
-        result: 0,
-    }
+fn key(current: Current, call: u32) -> CallKey {
+    CallKey { start_boot_ns: current.start_boot_ns(), pid: current.pid(), device: current.device(), call, result: 0 }
 }
 
 #[inline(always)]

@@ -4,3 +4,4 @@ mod call;
 mod cuda;
 mod nccl;
 mod nothing;
+mod thread;

@@ -23,8 +23,9 @@ use plumbline_ebpf::{
 };
 
 use super::{
-    call::{cookie, pid_tgid, registers, stack, stack_address, start_boot_ns},
-    cuda::{CAPTURING, add, lost},
+    call::{cookie, registers, stack, stack_address},
+    cuda::{add, lost},
+    thread::{Current, current},
 };
 use crate::kernel::user_word;
 
@@ -117,48 +118,50 @@ pub fn nccl_init_enter(ctx: ProbeContext) -> u32 {
             init.hash = hash(&words);
         }
     }
-    let _ = INITS.insert(&pid_tgid(), &init, 0);
+    if let Some(Current { pid_tgid, .. }) = current() {
+        let _ = INITS.insert(&pid_tgid, &init, 0);
+    }
     0
 }
 
 #[uretprobe]
 pub fn nccl_init_return(ctx: RetProbeContext) -> u32 {
     const IN_PROGRESS: u32 = 7;
-    let pid_tgid = pid_tgid();
-    let Some(init) = INITS.get_ptr(&pid_tgid) else { return 0 };
+    let Some(current) = current() else { return 0 };
+    let Some(init) = INITS.get_ptr(&current.pid_tgid) else { return 0 };
     // SAFETY: a map value, read before it is removed.
     let init = unsafe { *init };
-    let _ = INITS.remove(&pid_tgid);
+    let _ = INITS.remove(&current.pid_tgid);
     let result: u32 = ctx.ret();
     if result != 0 && result != IN_PROGRESS {
         return 0;
     }
     if init.action == Action::InitAll as u64 {
         // They are known to each other alone: the first handle's address and the process's start stand for the hash.
-        let hash = (user_word(init.out) ^ start_boot_ns()) | 1;
+        let hash = (user_word(init.out) ^ current.start_boot_ns()) | 1;
         for rank in 0..MOST_OF_ALL {
             if rank >= init.ranks {
                 break;
             }
             let comm = user_word(init.out.wrapping_add(8 * u64::from(rank)));
-            begin(pid_tgid, comm, Comm { hash, sequence: 0, ranks: init.ranks, rank });
+            begin(current, comm, Comm { hash, sequence: 0, ranks: init.ranks, rank });
         }
         return 0;
     }
     let comm = Comm { hash: init.hash, sequence: 0, ranks: init.ranks, rank: init.rank };
-    begin(pid_tgid, user_word(init.out), comm);
+    begin(current, user_word(init.out), comm);
     0
 }
 
 #[inline(always)]
-fn begin(pid_tgid: u64, handle: u64, comm: Comm) {
+fn begin(current: Current, handle: u64, comm: Comm) {
     // What lies is not believed: a rank is one of the ranks.
     let is_sound = comm.rank == UNKNOWN || comm.rank < comm.ranks;
     let comm = if is_sound { comm } else { Comm { ranks: UNKNOWN, rank: UNKNOWN, ..comm } };
     if handle == 0 {
         return;
     }
-    if COMMS.insert(&key(pid_tgid, handle), &comm, 0).is_err() {
+    if COMMS.insert(&key(current, handle), &comm, 0).is_err() {
         lost(Lost::Communicators);
         return;
     }
@@ -178,7 +181,8 @@ fn begin(pid_tgid: u64, handle: u64, comm: Comm) {
 pub fn nccl_end(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     let handle = at(&ctx, &registers(&ctx), cookie.place(0));
-    let key = key(pid_tgid(), handle);
+    let Some(current) = current() else { return 0 };
+    let key = key(current, handle);
     let Some(comm) = COMMS.get_ptr(&key) else { return 0 };
     // SAFETY: a map value, read before it is removed.
     let comm = unsafe { *comm };
@@ -199,10 +203,10 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
     let all = registers(&ctx);
     let argument = |place| at(&ctx, &all, cookie.place(place));
     let (handle, count, datatype) = (argument(0), argument(1), argument(2) as u32);
-    let pid_tgid = pid_tgid();
-    let key = key(pid_tgid, handle);
+    let Some(current) = current() else { return 0 };
+    let key = key(current, handle);
     let known = COMMS.get_ptr_mut(&key);
-    let is_captured = CAPTURING.get_ptr(&pid_tgid).is_some();
+    let is_captured = current.is_capturing();
     let mut comm = Comm { hash: 0, sequence: 0, ranks: UNKNOWN, rank: UNKNOWN };
     if let Some(known) = known {
         // SAFETY: a map value. A communicator is its process's, which may not use it from two threads at a time (NCCL, "Thread Safety").
@@ -226,7 +230,7 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         return 0;
     }
     let signature = count ^ u64::from(datatype) << 48 ^ u64::from(cookie.function) << 56;
-    match GROUPS.get_ptr_mut(&pid_tgid) {
+    match GROUPS.get_ptr_mut(&current.pid_tgid) {
         // SAFETY: a map value of this thread's own.
         Some(group) if unsafe { (*group).depth } > 0 => unsafe {
             (*group).hash = comm.hash;
@@ -257,12 +261,13 @@ fn called(key: &TrafficKey, bytes: u64) {
 #[uprobe]
 pub fn nccl_group(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    let pid_tgid = pid_tgid();
+    let Some(current) = current() else { return 0 };
+    let pid_tgid = current.pid_tgid;
     // Of no communicator; counted for what it costs.
     let traffic_key = TrafficKey {
-        start_boot_ns: start_boot_ns(),
+        start_boot_ns: current.start_boot_ns(),
         hash: 0,
-        pid: (pid_tgid >> 32) as u32,
+        pid: current.pid(),
         rank: UNKNOWN,
         function: cookie.function.into(),
         is_captured: 0,
@@ -378,8 +383,8 @@ fn skew(hash: u64) -> Option<*mut Skew> {
 }
 
 #[inline(always)]
-fn key(pid_tgid: u64, comm: u64) -> CommKey {
-    CommKey { start_boot_ns: start_boot_ns(), comm, pid: (pid_tgid >> 32) as u32, reserved: 0 }
+fn key(current: Current, comm: u64) -> CommKey {
+    CommKey { start_boot_ns: current.start_boot_ns(), comm, pid: current.pid(), reserved: 0 }
 }
 
 /// The argument at a place.

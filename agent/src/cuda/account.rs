@@ -12,7 +12,9 @@ use zerocopy::{FromBytes, IntoBytes as _};
 use super::{
     calls::{CALLS, Call, result},
     hooks::Counted,
+    libraries::Libraries,
     probes::Reading,
+    threads::{self, Ended},
 };
 use crate::series::{Histogram, Point, Series, Value, cuda};
 
@@ -49,10 +51,20 @@ type Part = (u32, u32, u32, u32);
 /// How often each process was stopped at what is counted together, since it is looked at. A process is named by its number and its start.
 pub type Hits = BTreeMap<(u32, u64), BTreeMap<Counted, u64>>;
 
-pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut Reading) -> Result<(), AccountError> {
+pub fn read(
+    ebpf: &mut Ebpf,
+    libraries: &Libraries,
+    ended: &mut Ended,
+    reading: &mut Reading,
+) -> Result<(), AccountError> {
+    let is_alive = |pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns);
     let mut counts = Counts::default();
     let part = |key: &CallKey| (key.pid, key.device, key.call, key.result);
 
+    for ((pid, start_boot_ns, device, row), count) in threads::read(ebpf, libraries, ended)? {
+        counts.calls.entry((pid, device, row.into(), 0)).or_default().calls += count;
+        hit(&mut reading.hits, (pid, start_boot_ns), row.into(), count, Counted::Cuda);
+    }
     let mut map: PerCpuHashMap<_, KeyWords, StatsWords> = open(ebpf, "CALLS")?;
     let entries: Vec<_> = map.iter().filter_map(Result::ok).collect();
     for (words, cpus) in entries {
@@ -68,10 +80,10 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut 
             let _ = map.remove(&words);
         }
     }
-    take(ebpf, "FAILURES", &is_alive, |key, [count]: [u64; 1]| {
+    take(ebpf, "FAILURES", is_alive, |key, [count]: [u64; 1]| {
         *counts.failures.entry(part(key)).or_default() += count;
     })?;
-    take(ebpf, "WAITS", &is_alive, |key, waits: WaitsWords| {
+    take(ebpf, "WAITS", is_alive, |key, waits: WaitsWords| {
         let sum = counts.waits.entry(part(key)).or_insert([0; BUCKETS]);
         sum.iter_mut().zip(waits).for_each(|(sum, count)| *sum += count);
     })?;

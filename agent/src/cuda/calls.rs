@@ -1,5 +1,6 @@
-//! The table of calls of CUDA's driver. Names and arguments are those of `cuda.h`; the driver exports older and newer forms of one function
-//! beside each other (`_v2`, and `_ptsz` and `_ptds` for the stream of a thread), and a program may call any of them.
+//! The table of calls of CUDA's driver, and of what its runtime does not ask of it. Names and arguments are those of `cuda.h` and
+//! `cuda_runtime_api.h`; the driver exports older and newer forms of one function beside each other (`_v2`, and `_ptsz` and `_ptds` for the
+//! stream of a thread), and a program may call any of them.
 
 use plumbline_ebpf::cuda::{Action, Cookie};
 
@@ -13,7 +14,8 @@ pub struct Call {
     pub action: Action,
     /// Kind of the handles that it allocates or frees.
     pub kind: u8,
-    /// Functions, and the place of the argument that the action needs, counted from 0.
+    /// Functions, and the place of the argument that the action needs, counted from 0; for [`Action::Count`] the number of the kind, below
+    /// [`plumbline_ebpf::cuda::KINDS`].
     pub functions: &'static [(&'static str, u8)],
     is_launch: bool,
 }
@@ -39,7 +41,7 @@ pub static CALLS: &[Call] = &[
             &[("cuLaunchKernel", 0), ("cuLaunchKernelEx", 0), ("cuLaunchCooperativeKernel", 0)],
         )
     },
-    call("graph_launch", Action::Count, &[("cuGraphLaunch", 0)]),
+    call("graph_launch", Action::Count, &[("cuGraphLaunch", 1)]),
     call(
         "graph_instantiate",
         Action::Call,
@@ -83,6 +85,9 @@ pub static CALLS: &[Call] = &[
         Action::CreateContext,
         &[("cuCtxCreate_v2", 2), ("cuCtxCreate_v3", 4), ("cuCtxCreate_v4", 3)],
     ),
+    // Of the runtime, which is looked at only for what its driver is not told.
+    call("device_set", Action::SetDevice, &[("cudaSetDevice", 0)]),
+    call("device_reset", Action::Call, &[("cudaDeviceReset", 0)]),
     call("context_set", Action::SetContext, &[("cuCtxSetCurrent", 0), ("cuCtxPushCurrent_v2", 0)]),
 ];
 
@@ -103,19 +108,28 @@ impl Call {
         }
     }
 
+    /// The row of a kind of [`Action::Count`].
+    pub fn of_kind(kind: u8) -> Option<(u8, &'static Self)> {
+        let is_it =
+            |call: &Self| call.action == Action::Count && call.functions.iter().all(|(_, number)| *number == kind);
+        Self::numbered().find(|(_, call)| is_it(call))
+    }
+
     /// Where the bytes of a copy go, as the label `direction`.
     pub fn direction(&self) -> Option<&'static str> {
         self.name.strip_prefix("copy_")
     }
 }
 
-/// A result by its name in `cuda.h` (`CUresult`), without `CUDA_ERROR_`; by its number where it is another.
+/// A result by its name in `cuda.h` (`CUresult`), without `CUDA_ERROR_`; by its number where it is another. The runtime's (`cudaError_t`)
+/// have the same numbers, and some more.
 pub fn result(number: u32) -> String {
     let name = match number {
         1 => "invalid_value",
         2 => "out_of_memory",
         3 => "not_initialized",
         4 => "deinitialized",
+        35 => "insufficient_driver",
         46 => "device_unavailable",
         100 => "no_device",
         101 => "invalid_device",
@@ -142,6 +156,8 @@ pub fn result(number: u32) -> String {
 mod tests {
     use std::collections::HashSet;
 
+    use plumbline_ebpf::cuda::KINDS;
+
     use super::*;
 
     #[test]
@@ -149,5 +165,8 @@ mod tests {
         let functions: Vec<&str> = CALLS.iter().flat_map(|call| call.functions).map(|(name, _)| *name).collect();
         assert_eq!(functions.iter().collect::<HashSet<_>>().len(), functions.len());
         assert_eq!(Call::numbered().count(), CALLS.len());
+        let counted = CALLS.iter().filter(|call| call.action == Action::Count).count();
+        assert_eq!((0..=u8::MAX).filter_map(Call::of_kind).count(), counted);
+        assert!((0..KINDS).all(|kind| u8::try_from(kind).is_ok_and(|kind| Call::of_kind(kind).is_some())));
     }
 }

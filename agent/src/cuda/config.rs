@@ -18,8 +18,9 @@ impl Default for CudaConfig {
 }
 
 impl CudaConfig {
+    /// All of it is no limit: what is reckoned may be more.
     pub fn budget_share(&self) -> f64 {
-        self.budget_percent / 100.0
+        if self.budget_percent < 100.0 { self.budget_percent / 100.0 } else { f64::INFINITY }
     }
 }
 

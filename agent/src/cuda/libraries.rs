@@ -38,6 +38,7 @@ pub struct Library {
 /// Whose library a file is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// CUDA's driver, or its runtime.
     Cuda,
     Nccl,
 }
@@ -98,6 +99,10 @@ impl Libraries {
         all.map(|library| (library.key, library.clone())).take(MOST_FILES).collect()
     }
 
+    pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
+        self.proc.join(format!("{pid}/task/{tid}")).exists()
+    }
+
     /// CPU time of all threads, in user mode and in the kernel's, to the precision of `/proc`.
     pub fn cpu_ns(&self, pid: u32) -> Option<u64> {
         let [user, system] = stat(&self.proc, pid, [14, 15])?;
@@ -153,7 +158,7 @@ fn library(line: &[u8]) -> Option<(String, String, Kind)> {
     let path = fields.nth(3)?.trim_ascii_start();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     let name = path.rsplit(|&byte| byte == b'/').next()?;
-    let kinds = [(&b"libcuda.so"[..], Kind::Cuda), (b"libnccl.so", Kind::Nccl)];
+    let kinds = [(&b"libcuda.so"[..], Kind::Cuda), (b"libcudart.so", Kind::Cuda), (b"libnccl.so", Kind::Nccl)];
     let (_, kind) = kinds.into_iter().find(|(start, _)| name.starts_with(start))?;
     if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") {
         return None;
@@ -181,6 +186,8 @@ mod tests {
         check(&format!("{at} r-xp 00001000 fe:01 77    {file} (deleted)"), Some((at, file)));
         let nccl = "/env/site-packages/nvidia/nccl/lib/libnccl.so.2";
         check(&format!("{at} r-xp 00001000 fe:01 77    {nccl}"), Some((at, nccl)));
+        let runtime = "/env/site-packages/nvidia/cuda_runtime/lib/libcudart.so.12";
+        check(&format!("{at} r-xp 00001000 fe:01 77    {runtime}"), Some((at, runtime)));
         check(&format!("{at} r-xp 00001000 fe:01 77    /a dir/libcuda.so.1"), Some((at, "/a dir/libcuda.so.1")));
         check("00400000-00401000 r-xp 00000000 fe:01 77 /libcuda.so", Some(("400000-401000", "/libcuda.so")));
     }
@@ -189,7 +196,7 @@ mod tests {
     fn what_is_no_code_no_file_or_of_another_name_is_not() {
         let at = "7f0000001000-7f0000002000";
         check(&format!("{at} r--p 00001000 fe:01 77    /usr/lib/libcuda.so.1"), None);
-        check(&format!("{at} r-xp 00001000 fe:01 77    /usr/lib/libcudart.so.12"), None);
+        check(&format!("{at} r-xp 00001000 fe:01 77    /usr/lib/libcublas.so.12"), None);
         check(&format!("{at} r-xp 00001000 fe:01 77    /usr/lib/libcuda.so.1/other"), None);
         check(&format!("{at} r-xp 00000000 00:00 0     libcuda.so"), None);
         check(&format!("{at} r-xp 00000000 00:00 0 "), None);

@@ -11,6 +11,7 @@
 //! | `hooks` | which programs go there |
 //! | `trap` | what it costs to be stopped there |
 //! | `probes` | the programs in the kernel, and their attachments |
+//! | `threads` | what each thread counted of its own |
 //! | `account` | what they counted, as points |
 //! | `budget` | what they cost each process, and what is given up |
 //! | `control` | how much is looked at, as somebody says |
@@ -30,6 +31,7 @@ mod nccl;
 mod part;
 mod probes;
 mod symbols;
+mod threads;
 mod trap;
 mod worker;
 

@@ -18,9 +18,10 @@ use zerocopy::IntoBytes as _;
 use super::{
     account::{self, Hits},
     hooks::{self, Counted, Hook},
-    libraries::{FileKey, Library},
+    libraries::{FileKey, Libraries, Library},
     nccl,
     part::Part,
+    threads::Ended,
     trap::{Prologue, TrapError, Traps},
 };
 use crate::{
@@ -60,6 +61,7 @@ pub struct Probes {
     /// Files whose functions are not known, so that it is said once.
     unreadable: BTreeSet<FileKey>,
     timed: BTreeMap<&'static str, Timed>,
+    ended: Ended,
 }
 
 #[derive(Debug)]
@@ -112,8 +114,14 @@ impl Probes {
         }
         let traps = Traps::measure(&mut ebpf)?;
         tracing::info!(?traps, "what a probe costs the thread that it stops, in nanoseconds");
-        let (attached, unreadable, timed) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Ok(Self { ebpf, traps, attached, unreadable, timed })
+        Ok(Self {
+            ebpf,
+            traps,
+            attached: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            timed: BTreeMap::new(),
+            ended: Ended::default(),
+        })
     }
 
     /// Attaches to what is wanted of `libraries`, and lets go of all else.
@@ -160,9 +168,10 @@ impl Probes {
     }
 
     /// What was counted so far. Those of processes that have ended are given a last time, and forgotten.
-    pub fn account(&mut self, is_alive: impl Fn(u32, u64) -> bool) -> Result<Reading, String> {
+    pub fn account(&mut self, libraries: &Libraries) -> Result<Reading, String> {
         let mut reading = Reading::default();
-        account::read(&mut self.ebpf, &is_alive, &mut reading).map_err(|error| chain(&error))?;
+        account::read(&mut self.ebpf, libraries, &mut self.ended, &mut reading).map_err(|error| chain(&error))?;
+        let is_alive = |pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns);
         nccl::account::read(&mut self.ebpf, is_alive, &mut reading).map_err(|error| chain(&error))?;
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();

@@ -144,7 +144,7 @@ impl Worker {
     fn read(&mut self, is_sample: bool) -> Result<Reading, String> {
         let Some(probes) = &mut self.probes else { return Ok(Reading::default()) };
         let libraries = &self.libraries;
-        let reading = probes.account(|pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns))?;
+        let reading = probes.account(libraries)?;
         let cost = |counted| probes.cost_ns(counted);
         self.costs = self.budget.observe(clock::boot_ns(), &reading.hits, cost, |pid| libraries.cpu_ns(pid));
         if let Some(change) = self.budget.decide(&self.costs, is_sample) {

@@ -4,13 +4,15 @@
 //! and nothing here asks anybody anything. A finding goes on until a reading denies it; then it can begin anew. What a
 //! source does not tell is neither a finding nor the end of one.
 
+mod calls;
 mod clock_drop;
+mod ranks;
 
 use std::{collections::HashMap, sync::Arc};
 
 use plumbline_policy::Severity;
 
-use self::clock_drop::ClockDrops;
+use self::{calls::Failures, clock_drop::ClockDrops, ranks::Ranks};
 use crate::{
     event::Finding,
     series::{
@@ -140,6 +142,8 @@ struct Seen {
 pub struct Diagnosis {
     seen: HashMap<Part, Seen>,
     clock_drops: ClockDrops,
+    ranks: Ranks,
+    failures: Failures,
 }
 
 impl Diagnosis {
@@ -155,6 +159,8 @@ impl Diagnosis {
             }
         }
         findings.extend(self.clock_drops.observe(sample));
+        findings.extend(self.ranks.observe(sample));
+        findings.extend(self.failures.observe(sample));
         findings
     }
 

@@ -12,6 +12,7 @@ pub const ROWS: &[&Series] = &[
     &ARRIVAL_SKEW_SECONDS,
     &LAST_ARRIVALS_TOTAL,
     &LATENESS_SECONDS_TOTAL,
+    &AWAITED_SECONDS,
     &MISMATCHED_TOTAL,
 ];
 
@@ -77,6 +78,16 @@ pub static LATENESS_SECONDS_TOTAL: Series = Series::row(
     &["comm", "rank"],
     SOURCE,
     "How long after the first of this node the rank came to its collectives, summed.",
+);
+
+pub static AWAITED_SECONDS: Series = Series::row(
+    "plumbline_nccl_awaited_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "plumbline.nccl.awaited",
+    &["comm", "rank"],
+    SOURCE,
+    "For how long another member of this node has been waiting for this rank at a collective that it has not called; 0 when nobody does.",
 );
 
 pub static MISMATCHED_TOTAL: Series = Series::row(

@@ -70,6 +70,9 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     ] {
         daemon.wait_for(&series, |found| (found - expected).abs() < 0.5).map_err(not_ok)?;
     }
+    let is_failure = |record: &Value| record["finding_info"]["types"] == json!(["cuda.failure"]);
+    let failure = daemon.wait_for_record("the failure", is_failure).map_err(not_ok)?.to_string();
+    ensure(failure.contains("allocate failed on its device 3: out_of_memory"), || failure.clone())?;
     let waited = line(&one, "wait_seconds_sum", "3", ",call=\"stream_synchronize\"");
     daemon.wait_for(&waited, |seconds| (0.06..1.0).contains(&seconds)).map_err(not_ok)?;
 

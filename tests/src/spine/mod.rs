@@ -126,6 +126,7 @@ const CHECKS: &[Check] = &[
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
+    ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
     (
         "probes that cost a process too much are thinned, and a command says how much is looked at",
         cuda::probes_are_kept_within_their_budget,

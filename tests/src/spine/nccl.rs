@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{caller::Caller, ensure, not_ok, skipped, wait_until};
+use super::{QUIET, caller::Caller, ensure, not_ok, skipped, wait_until};
 use crate::{
     checks::Ended,
     daemon::{Daemon, Tools},
@@ -64,6 +64,15 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     }
     daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64 + 7.0)).map_err(not_ok)?;
 
+    // Who does not come to what others have come to is waited for.
+    let awaited = |rank: u32| format!("plumbline_nccl_awaited_seconds{{comm=\"{COMM}\",rank=\"{rank}\"}}");
+    ranks[0].call("call ncclAllReduce 1 8 0", "ok")?;
+    ranks[2].call("call ncclAllReduce 1 8 0", "ok")?;
+    daemon.wait_for(&awaited(1), |seconds| seconds > 3.0).map_err(not_ok)?;
+    ensure(daemon.metric(&awaited(0)).map_err(not_ok)? == Some(0.0), || "who has come is waited for".to_owned())?;
+    ranks[1].call("call ncclAllReduce 1 8 0", "ok")?;
+    daemon.wait_for(&awaited(1), is(0.0)).map_err(not_ok)?;
+
     // A rank that calls something else than the others is not compared with them.
     ranks[0].call("call ncclAllGather 1 1 0", "ok")?;
     ranks[1].call("call ncclAllReduce 1 1 0", "ok")?;
@@ -83,6 +92,37 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     };
     let both = || daemon.metrics().is_ok_and(|page| is_of_early(&page) == 2);
     wait_until(both, "two ranks of one process")
+}
+
+/// NVIDIA's own libraries, which say that there is no GPU, and are counted all the same: so many calls, so many counted.
+pub(super) fn real_libraries_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let Some(nvidia) = &tools.nvidia else { return Err(skipped("no libraries of NVIDIA (PLUMBLINE_NVIDIA)")) };
+    let (libnccl, libcudart) = (nvidia.join("libnccl.so.2"), nvidia.join("libcudart.so.12"));
+    let mut nccl = Caller::start(tools, "nccl-caller", &libnccl)?;
+    let mut cudart = Caller::start(tools, "cuda-caller", &libcudart)?;
+    let daemon = Daemon::start(tools, scratch, &format!("{QUIET}cuda: {{budget_percent: 100}}\n")).map_err(not_ok)?;
+    for (library, functions) in [(&libnccl, 21.0), (&libcudart, 2.0)] {
+        let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
+        daemon.wait_for(&probed, is(functions)).map_err(not_ok)?;
+    }
+    for order in
+        ["call ncclAllReduce 1000 8 7", "call ncclReduce 7 8 7", "call ncclSend 11 8 7", "group ncclAllGather 3 8 7"]
+    {
+        nccl.call(order, "ok")?;
+    }
+    cudart.call("cudaSetDevice 500", "35")?;
+    cudart.call("cudaDeviceReset 3", "35")?;
+    for (function, calls) in [("all_reduce", 1000.0), ("reduce", 7.0), ("send", 11.0), ("all_gather", 3.0)] {
+        let labels = format!("comm=\"unknown\",rank=\"unknown\",function=\"{function}\",captured=\"false\"");
+        daemon.wait_for(&nccl.line("plumbline_nccl_calls_total", &labels), is(calls)).map_err(not_ok)?;
+    }
+    for (call, calls) in [("device_set", 500.0), ("device_reset", 3.0)] {
+        let labels = format!("device=\"unknown\",call=\"{call}\"");
+        daemon.wait_for(&cudart.line("plumbline_cuda_calls_total", &labels), is(calls)).map_err(not_ok)?;
+        let labels = format!("{labels},result=\"insufficient_driver\"");
+        daemon.wait_for(&cudart.line("plumbline_cuda_failures_total", &labels), is(calls)).map_err(not_ok)?;
+    }
+    Ok(())
 }
 
 /// All ranks call together, each so late; how often each came last, and how late in all, by the library's own clock.

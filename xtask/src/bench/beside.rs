@@ -51,18 +51,22 @@ impl Drop for AuditRule {
     }
 }
 
-/// `bpftrace` counting opens, in a mount namespace of its own, where it finds the kernel's list of tracepoints.
+/// `bpftrace` with a program, in a mount namespace of its own, where it finds the kernel's list of tracepoints.
 #[derive(Debug)]
 pub(super) struct Bpftrace {
     child: Child,
 }
 
 impl Bpftrace {
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(program: &str) -> Result<Self> {
         const SCRIPT: &str = "mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/debug/tracing; \
-            exec timeout -s INT 120 bpftrace -e 'tracepoint:syscalls:sys_enter_openat { @[pid] = count(); }'";
+            exec timeout -s INT 120 bpftrace -e \"$1\"";
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", SCRIPT]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["-m", "sh", "-c", SCRIPT, "sh", program])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let child = command.spawn().map_err(|source| Error::Start { program: "unshare".to_owned(), source })?;
         let mut bpftrace = Self { child };
         let stdout = bpftrace.child.stdout.take();

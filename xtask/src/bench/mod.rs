@@ -13,6 +13,7 @@ mod open;
 mod policies;
 mod scrape;
 mod timeline;
+mod uprobes;
 
 use clap::Args;
 
@@ -27,7 +28,7 @@ struct Benchmark {
     run: fn(&Build) -> Result<()>,
 }
 
-const ALL: [Benchmark; 9] = [
+const ALL: [Benchmark; 10] = [
     Benchmark {
         name: "open",
         about: "calls that concern nobody: bare, with the daemon, beside an audit rule and bpftrace",
@@ -68,6 +69,11 @@ const ALL: [Benchmark; 9] = [
         name: "timeline",
         about: "a node's last hour: memory and time for 64 engines and 16 GPUs in parts",
         run: timeline::run,
+    },
+    Benchmark {
+        name: "uprobes",
+        about: "calls of CUDA's driver: bare, with an empty probe, the daemon's and bpftrace's; floods, and ranks that decode",
+        run: uprobes::run,
     },
 ];
 

@@ -60,6 +60,8 @@ pub(super) fn run(build: &Build) -> Result<()> {
     Ok(())
 }
 
+const COUNT_OPENS: &str = "tracepoint:syscalls:sys_enter_openat { @[pid] = count(); }";
+
 /// What is switched on while the calls are made.
 struct State {
     name: &'static str,
@@ -75,7 +77,7 @@ const STATES: [State; 5] = [
         name: "audit rule elsewhere",
         on: |bench| Ok(Box::new(AuditRule::set(&bench.auditctl, &bench.dir.join("one"))?)),
     },
-    State { name: "bpftrace at openat", on: |_| Ok(Box::new(Bpftrace::start()?)) },
+    State { name: "bpftrace at openat", on: |_| Ok(Box::new(Bpftrace::start(COUNT_OPENS)?)) },
 ];
 
 struct Bench {

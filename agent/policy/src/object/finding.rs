@@ -36,6 +36,14 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("evidence.clock", "the wall clock was set"),
     ("incident.begin", "somebody or something began an incident: what changes fast is looked at more often"),
     ("incident.end", "an incident is over"),
+    ("cuda.failure", "a call of CUDA's driver failed, the first of a process with this result"),
+    ("nccl.late_rank", "a rank of a communicator comes last again and again, and holds the others up"),
+    ("nccl.late_rank.end", "it does not any more"),
+    (
+        "nccl.awaited",
+        "a rank of a communicator has not come to a collective for a minute, and others of the node wait for it",
+    ),
+    ("nccl.awaited.end", "it has come"),
     ("probes.detail", "somebody changed how much of CUDA's calls is counted"),
     (
         "probes.budget",

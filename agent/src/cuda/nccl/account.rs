@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap as KernelMap, PerCpuHashMap},
 };
-use plumbline_ebpf::nccl::{Comm, CommKey, SLOTS, Skew, Traffic, TrafficKey, UNKNOWN};
+use plumbline_ebpf::nccl::{ArrivalKey, Arrivals, Comm, CommKey, SLOTS, Skew, Traffic, TrafficKey, UNKNOWN};
 
 use super::{
     super::{
@@ -16,19 +16,26 @@ use super::{
     },
     functions::FUNCTIONS,
 };
-use crate::series::{Point, nccl};
+use crate::{
+    clock,
+    series::{Point, nccl},
+};
 
 type CommKeyWords = [u64; size_of::<CommKey>() / 8];
 type CommWords = [u64; size_of::<Comm>() / 8];
 type TrafficKeyWords = [u64; size_of::<TrafficKey>() / 8];
 type TrafficWords = [u64; size_of::<Traffic>() / 8];
+type ArrivalKeyWords = [u64; size_of::<ArrivalKey>() / 8];
+type ArrivalsWords = [u64; size_of::<Arrivals>() / 8];
 type SkewWords = [u64; size_of::<Skew>() / 8];
+
+/// By hash, the ranks of this node, and how many collectives each has called.
+type Ranks = BTreeMap<u64, Vec<(u32, u64)>>;
 
 /// Reads the tables, and takes out what is of processes that have ended.
 pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut Reading) -> Result<(), AccountError> {
     let mut points = Vec::new();
-    // By hash, the ranks of this node.
-    let mut ranks: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut ranks = Ranks::new();
     let mut comms: KernelMap<_, CommKeyWords, CommWords> = open(ebpf, "COMMS")?;
     let entries: Vec<_> = comms.iter().filter_map(Result::ok).collect();
     for (words, comm) in entries {
@@ -40,7 +47,7 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut 
         let labels = [name(comm.hash), number(comm.rank), number(comm.ranks)];
         points.push(of_process(&nccl::RANK_INFO, key.pid, &labels.each_ref().map(String::as_str), 1.0));
         if comm.hash != 0 && comm.rank != UNKNOWN {
-            ranks.entry(comm.hash).or_default().push(comm.rank);
+            ranks.entry(comm.hash).or_default().push((comm.rank, comm.sequence));
         }
     }
     count_members(ebpf, &ranks)?;
@@ -77,13 +84,48 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut 
             None => drop(skews.remove(&hash)),
         }
     }
+    points.extend(awaited(ebpf, &ranks)?);
     merge(&mut points);
     reading.points.extend(points);
     Ok(())
 }
 
+/// Who has not come to what others have come to, and for how long.
+fn awaited(ebpf: &mut Ebpf, ranks: &Ranks) -> Result<Vec<Point>, AccountError> {
+    let arrivals: KernelMap<_, ArrivalKeyWords, ArrivalsWords> = open(ebpf, "ARRIVALS")?;
+    let entries: Vec<_> = arrivals.iter().filter_map(Result::ok).collect();
+    let now_ns = clock::monotonic_ns();
+    let mut since_ns: BTreeMap<(u64, u32), u64> = BTreeMap::new();
+    for (key, words) in entries {
+        let key = parse::<ArrivalKey>(&key);
+        let Ok(arrivals) = <Arrivals as zerocopy::FromBytes>::read_from_bytes(zerocopy::IntoBytes::as_bytes(&words))
+        else {
+            continue;
+        };
+        for (rank, first_ns) in missing(key.sequence, &arrivals, ranks.get(&key.hash).map_or(&[], Vec::as_slice)) {
+            let earliest_ns = since_ns.entry((key.hash, rank)).or_insert(first_ns);
+            *earliest_ns = first_ns.min(*earliest_ns);
+        }
+    }
+    let all = ranks
+        .iter()
+        .filter(|(_, ranks)| ranks.len() > 1)
+        .flat_map(|(hash, ranks)| ranks.iter().map(|(rank, _)| (*hash, *rank)));
+    let point = |(hash, rank)| {
+        let waited_ns = since_ns.get(&(hash, rank)).map_or(0, |since_ns| now_ns.saturating_sub(*since_ns));
+        Point::new(&nccl::AWAITED_SECONDS, &[&name(hash), &number(rank)], float(waited_ns) / 1e9)
+    };
+    Ok(all.map(point).collect())
+}
+
+/// Those of the ranks that have not called the collective of this number, and when the first one did; nobody where nobody did.
+fn missing(sequence: u64, arrivals: &Arrivals, ranks: &[(u32, u64)]) -> Vec<(u32, u64)> {
+    let Some(first_ns) = arrivals.stamps_ns.iter().copied().filter(|ns| *ns > 0).min() else { return Vec::new() };
+    ranks.iter().filter(|(_, called)| *called <= sequence).map(|(rank, _)| (*rank, first_ns)).collect()
+}
+
 /// Members of this node that are gone without a word do not count.
-fn count_members(ebpf: &mut Ebpf, ranks: &BTreeMap<u64, Vec<u32>>) -> Result<(), AccountError> {
+fn count_members(ebpf: &mut Ebpf, ranks: &Ranks) -> Result<(), AccountError> {
     let mut members: KernelMap<_, u64, u64> = open(ebpf, "MEMBERS")?;
     let entries: Vec<_> = members.iter().filter_map(Result::ok).collect();
     for (hash, count) in entries {
@@ -97,12 +139,12 @@ fn count_members(ebpf: &mut Ebpf, ranks: &BTreeMap<u64, Vec<u32>>) -> Result<(),
     Ok(())
 }
 
-fn skew_points(comm: &str, skew: &Skew, ranks: &[u32]) -> Vec<Point> {
+fn skew_points(comm: &str, skew: &Skew, ranks: &[(u32, u64)]) -> Vec<Point> {
     let mut points = vec![
         Point::histogram(&nccl::ARRIVAL_SKEW_SECONDS, &[comm], histogram(&skew.buckets, skew.sum_ns)),
         Point::new(&nccl::MISMATCHED_TOTAL, &[comm], float(skew.mismatched)),
     ];
-    for &rank in ranks {
+    for &(rank, _) in ranks {
         let slot = usize::try_from(rank).unwrap_or_default() % SLOTS;
         let labels = [comm, &number(rank)];
         points.push(Point::new(&nccl::LAST_ARRIVALS_TOTAL, &labels, float(skew.last[slot])));
@@ -132,4 +174,19 @@ fn merge(points: &mut Vec<Point>) {
         }
         is_same
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_not_come_is_missing_since_the_first_came() {
+        let mut arrivals = Arrivals { stamps_ns: [0; SLOTS], signature: 0 };
+        assert_eq!(missing(4, &arrivals, &[(0, 4)]), []);
+        (arrivals.stamps_ns[2], arrivals.stamps_ns[0]) = (70, 90);
+        // The first has called those up to number 4, as has the last; the others are behind.
+        assert_eq!(missing(4, &arrivals, &[(0, 5), (1, 4), (2, 9), (35, 0)]), [(1, 70), (35, 70)]);
+        assert_eq!(missing(4, &arrivals, &[]), []);
+    }
 }

@@ -1,0 +1,101 @@
+//! Calls of CUDA that failed: told once for each process, call and result. How many there were is a series.
+
+use std::{collections::HashSet, sync::Arc};
+
+use plumbline_policy::Severity;
+
+use crate::{
+    cuda::SOURCE,
+    event::{Finding, FoundProcess},
+    series::{Sample, cuda},
+};
+
+/// What ends a process's work on its GPU, as `cuda.h` says of these results.
+const FATAL: [&str; 6] = [
+    "ecc_uncorrectable",
+    "nvlink_uncorrectable",
+    "illegal_address",
+    "launch_timeout",
+    "launch_failed",
+    "device_unavailable",
+];
+
+/// Failures that are told; of processes without number there are more.
+const MOST: usize = 4096;
+
+#[derive(Debug, Default)]
+pub struct Failures(HashSet<Arc<[String]>>);
+
+impl Failures {
+    pub fn observe(&mut self, sample: &Sample) -> Vec<Finding> {
+        let Some(points) = sample.points.as_ref().ok().filter(|_| sample.source == SOURCE) else { return Vec::new() };
+        let failures: Vec<_> = points.iter().filter(|point| *point.series == cuda::FAILURES_TOTAL).collect();
+        // Of another process of the same number it is told anew.
+        let now: HashSet<&Arc<[String]>> = failures.iter().map(|point| &point.labels).collect();
+        self.0.retain(|labels| now.contains(labels));
+        let mut findings = Vec::new();
+        for point in failures {
+            if self.0.len() < MOST && self.0.insert(Arc::clone(&point.labels)) {
+                findings.extend(finding(&point.labels, point.number().unwrap_or_default()));
+            }
+        }
+        findings
+    }
+}
+
+fn finding(labels: &[String], count: f64) -> Option<Finding> {
+    let [pid, process, pod, namespace, container, device, call, result] = labels else { return None };
+    let severity = match &**result {
+        result if FATAL.contains(&result) => Severity::High,
+        "out_of_memory" => Severity::Medium,
+        _ => Severity::Low,
+    };
+    let place = if pod.is_empty() { String::new() } else { format!(" in {namespace}/{pod}, {container}") };
+    let text = format!("{process} ({pid}){place}: {call} failed on its device {device}: {result}");
+    let process = pid.parse().ok().map(|pid| FoundProcess { pid, name: process.clone() });
+    let evidence = vec![(cuda::FAILURES_TOTAL.name.to_owned(), count)];
+    Some(Finding { evidence, process, ..Finding::new("cuda.failure", severity, "node".to_owned(), text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::Point;
+
+    /// The failures of a sample, by process and result; and what is told.
+    type Step<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+
+    #[track_caller]
+    fn check(samples: &[Step<'_>]) {
+        let mut failures = Failures::default();
+        for (given, expect) in samples {
+            let point = |(pid, result): &(&str, &str)| {
+                let labels = [*pid, "python3", "vllm-0", "llm", "engine", "0", "stream_synchronize", *result];
+                Point::new(&cuda::FAILURES_TOTAL, &labels, 3.0)
+            };
+            let sample =
+                Sample { source: SOURCE.to_owned(), taken_boot_ns: 1, points: Ok(given.iter().map(point).collect()) };
+            let told: Vec<String> = failures
+                .observe(&sample)
+                .into_iter()
+                .map(|finding| format!("{}: {}", finding.severity.as_str(), finding.text))
+                .collect();
+            assert_eq!(told, *expect);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_told_once_for_each_process_and_result() {
+        let illegal =
+            "high: python3 (7) in llm/vllm-0, engine: stream_synchronize failed on its device 0: illegal_address";
+        let memory =
+            "medium: python3 (7) in llm/vllm-0, engine: stream_synchronize failed on its device 0: out_of_memory";
+        check(&[
+            (&[("7", "illegal_address")], &[illegal]),
+            (&[("7", "illegal_address"), ("7", "out_of_memory")], &[memory]),
+            // It has ended, and another has its number.
+            (&[], &[]),
+            (&[("7", "illegal_address")], &[illegal]),
+        ]);
+    }
+}

@@ -1,0 +1,234 @@
+//! Calls of CUDA's driver: bare, with an empty probe, with the daemon's, and with the same count by bpftrace.
+//!
+//! The library has the interface of the driver and nothing behind it. Two of its functions begin as the two classes do that the kernel
+//! tells apart (`agent/src/cuda/trap.rs`). Rounds take turns, so that a machine that grows slower shifts all sides alike.
+
+use std::any::Any;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::Spread;
+use super::beside::Bpftrace;
+use super::daemon::Daemon;
+use crate::build::Build;
+use crate::cmd;
+use crate::error::{Error, Result};
+use crate::workspace;
+
+const ROUNDS: usize = 6;
+const BATCHES: &str = "25";
+
+/// Functions and the classes of their first instructions.
+const FUNCTIONS: [(&str, &str); 2] = [("cuLaunchKernel", "stepped"), ("cuLaunchKernel_ptsz", "emulated")];
+
+const FLOOD_THREADS: [u64; 3] = [1, 2, 4];
+const FLOOD_SECONDS: u64 = 5;
+
+const RANKS: usize = 8;
+const GRAPHS_A_SECOND: u64 = 200;
+const PACE_SECONDS: u64 = 10;
+const PACE_ROUNDS: usize = 3;
+
+/// A probe on an instruction that is stepped, Intel, bare metal: 1.07 million a second in the kernel's own `bench uprobe`, by the author of
+/// its optimisation on the kernel's mailing list. Not measured here.
+const BARE_METAL_STEPPED_NS: f64 = 936.0;
+const LAUNCHES_A_SECOND: f64 = 20_000.0;
+
+/// What is switched on while the calls are made; the first is what the others are compared with, the second what the rest is.
+struct State {
+    name: &'static str,
+    on: fn(&Bench) -> Result<Box<dyn Any>>,
+}
+
+const STATES: [State; 4] = [
+    State { name: "bare", on: |_| Ok(Box::new(())) },
+    State { name: "empty probe", on: |bench| Ok(Box::new(Bpftrace::start(&bench.at_both("{ 1 }"))?)) },
+    State { name: "daemon", on: |bench| Ok(Box::new(bench.daemon("full")?)) },
+    State {
+        name: "bpftrace count()",
+        on: |bench| Ok(Box::new(Bpftrace::start(&bench.at_both("{ @[pid] = count(); }"))?)),
+    },
+];
+
+pub(super) fn run(build: &Build) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace::root()).args(["build", "--release", "--package", "fake-cuda"]);
+    cargo.args(["--package", "plumbline-tests", "--bin", "bench-uprobes", "--bin", "cuda-caller", "--lib"]);
+    cmd::run(&mut cargo)?;
+    let bench = Bench::new(build)?;
+    bench.calls();
+    bench.flood()?;
+    bench.ranks()
+}
+
+struct Bench {
+    dir: PathBuf,
+    library: PathBuf,
+    binary: PathBuf,
+    caller: PathBuf,
+    /// Has the library, so that there is something to be attached to.
+    holder: Child,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+impl Bench {
+    fn new(build: &Build) -> Result<Self> {
+        let (dir, release) = (workspace::target().join("bench"), workspace::target().join("release"));
+        fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+        let library = dir.join("libcuda.so.1");
+        fs::copy(release.join("libfake_cuda.so"), &library).map_err(Error::file("write", &library))?;
+        let mut holder = Command::new(release.join("cuda-caller"));
+        holder.arg(&library).stdin(Stdio::piped()).stdout(Stdio::null());
+        let started = holder.spawn();
+        let holder = started.map_err(|source| Error::Start { program: cmd::line(&holder), source })?;
+        Ok(Self { dir, library, binary: build.binary(), caller: release.join("bench-uprobes"), holder })
+    }
+
+    fn at_both(&self, action: &str) -> String {
+        let at = |(function, _)| format!("uprobe:{}:{function} {action}", self.library.display());
+        FUNCTIONS.map(at).join(" ")
+    }
+
+    /// Returns when the library's functions are looked at, and the first sample is over.
+    fn daemon(&self, detail: &str) -> Result<Daemon> {
+        let config = format!("cuda: {{ detail: {detail}, budget_percent: 100 }}\n");
+        let daemon = Daemon::start(&self.binary, &self.dir, &config)?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while daemon.sum("plumbline_cuda_watched_seconds_total{part=\"rest\"}").unwrap_or(0.0) < 1.0 {
+            if Instant::now() > deadline {
+                return Err(Error::said("the daemon does not look at the library"));
+            }
+            sleep(Duration::from_millis(100));
+        }
+        Ok(daemon)
+    }
+
+    fn called(&self, function: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.caller);
+        command.arg(&self.library).arg(function).args(arguments);
+        command
+    }
+
+    /// One thread, one call after the other.
+    fn calls(&self) {
+        // By round, state and function.
+        let mut rounds: Vec<Vec<[Option<f64>; 2]>> = Vec::new();
+        for round in 0..ROUNDS {
+            let of_state = |state: &State| {
+                let on = (state.on)(self);
+                let failed = on.as_ref().err().map(ToString::to_string);
+                if let (0, Some(why)) = (round, failed) {
+                    println!("{}: not run, because {why}", state.name);
+                }
+                FUNCTIONS.map(|(function, _)| {
+                    on.as_ref().ok()?;
+                    number(&cmd::output(&mut self.called(function, &["batches", BATCHES])).ok()?)
+                })
+            };
+            rounds.push(STATES.iter().map(of_state).collect());
+        }
+        for (function, (name, class)) in FUNCTIONS.iter().enumerate() {
+            println!("\n{name}, {class}");
+            for (state, State { name, .. }) in STATES.iter().enumerate() {
+                let of = |round: &Vec<[Option<f64>; 2]>, state: usize| round[state][function];
+                let ns: Vec<f64> = rounds.iter().filter_map(|round| of(round, state)).collect();
+                let over: Vec<f64> =
+                    rounds.iter().filter_map(|round| Some(of(round, state)? / of(round, 1)?)).collect();
+                let (Some(ns), over) = (Spread::of(&ns), Spread::of(&over)) else { continue };
+                print!("  {name:18} {:8.0} ns ({:.0} to {:.0})", ns.median, ns.least, ns.greatest);
+                let over = over.filter(|_| state > 1);
+                let words =
+                    |r: Spread| format!("  x {:.3} of an empty one ({:.3} to {:.3})", r.median, r.least, r.greatest);
+                println!("{}", over.map(words).unwrap_or_default());
+            }
+        }
+    }
+
+    /// As fast as several threads can: what is counted is what was called. The first flood is there before the daemon is, so that its first
+    /// sample times the programs at work.
+    fn flood(&self) -> Result<()> {
+        println!();
+        let seconds = FLOOD_SECONDS.to_string();
+        let (stepped, _) = FUNCTIONS[0];
+        let mut early = self.called(stepped, &["flood", "1", "12"]);
+        let started = early.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let mut early = started.map_err(|source| Error::Start { program: "bench-uprobes".to_owned(), source })?;
+        let daemon = self.daemon("full")?;
+        let _ = early.wait();
+        sleep(Duration::from_secs(6));
+        let program_ns = 1e9 * daemon.sum("plumbline_cuda_program_seconds{program=\"cuda_count\"}").unwrap_or(f64::NAN);
+        println!("launch program: {program_ns:.0} ns a run, as the kernel times it");
+        for threads in FLOOD_THREADS {
+            let mut flood = self.called(stepped, &["flood", &threads.to_string(), &seconds]);
+            let flood = flood.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+            let mut flood = flood.map_err(|source| Error::Start { program: "bench-uprobes".to_owned(), source })?;
+            let mut said = String::new();
+            let line = flood.stdout.take().and_then(|stdout| BufReader::new(stdout).read_line(&mut said).ok());
+            let calls = line.and_then(|_| number(&said)).unwrap_or(f64::NAN);
+            sleep(Duration::from_secs(6));
+            let of_it = format!("plumbline_cuda_calls_total{{pid=\"{}\"", flood.id());
+            let [found, lost] = [&*of_it, "plumbline_cuda_lost_total{"].map(|it| daemon.sum(it).unwrap_or(f64::NAN));
+            drop(flood.stdin.take());
+            let _ = flood.wait();
+            #[expect(clippy::cast_precision_loss, reason = "seconds")]
+            let rate = calls / FLOOD_SECONDS as f64;
+            println!("{threads} threads: {rate:.0} launches/s, {calls} called, {found} counted, {lost} lost");
+        }
+        let share = LAUNCHES_A_SECOND * (BARE_METAL_STEPPED_NS + program_ns) / 1e7;
+        println!(
+            "derived, not measured: {LAUNCHES_A_SECOND} launches/s on bare metal would cost {share:.1} % of a core, at \
+             {BARE_METAL_STEPPED_NS} ns a trap (published) and the program's time here"
+        );
+        Ok(())
+    }
+
+    /// Engines that decode with graphs: what the probes of the default detail cost each rank's thread.
+    fn ranks(&self) -> Result<()> {
+        println!("\n{RANKS} ranks, {GRAPHS_A_SECOND} graph launches/s each");
+        let (rate, seconds) = (GRAPHS_A_SECOND.to_string(), PACE_SECONDS.to_string());
+        let one = || {
+            let start = |_| {
+                let mut command = self.called("cuGraphLaunch", &["pace", &rate, &seconds]);
+                command.stdout(Stdio::piped()).spawn()
+            };
+            let ranks: Vec<Child> = (0..RANKS).filter_map(|rank| start(rank).ok()).collect();
+            let said = ranks.into_iter().filter_map(|rank| rank.wait_with_output().ok());
+            let ns: Vec<f64> = said.filter_map(|said| number(&String::from_utf8_lossy(&said.stdout))).collect();
+            Spread::of(&ns).map(|ns| ns.median).ok_or_else(|| Error::said("no rank said anything"))
+        };
+        let (mut shares, mut reckoned) = (Vec::new(), Vec::new());
+        for _ in 0..PACE_ROUNDS {
+            let bare_ns = one()?;
+            let daemon = self.daemon("sync")?;
+            let ns = one()?;
+            #[expect(clippy::cast_precision_loss, reason = "seconds")]
+            shares.push((ns - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
+            // Of a tenth of a core, as the ranks use less.
+            reckoned.push(daemon.sum("plumbline_cuda_probe_seconds_total{").unwrap_or(f64::NAN) / RANKS as f64);
+        }
+        if let (Some(share), Some(reckoned)) = (Spread::of(&shares), Spread::of(&reckoned)) {
+            println!(
+                "measured: {:.2} % of a thread ({:.2} to {:.2}); reckoned by the daemon: {:.2} ms in the last seconds of each",
+                share.median,
+                share.least,
+                share.greatest,
+                1e3 * reckoned.median
+            );
+        }
+        Ok(())
+    }
+}
+
+fn number(said: &str) -> Option<f64> {
+    said.trim().parse().ok()
+}
