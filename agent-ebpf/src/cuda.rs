@@ -29,9 +29,9 @@ pub enum Action {
     SetContext = 8,
     /// As `Call`; the thread works on the device that its first argument is.
     SetDevice = 11,
-    /// As `Call`; the thread records a graph from now on.
+    /// As `Call`; its thread, and the stream that its first argument is, record a graph from now on.
     BeginCapture = 9,
-    /// As `Call`; it does not any more.
+    /// As `Call`; they do not any more.
     EndCapture = 10,
 }
 
@@ -125,13 +125,16 @@ pub struct CallStats {
 pub struct HandleKey {
     pub start_boot_ns: u64,
     pub pid: u32,
-    /// [`Cookie::kind`], or [`KIND_CONTEXT`].
+    /// [`Cookie::kind`], [`KIND_CONTEXT`] or [`KIND_STREAM`].
     pub kind: u32,
     pub handle: u64,
 }
 
 /// `HandleKey::kind` of a context.
 pub const KIND_CONTEXT: u32 = u32::MAX;
+
+/// `HandleKey::kind` of a stream.
+pub const KIND_STREAM: u32 = u32::MAX - 1;
 
 /// What a handle is of.
 #[repr(C)]

@@ -18,9 +18,9 @@ pub enum Action {
     InitUnknown = 3,
     /// Its end: `[comm]`.
     End = 4,
-    /// All members take part: `[comm, count, datatype]`.
+    /// All members take part: `[comm, count, datatype, stream]`.
     Collective = 5,
-    /// One to one: `[comm, count, datatype]`.
+    /// One to one: `[comm, count, datatype, stream]`.
     PointToPoint = 6,
     GroupStart = 7,
     GroupEnd = 8,

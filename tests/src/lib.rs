@@ -6,6 +6,7 @@ pub mod bench;
 pub mod bench_deny;
 pub mod bpf;
 pub mod bypass;
+pub mod caller;
 pub mod checks;
 pub mod cost;
 pub mod daemon;

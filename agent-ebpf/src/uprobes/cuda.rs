@@ -12,8 +12,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
-    Action, BUCKETS, COUNTS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, LOST, Lost, UNKNOWN_DEVICE,
-    Waits, bucket, count_of,
+    Action, BUCKETS, COUNTS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost,
+    UNKNOWN_DEVICE, Waits, bucket, count_of,
 };
 
 use super::{
@@ -41,6 +41,10 @@ static FAILURES: HashMap<CallKey, u64> = HashMap::with_max_entries(4096, BPF_F_N
 /// Bytes of what is allocated, and devices of contexts.
 #[map]
 static HANDLES: HashMap<HandleKey, Handle> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Streams that record a graph. Those of processes that have ended give way.
+#[map]
+static CAPTURED: LruHashMap<HandleKey, u8> = LruHashMap::with_max_entries(4096, 0);
 
 /// Calls that have begun, by thread and call.
 #[map]
@@ -180,10 +184,12 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
         }
         BEGIN_CAPTURE => {
             current.set_capturing(true);
+            let _ = CAPTURED.insert(&handle(KIND_STREAM, first), &1, 0);
             0
         }
         END_CAPTURE => {
             current.set_capturing(false);
+            let _ = CAPTURED.remove(&handle(KIND_STREAM, first));
             0
         }
         _ => 0,
@@ -195,6 +201,14 @@ fn remember(key: &HandleKey, bytes: u64, device: u32) {
     if HANDLES.insert(key, &Handle { bytes, device, reserved: 0 }, 0).is_err() {
         lost(Lost::Handles);
     }
+}
+
+/// Whether what the thread puts into the stream is recorded into a graph: by this thread, or by another that began it.
+#[inline(always)]
+pub fn is_captured(current: Current, stream: u64) -> bool {
+    let stream =
+        HandleKey { start_boot_ns: current.start_boot_ns(), pid: current.pid(), kind: KIND_STREAM, handle: stream };
+    current.is_capturing() || CAPTURED.get_ptr(&stream).is_some()
 }
 
 #[inline(always)]

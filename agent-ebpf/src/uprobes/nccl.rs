@@ -24,7 +24,7 @@ use plumbline_ebpf::{
 
 use super::{
     call::{cookie, registers, stack, stack_address},
-    cuda::{add, lost},
+    cuda::{add, is_captured, lost},
     thread::{Current, current},
 };
 use crate::kernel::user_word;
@@ -206,7 +206,7 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
     let Some(current) = current() else { return 0 };
     let key = key(current, handle);
     let known = COMMS.get_ptr_mut(&key);
-    let is_captured = current.is_capturing();
+    let is_captured = is_captured(current, argument(3));
     let mut comm = Comm { hash: 0, sequence: 0, ranks: UNKNOWN, rank: UNKNOWN };
     if let Some(known) = known {
         // SAFETY: a map value. A communicator is its process's, which may not use it from two threads at a time (NCCL, "Thread Safety").

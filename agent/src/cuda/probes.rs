@@ -173,6 +173,7 @@ impl Probes {
         account::read(&mut self.ebpf, libraries, &mut self.ended, &mut reading).map_err(|error| chain(&error))?;
         let is_alive = |pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns);
         nccl::account::read(&mut self.ebpf, is_alive, &mut reading).map_err(|error| chain(&error))?;
+        reading.points.extend(nccl::coverage::points(&reading.points));
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for attached in self.attached.values() {

@@ -92,6 +92,10 @@ impl Worker {
                 Err(error) => {
                     let reason = chain(&error);
                     tracing::warn!(reason, "calls of CUDA's driver and NCCL are not counted");
+                    let taken_boot_ns = clock::boot_ns();
+                    // So that the status says why.
+                    let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points: Err(reason) };
+                    self.send(Message::Sample(sample))?;
                     return Err(Over);
                 }
             }

@@ -7,6 +7,7 @@ use super::{Kind, Series, Unit};
 
 pub const ROWS: &[&Series] = &[
     &RANK_INFO,
+    &VISIBLE_RATIO,
     &CALLS_TOTAL,
     &BYTES_TOTAL,
     &ARRIVAL_SKEW_SECONDS,
@@ -26,6 +27,17 @@ pub static RANK_INFO: Series = Series::row(
     &["pid", "process", "pod", "namespace", "container", "comm", "rank", "ranks"],
     SOURCE,
     "One for each communicator of each process: which rank it is, of how many.",
+);
+
+pub static VISIBLE_RATIO: Series = Series::row(
+    "plumbline_nccl_visible_ratio",
+    Kind::Gauge,
+    Unit::Ratio,
+    "plumbline.nccl.visible.utilization",
+    &["pid", "process", "pod", "namespace", "container"],
+    SOURCE,
+    "How much of the process's NCCL is seen when it is done, by number of calls since it is looked at: what graphs replay is not, and is \
+     reckoned from what a recording held on average, times launches of graphs. All-reduces of an engine's own are not NCCL's, and in neither.",
 );
 
 pub static CALLS_TOTAL: Series = Series::row(

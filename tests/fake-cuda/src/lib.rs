@@ -110,6 +110,8 @@ nothing! {
     cuMemcpyPeerAsync(u64, Pointer, u64, Pointer, Bytes, Pointer);
     cuModuleLoadData(Pointer, Pointer);
     cuCtxSetCurrent(u64);
+    cuStreamBeginCapture_v2(u64, c_int);
+    cuStreamEndCapture(u64, Pointer);
 }
 
 nothing_pushed! {

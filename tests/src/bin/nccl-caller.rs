@@ -7,6 +7,8 @@
 //! call FUNCTION TIMES COUNT DATATYPE
 //! group FUNCTION TIMES COUNT DATATYPE    each within a group, which ends a millisecond later
 //! run TIMES START_NS PERIOD_NS LATE_NS   ncclAllReduce at START_NS of CLOCK_MONOTONIC, and then each PERIOD_NS, LATE_NS late
+//! capture LIBCUDA STREAM    another thread has the stream record a graph; what is called from now on goes into it
+//! captured LIBCUDA STREAM   and does not record any more
 //! destroy
 //! ```
 //!
@@ -44,6 +46,7 @@ type Reduce = unsafe extern "C" fn(Buffer, Buffer, usize, c_int, c_int, c_int, u
 type Send = unsafe extern "C" fn(Buffer, usize, c_int, c_int, u64, Buffer) -> c_int;
 type OfComm = unsafe extern "C" fn(u64) -> c_int;
 type OfNothing = unsafe extern "C" fn() -> c_int;
+type OfStream = unsafe extern "C" fn(u64, u64) -> c_int;
 type CalledNs = unsafe extern "C" fn() -> u64;
 
 struct Library(*mut c_void);
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let library = Library::load(&env::args_os().nth(1).ok_or("usage: nccl-caller LIBRARY")?)?;
-    let mut comm = 0_u64;
+    let (mut comm, mut stream) = (0_u64, 0_u64);
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
@@ -102,7 +105,8 @@ fn run() -> Result<(), Box<dyn Error>> {
                         // SAFETY: its type in nccl.h.
                         unsafe { library.find::<OfNothing>("ncclGroupStart")?() };
                     }
-                    call(&library, words[1], comm, usize::try_from(number(3)?)?, c_int::try_from(number(4)?)?)?;
+                    let (count, datatype) = (usize::try_from(number(3)?)?, c_int::try_from(number(4)?)?);
+                    call(&library, words[1], (comm, stream), count, datatype)?;
                     if order == "group" {
                         thread::sleep(Duration::from_millis(1));
                         // SAFETY: its type in nccl.h.
@@ -115,11 +119,21 @@ fn run() -> Result<(), Box<dyn Error>> {
                 let mut times = Vec::new();
                 for turn in 0..number(1)? {
                     sleep_until(number(2)? + turn * number(3)? + number(4)?);
-                    call(&library, "ncclAllReduce", comm, 1024, 9)?;
+                    call(&library, "ncclAllReduce", (comm, stream), 1024, 9)?;
                     // SAFETY: its type in the library.
                     times.push(unsafe { library.find::<CalledNs>("fake_nccl_called_ns")?() }.to_string());
                 }
                 times.join(" ")
+            }
+            order @ ("capture" | "captured") => {
+                let cuda = Library::load(words[1].as_ref())?;
+                stream = number(2)?;
+                let name = if order == "capture" { "cuStreamBeginCapture_v2" } else { "cuStreamEndCapture" };
+                // SAFETY: its type in cuda.h, where the other argument is a number or a pointer that may be null.
+                let function = unsafe { cuda.find::<OfStream>(name)? };
+                // SAFETY: as above.
+                let result = thread::spawn(move || unsafe { function(stream, 0) }).join();
+                result.map_or_else(|_| "the thread panicked".to_owned(), |result| result.to_string())
             }
             "destroy" => {
                 // SAFETY: its type in nccl.h.
@@ -164,17 +178,25 @@ fn init(library: &Library, name: &str, ranks: u64, rank: u64, seed: u64) -> Resu
     }
 }
 
-fn call(library: &Library, name: &str, comm: u64, count: usize, datatype: c_int) -> Result<(), Box<dyn Error>> {
-    let none = null_mut();
-    // SAFETY: their types in nccl.h; nothing follows the buffers.
+fn call(
+    library: &Library,
+    name: &str,
+    (comm, stream): (u64, u64),
+    count: usize,
+    datatype: c_int,
+) -> Result<(), Box<dyn Error>> {
+    let (none, stream) = (null_mut(), stream as Buffer);
+    // SAFETY: their types in nccl.h; nothing follows the buffers, nor the stream.
     unsafe {
         match name {
             "ncclAllReduce" | "ncclReduceScatter" | "ncclBroadcast" => {
-                library.find::<AllReduce>(name)?(none, none, count, datatype, 0, comm, none)
+                library.find::<AllReduce>(name)?(none, none, count, datatype, 0, comm, stream)
             }
-            "ncclAllGather" => library.find::<AllGather>(name)?(none, none, count, datatype, comm, none),
-            "ncclReduce" => library.find::<Reduce>(name)?(none, none, count, datatype, 0, 0, comm, none),
-            "ncclSend" | "ncclRecv" | "ncclBcast" => library.find::<Send>(name)?(none, count, datatype, 0, comm, none),
+            "ncclAllGather" => library.find::<AllGather>(name)?(none, none, count, datatype, comm, stream),
+            "ncclReduce" => library.find::<Reduce>(name)?(none, none, count, datatype, 0, 0, comm, stream),
+            "ncclSend" | "ncclRecv" | "ncclBcast" => {
+                library.find::<Send>(name)?(none, count, datatype, 0, comm, stream)
+            }
             _ => return Err(format!("{name} is not known").into()),
         }
     };

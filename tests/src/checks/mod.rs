@@ -9,6 +9,7 @@ pub mod deny;
 mod network;
 pub mod own;
 mod process;
+mod uprobes;
 
 use std::{
     collections::BTreeMap,
@@ -49,6 +50,12 @@ pub enum Ended {
     NotRun(String),
 }
 
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self::NotOk(why)
+    }
+}
+
 impl From<Outcome> for Ended {
     fn from(outcome: Outcome) -> Self {
         outcome.map_or_else(Self::NotOk, |()| Self::Ok)
@@ -70,6 +77,7 @@ pub fn run(scratch: &Path, told: &mut dyn FnMut(&str, Ended)) {
     for rung in Hook::find("udp_connect").map_or(&[][..], |hook| hook.rungs) {
         udp_sockets(rung, told);
     }
+    uprobes::run(told);
 }
 
 /// What policies deny.

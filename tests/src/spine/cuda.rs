@@ -10,8 +10,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{QUIET, caller::Caller, ensure, not_ok, skipped, wait_until};
+use super::{QUIET, caller, ensure, not_ok, skipped, wait_until};
 use crate::{
+    caller::Caller,
     checks::Ended,
     daemon::{Daemon, Tools, post, run},
 };
@@ -28,8 +29,8 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     fs::create_dir_all(scratch).map_err(not_ok)?;
     let library = scratch.join("libcuda.so.1");
     fs::copy(&built, &library).map_err(not_ok)?;
-    let mut one = Caller::start(tools, "cuda-caller", &library)?;
-    let mut other = Caller::start(tools, "cuda-caller", &library)?;
+    let mut one = caller(tools, "cuda-caller", &library)?;
+    let mut other = caller(tools, "cuda-caller", &library)?;
     let config = "gpu: {enabled: false}\nengines: {discover: false}\ncuda: {detail: full, budget_percent: 100}\n";
     let daemon = Daemon::start(tools, scratch, config).map_err(not_ok)?;
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
@@ -78,7 +79,7 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
 
     // The file is replaced under them: who has the old one is counted on, and who has the new one too.
     fs::remove_file(&library).and_then(|()| fs::copy(&built, &library)).map_err(not_ok)?;
-    let mut later = Caller::start(tools, "cuda-caller", &library)?;
+    let mut later = caller(tools, "cuda-caller", &library)?;
     let functions = daemon.metric(&probed).map_err(not_ok)?.unwrap_or_default();
     let is_twice = |now: f64| (now - 2.0 * functions).abs() < 0.5;
     daemon.wait_for(&probed, is_twice).map_err(not_ok)?;
@@ -110,7 +111,7 @@ pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path)
     fs::write(&token, TOKEN)
         .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
         .map_err(not_ok)?;
-    let mut caller = Caller::start(tools, "cuda-caller", &library)?;
+    let mut caller = caller(tools, "cuda-caller", &library)?;
     let config = format!("{QUIET}cuda: {{detail: full}}\nincident: {{token_file: {}}}\n", token.display());
     let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());

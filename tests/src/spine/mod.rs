@@ -1,6 +1,5 @@
 //! The spine, end to end, with the real daemon: kernel events to signed records, sources to series, faults to words.
 
-mod caller;
 mod cuda;
 mod deny;
 mod disk;
@@ -30,6 +29,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    caller::Caller,
     checks::Ended,
     daemon::{Daemon, Tools, run},
     fake_engine::FakeEngine,
@@ -209,6 +209,12 @@ fn weights_policy(models: &Path) -> String {
 
 fn not_ok(error: impl std::fmt::Display) -> Ended {
     Ended::NotOk(error.to_string())
+}
+
+/// A process that calls a library as it is told.
+fn caller(tools: &Tools, program: &'static str, library: &Path) -> Result<Caller, Ended> {
+    let path = tools.beside(program).ok_or_else(|| skipped(&format!("{program} is not built")))?;
+    Ok(Caller::start(program, &path, library)?)
 }
 
 fn skipped(why: &str) -> Ended {

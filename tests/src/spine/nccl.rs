@@ -4,8 +4,9 @@ use std::{fs, path::Path};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{QUIET, caller::Caller, ensure, not_ok, skipped, wait_until};
+use super::{QUIET, caller, ensure, not_ok, skipped, wait_until};
 use crate::{
+    caller::Caller,
     checks::Ended,
     daemon::{Daemon, Tools},
 };
@@ -24,7 +25,7 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     fs::create_dir_all(scratch).map_err(not_ok)?;
     let library = scratch.join("libnccl.so.2");
     fs::copy(&built, &library).map_err(not_ok)?;
-    let start = || Caller::start(tools, "nccl-caller", &library);
+    let start = || caller(tools, "nccl-caller", &library);
     let mut early = start()?;
     early.call("init ncclCommInitRank 2 0 9", "ok")?;
     let mut ranks = [start()?, start()?, start()?];
@@ -83,6 +84,33 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     let unknown = "comm=\"unknown\",rank=\"unknown\",function=\"all_reduce\",captured=\"false\"";
     daemon.wait_for(&early.line("plumbline_nccl_calls_total", unknown), is(4.0)).map_err(not_ok)?;
 
+    // What goes into a stream that records a graph is not done now, whichever thread began the recording, and wherever the stream is among
+    // the arguments.
+    let cuda = tools.beside("libfake_cuda.so").ok_or_else(|| skipped("libfake_cuda.so is not built"))?;
+    let libcuda = scratch.join("libcuda.so.1");
+    fs::copy(&cuda, &libcuda).map_err(not_ok)?;
+    let _holder = caller(tools, "cuda-caller", &libcuda)?;
+    let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", libcuda.display());
+    daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
+    ranks[0].call(&format!("capture {} 4660", libcuda.display()), "0")?;
+    let functions = ["ncclAllReduce", "ncclAllGather", "ncclReduce", "ncclSend", "ncclBcast"];
+    for function in functions {
+        ranks[0].call(&format!("call {function} 2 1 0"), "ok")?;
+    }
+    ranks[0].call(&format!("captured {} 4660", libcuda.display()), "0")?;
+    ranks[0].call("call ncclBcast 3 1 0", "ok")?;
+    for (function, captured, calls) in [
+        ("all_reduce", true, 2.0),
+        ("all_gather", true, 2.0),
+        ("reduce", true, 2.0),
+        ("send", true, 2.0),
+        ("broadcast", true, 2.0),
+        ("broadcast", false, 3.0),
+    ] {
+        let labels = format!("comm=\"{COMM}\",rank=\"0\",function=\"{function}\",captured=\"{captured}\"");
+        daemon.wait_for(&ranks[0].line("plumbline_nccl_calls_total", &labels), is(calls)).map_err(not_ok)?;
+    }
+
     // All ranks in one process.
     early.call("init ncclCommInitAll 2 1 0", "ok")?;
     let is_of_early = |page: &str| {
@@ -98,8 +126,8 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
 pub(super) fn real_libraries_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let Some(nvidia) = &tools.nvidia else { return Err(skipped("no libraries of NVIDIA (PLUMBLINE_NVIDIA)")) };
     let (libnccl, libcudart) = (nvidia.join("libnccl.so.2"), nvidia.join("libcudart.so.12"));
-    let mut nccl = Caller::start(tools, "nccl-caller", &libnccl)?;
-    let mut cudart = Caller::start(tools, "cuda-caller", &libcudart)?;
+    let mut nccl = caller(tools, "nccl-caller", &libnccl)?;
+    let mut cudart = caller(tools, "cuda-caller", &libcudart)?;
     let daemon = Daemon::start(tools, scratch, &format!("{QUIET}cuda: {{budget_percent: 100}}\n")).map_err(not_ok)?;
     for (library, functions) in [(&libnccl, 21.0), (&libcudart, 2.0)] {
         let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
@@ -167,7 +195,7 @@ fn arrivals_are(daemon: &Daemon, expected: &[(f64, f64)]) -> Result<(), Ended> {
 }
 
 fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {
-    ranks.iter_mut().try_for_each(|caller| caller.call(order, "ok"))
+    Ok(ranks.iter_mut().try_for_each(|caller| caller.call(order, "ok"))?)
 }
 
 fn is(expected: f64) -> impl Fn(f64) -> bool {

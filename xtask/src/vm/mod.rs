@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: Debian's kernels in QEMU, each with the test program as its first process.
 //!
-//! The guest is a kernel, an initramfs with `/init` (the binary `vm-init` of the package `plumbline-tests`) and the kernel
-//! object `/plumbline.bpf.o`, with the kernel's modules in `/modules` and the programs of `tools`; it has no disk and no network card. It reports on the serial console, one line a test:
+//! The guest is a kernel, an initramfs with `/init` (the binary `vm-init` of the package `plumbline-tests`), the kernel
+//! object `/plumbline.bpf.o` and what calls a library for probes to be at, with the kernel's modules in `/modules` and the programs of `tools`; it has no disk and no network card. It reports on the serial console, one line a test:
 //! `ok NAME`, `not ok NAME: why`, `skip NAME: why`, and `vm: done` when it got to the end.
 
 mod initramfs;
@@ -78,7 +78,18 @@ pub(crate) fn set_up(cache: &Cache, kernels: &[Kernel]) -> Result<()> {
 /// Builds the kernel programs and the first process of the guests.
 pub(crate) fn build(cache: &Cache) -> Result<()> {
     Build { bpf_only: true, ..Build::default() }.run(cache)?;
-    let build = ["build", "--package", "plumbline-tests", "--bin", "vm-init"];
+    let build = [
+        "build",
+        "--package",
+        "plumbline-tests",
+        "--bin",
+        "vm-init",
+        "--bin",
+        "nccl-caller",
+        "--package",
+        "fake-nccl",
+        "--lib",
+    ];
     cmd::run(Command::new("cargo").current_dir(workspace::root()).args(build))
 }
 
@@ -137,6 +148,13 @@ fn pack(init: &Path, kernel: &Image, tools: &Tools, scratch: &Path) -> Result<Ve
     }
     for (name, path) in tools.programs() {
         image.tool(name, &path, tools)?;
+    }
+    // What its checks of calls of libraries call, and what is called.
+    for name in ["nccl-caller", "libfake_nccl.so"] {
+        let built = init.with_file_name(name);
+        if built.exists() {
+            image.program(name, &built, scratch)?;
+        }
     }
     let object = workspace::bpf_object();
     if object.exists() {

@@ -35,17 +35,17 @@ pub static FUNCTIONS: &[Function] = &[
     row("shrink", "ncclCommShrink", Action::InitUnknown, &[3]),
     row("destroy", "ncclCommDestroy", Action::End, &[0]),
     row("abort", "ncclCommAbort", Action::End, &[0]),
-    row("all_reduce", "ncclAllReduce", Action::Collective, &[5, 2, 3]),
-    row("reduce_scatter", "ncclReduceScatter", Action::Collective, &[5, 2, 3]),
-    row("all_gather", "ncclAllGather", Action::Collective, &[4, 2, 3]),
-    row("all_to_all", "ncclAlltoAll", Action::Collective, &[4, 2, 3]),
-    row("broadcast", "ncclBroadcast", Action::Collective, &[5, 2, 3]),
-    row("broadcast", "ncclBcast", Action::Collective, &[4, 1, 2]),
-    row("gather", "ncclGather", Action::Collective, &[5, 2, 3]),
-    row("scatter", "ncclScatter", Action::Collective, &[5, 2, 3]),
-    row("reduce", "ncclReduce", Action::Collective, &[6, 2, 3]),
-    row("send", "ncclSend", Action::PointToPoint, &[4, 1, 2]),
-    row("recv", "ncclRecv", Action::PointToPoint, &[4, 1, 2]),
+    row("all_reduce", "ncclAllReduce", Action::Collective, &[5, 2, 3, 6]),
+    row("reduce_scatter", "ncclReduceScatter", Action::Collective, &[5, 2, 3, 6]),
+    row("all_gather", "ncclAllGather", Action::Collective, &[4, 2, 3, 5]),
+    row("all_to_all", "ncclAlltoAll", Action::Collective, &[4, 2, 3, 5]),
+    row("broadcast", "ncclBroadcast", Action::Collective, &[5, 2, 3, 6]),
+    row("broadcast", "ncclBcast", Action::Collective, &[4, 1, 2, 5]),
+    row("gather", "ncclGather", Action::Collective, &[5, 2, 3, 6]),
+    row("scatter", "ncclScatter", Action::Collective, &[5, 2, 3, 6]),
+    row("reduce", "ncclReduce", Action::Collective, &[6, 2, 3, 7]),
+    row("send", "ncclSend", Action::PointToPoint, &[4, 1, 2, 5]),
+    row("recv", "ncclRecv", Action::PointToPoint, &[4, 1, 2, 5]),
     row("group_start", "ncclGroupStart", Action::GroupStart, &[]),
     row("group_end", "ncclGroupEnd", Action::GroupEnd, &[]),
 ];
@@ -96,12 +96,18 @@ mod tests {
         check("ncclCommInitRank", "0 1 2 s0", "0 1 3 2");
         check("ncclCommInitRankConfig", "0 1 2 s0", "0 1 3 2");
         check("ncclCommInitRankScalable", "0 1 2 4", "0 1 2 4");
-        // Communicator, count, data type.
-        check("ncclAllReduce", "5 2 3 -", "5 2 3 -");
-        check("ncclAllGather", "4 2 3 -", "4 2 3 -");
-        check("ncclBcast", "4 1 2 -", "4 1 2 -");
-        check("ncclReduce", "s0 2 3 -", "6 2 3 -");
-        check("ncclSend", "4 1 2 -", "4 1 2 -");
+        // Communicator, count, data type, stream.
+        check("ncclAllReduce", "5 2 3 s0", "5 2 3 6");
+        check("ncclReduceScatter", "5 2 3 s0", "5 2 3 6");
+        check("ncclAllGather", "4 2 3 5", "4 2 3 5");
+        check("ncclAlltoAll", "4 2 3 5", "4 2 3 5");
+        check("ncclBroadcast", "5 2 3 s0", "5 2 3 6");
+        check("ncclBcast", "4 1 2 5", "4 1 2 5");
+        check("ncclGather", "5 2 3 s0", "5 2 3 6");
+        check("ncclScatter", "5 2 3 s0", "5 2 3 6");
+        check("ncclReduce", "s0 2 3 s1", "6 2 3 7");
+        check("ncclSend", "4 1 2 5", "4 1 2 5");
+        check("ncclRecv", "4 1 2 5", "4 1 2 5");
         check("ncclCommSplit", "3 - - -", "3 - - -");
     }
 

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `functions` | the table of what is looked at; a new function is one row |
 //! | `place` | where a function's arguments are, by the machine's calling convention |
+//! | `coverage` | how much of it is seen when it is done |
 //! | `account` | what the kernel counted, as points |
 
 pub mod account;
+pub mod coverage;
 pub mod functions;
 mod place;
 

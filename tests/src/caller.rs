@@ -6,10 +6,9 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use super::{ensure, not_ok, skipped};
-use crate::{checks::Ended, daemon::Tools};
-
-pub(super) struct Caller {
+/// It is ended with this.
+#[derive(Debug)]
+pub struct Caller {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -17,37 +16,40 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn start(tools: &Tools, program: &'static str, library: &Path) -> Result<Self, Ended> {
-        let path = tools.beside(program).ok_or_else(|| skipped(&format!("{program} is not built")))?;
+    /// Starts the program of this name, which is at this path, and waits until it is ready.
+    pub fn start(program: &'static str, path: &Path, library: &Path) -> Result<Self, String> {
         let child = Command::new(path).arg(library).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.map_err(not_ok)?;
+        let mut child = child.map_err(|error| format!("{}: {error}", path.display()))?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(not_ok("no pipes"));
+            return Err("no pipes".to_owned());
         };
         let mut caller = Self { child, orders, answers: BufReader::new(answers), program };
         let ready = caller.answer()?;
-        ensure(ready == "ready", || format!("{program} says {ready:?}"))?;
-        Ok(caller)
+        if ready == "ready" { Ok(caller) } else { Err(format!("{program} says {ready:?}")) }
     }
 
-    pub(super) fn call(&mut self, order: &str, answer: &str) -> Result<(), Ended> {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn call(&mut self, order: &str, answer: &str) -> Result<(), String> {
         self.order(order)?;
         let said = self.answer()?;
-        ensure(said == answer, || format!("{order}: {said:?} instead of {answer:?}"))
+        if said == answer { Ok(()) } else { Err(format!("{order}: {said:?} instead of {answer:?}")) }
     }
 
-    pub(super) fn order(&mut self, order: &str) -> Result<(), Ended> {
-        writeln!(self.orders, "{order}").map_err(not_ok)
+    pub fn order(&mut self, order: &str) -> Result<(), String> {
+        writeln!(self.orders, "{order}").map_err(|error| error.to_string())
     }
 
-    pub(super) fn answer(&mut self) -> Result<String, Ended> {
+    pub fn answer(&mut self) -> Result<String, String> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).map_err(not_ok)?;
+        self.answers.read_line(&mut line).map_err(|error| error.to_string())?;
         Ok(line.trim().to_owned())
     }
 
     /// The start of a line of the page that is of this process.
-    pub(super) fn line(&self, series: &str, more: &str) -> String {
+    pub fn line(&self, series: &str, more: &str) -> String {
         let (pid, program) = (self.child.id(), self.program);
         format!("{series}{{pid=\"{pid}\",process=\"{program}\",pod=\"\",namespace=\"\",container=\"\",{more}}}")
     }
