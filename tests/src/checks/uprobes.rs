@@ -72,12 +72,16 @@ fn who_is_late(caller: &Path, built: &Path) -> Result<(), String> {
     }
     let mut arrivals: Vec<Vec<u64>> = Vec::new();
     for caller in &mut ranks {
-        arrivals.push(caller.answer()?.split(' ').filter_map(|time| time.parse().ok()).collect());
+        let of_rank: Vec<u64> = caller.answer()?.split(' ').filter_map(|time| time.parse().ok()).collect();
+        if of_rank.len() != TURNS {
+            return Err(format!("{} arrivals instead of {TURNS}", of_rank.len()));
+        }
+        arrivals.push(of_rank);
     }
     // By the library's own clock.
     let first = |turn: usize| arrivals.iter().map(|of_rank| of_rank[turn]).min().unwrap_or_default();
-    for rank in 0..ranks.len() {
-        let late_ns: u64 = (0..TURNS).map(|turn| arrivals[rank][turn] - first(turn)).sum();
+    for (rank, of_rank) in arrivals.iter().enumerate() {
+        let late_ns: u64 = of_rank.iter().enumerate().map(|(turn, arrival)| arrival - first(turn)).sum();
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         let late_seconds = late_ns as f64 / 1e9;
         let last = if rank == 2 { TURNS as f64 } else { 0.0 };
