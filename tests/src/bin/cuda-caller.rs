@@ -2,7 +2,7 @@
 //!
 //! `cuda-caller LIBRARY`; a line of the standard input is a function of `cuda.h` and how often to call it, with the number that matters of
 //! its arguments: `cuMemAlloc_v2 3 4096`. What a call gives is kept, the last in front, for those that take it: `cuMemFree_v2 1` frees
-//! what was allocated last. After each line it says which result came last.
+//! what was allocated last. With `thread` in front, a thread of its own does it and ends. After each line it says which result came last.
 #![expect(unsafe_code, reason = "calls a library by its C interface")]
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
     io::{self, BufRead as _, Write as _},
     os::unix::ffi::OsStrExt as _,
     process::ExitCode,
+    thread,
 };
 
 /// Handles that calls gave.
@@ -46,15 +47,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
-        let mut words = line.split_whitespace();
+        let in_thread = line.strip_prefix("thread ");
+        let mut words = in_thread.unwrap_or(&line).split_whitespace();
         let name = words.next().ok_or("a line is a function and a number")?;
         let times: u64 = words.next().unwrap_or("1").parse()?;
         let number: u64 = words.next().unwrap_or("0").parse()?;
         let function = find(handle, name)?;
-        let mut result = 0;
-        for _ in 0..times {
-            result = call(function, name, number, &mut given);
-        }
+        let mut calls = || (0..times).fold(0, |_, _| call(function, name, number, &mut given));
+        let result = match in_thread {
+            Some(_) => thread::scope(|scope| scope.spawn(calls).join()).map_err(|_| "the thread panicked")?,
+            None => calls(),
+        };
         say(&result.to_string())?;
     }
     Ok(())

@@ -49,6 +49,8 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     one.call("cuCtxCreate_v2 1 4", "0")?;
     one.call("cuMemFree_v2 1", "0")?;
     other.call("cuGraphLaunch 5", "0")?;
+    // What a thread called that has ended since is counted, and stays so.
+    other.call("thread cuGraphLaunch 40", "0")?;
     // The primary context of a device, which the runtime takes, and which is the thread's once it is set.
     other.call("cuDevicePrimaryCtxRetain 1 6", "0")?;
     other.call("cuCtxSetCurrent", "0")?;
@@ -63,7 +65,7 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
         (line(&one, "copied_bytes_total", "3", ",direction=\"host_to_device\""), 4000.0),
         (line(&one, "copied_bytes_total", "3", ",direction=\"peer\""), 77.0),
         (line(&one, "wait_seconds_count", "3", ",call=\"stream_synchronize\""), 3.0),
-        (line(&other, "calls_total", "unknown", ",call=\"graph_launch\""), 5.0),
+        (line(&other, "calls_total", "unknown", ",call=\"graph_launch\""), 45.0),
         (line(&other, "calls_total", "6", ",call=\"graph_launch\""), 500.0),
         (line(&other, "allocated_bytes", "6", ""), 1_048_576.0),
         ("plumbline_cuda_lost_total{what=\"calls\"}".to_owned(), 0.0),
@@ -88,6 +90,9 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     let counted = |caller: &Caller, device: &str| line(caller, "calls_total", device, ",call=\"graph_launch\"");
     daemon.wait_for(&counted(&later, "unknown"), |calls| (calls - 11.0).abs() < 0.5).map_err(not_ok)?;
     daemon.wait_for(&counted(&other, "6"), |calls| (calls - 501.0).abs() < 0.5).map_err(not_ok)?;
+
+    let of_threads = daemon.metric(&counted(&other, "unknown")).map_err(not_ok)?;
+    ensure(of_threads == Some(45.0), || format!("{of_threads:?} of threads that have ended"))?;
 
     // When those with the old one are gone, so is what was attached to it, and what was counted of them.
     let gone = line(&one, "calls_total", "3", ",call=\"launch\"");
