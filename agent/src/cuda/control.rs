@@ -33,6 +33,9 @@ pub struct View {
     pub detail: Detail,
     /// Parts that are looked at for a moment now and then only, as they cost too much.
     pub thinned: Vec<String>,
+    /// Why nothing can be looked at, whatever is wanted.
+    #[serde(default)]
+    pub absent: Option<String>,
 }
 
 /// For the one who does it.
@@ -45,7 +48,7 @@ pub struct Orders {
 impl Control {
     pub fn new(detail: Detail) -> io::Result<(Self, Orders)> {
         let (woken, wake) = pipe()?;
-        let state = Mutex::new(State { order: None, now: View { detail, thinned: Vec::new() } });
+        let state = Mutex::new(State { order: None, now: View { detail, thinned: Vec::new(), absent: None } });
         let control = Self(Arc::new(Shared { state, wake }));
         Ok((control.clone(), Orders { control, woken }))
     }
@@ -105,7 +108,7 @@ mod tests {
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::from_secs(60)), Woken::Readable);
         assert_eq!((orders.take(), orders.take()), (Some(Detail::Full), None));
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::ZERO), Woken::Late);
-        orders.show(View { detail: Detail::Full, thinned: vec!["launches".to_owned()] });
+        orders.show(View { detail: Detail::Full, thinned: vec!["launches".to_owned()], absent: None });
         assert_eq!(control.view().thinned, ["launches"]);
     }
 }

@@ -187,11 +187,11 @@ impl Probes {
         Ok(reading)
     }
 
-    /// Has the kernel time the programs for as long as `while_timed` takes: it times those of everybody meanwhile.
+    /// Has the kernel time the programs for as long as `while_timed` takes, which is done in any case: it times those of everybody meanwhile.
     pub fn time(&mut self, while_timed: impl FnOnce()) -> Result<(), String> {
-        let timing = enable_stats(Stats::RunTime).map_err(|error| chain(&error))?;
+        let timing = enable_stats(Stats::RunTime).map_err(|error| chain(&error));
         while_timed();
-        drop(timing);
+        drop(timing?);
         for name in hooks::PROGRAMS {
             let info = program(&mut self.ebpf, name).and_then(|program| program.info());
             let info = info.map_err(|error| chain(&error))?;

@@ -93,6 +93,7 @@ impl Worker {
                     let reason = chain(&error);
                     tracing::warn!(reason, "calls of CUDA's driver and NCCL are not counted");
                     let taken_boot_ns = clock::boot_ns();
+                    self.show(Some(reason.clone()));
                     // So that the status says why.
                     let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points: Err(reason) };
                     self.send(Message::Sample(sample))?;
@@ -100,6 +101,7 @@ impl Worker {
                 }
             }
         }
+        self.show(None);
         if self.probes.is_none() {
             return Ok(());
         }
@@ -111,9 +113,7 @@ impl Worker {
             self.sampled_boot_ns = Some(now_boot_ns);
             reading = self.sample();
         }
-        let thinned = self.thinned(self.budget.thinned()).map(|part| part.as_str().to_owned()).collect();
-        let view = View { detail: self.detail, thinned };
-        self.orders.show(view);
+        self.show(None);
         for change in std::mem::take(&mut self.changes) {
             self.tell(change)?;
         }
@@ -123,6 +123,11 @@ impl Worker {
         });
         let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
         self.send(Message::Sample(sample))
+    }
+
+    fn show(&self, absent: Option<String>) {
+        let thinned = self.thinned(self.budget.thinned()).map(|part| part.as_str().to_owned()).collect();
+        self.orders.show(View { detail: self.detail, thinned, absent });
     }
 
     /// Parts that are wanted and given up.
@@ -163,10 +168,16 @@ impl Worker {
         let detail = self.detail;
         self.watch(|part| part.is_of(detail));
         let halt = self.halt.clone();
-        if let Some(probes) = &mut self.probes {
+        let timed = self.probes.as_mut().map(|probes| {
             probes.time(|| {
                 halt.wait(SAMPLE);
-            })?;
+            })
+        });
+        if let Some(Err(reason)) = timed {
+            tracing::warn!(
+                reason,
+                "the kernel does not time the programs of probes; what they take is taken to be as before"
+            );
         }
         let reading = self.read(true);
         self.attach();

@@ -20,6 +20,9 @@ const FATAL: [&str; 6] = [
     "device_unavailable",
 ];
 
+/// What is an answer to a question, and no failure: of programs that can do without a GPU.
+const ANSWERS: [&str; 3] = ["no_device", "insufficient_driver", "not_ready"];
+
 /// Failures that are told; of processes without number there are more.
 const MOST: usize = 4096;
 
@@ -46,6 +49,7 @@ impl Failures {
 fn finding(labels: &[String], count: f64) -> Option<Finding> {
     let [pid, process, pod, namespace, container, device, call, result] = labels else { return None };
     let severity = match &**result {
+        result if ANSWERS.contains(&result) => return None,
         result if FATAL.contains(&result) => Severity::High,
         "out_of_memory" => Severity::Medium,
         _ => Severity::Low,
@@ -93,6 +97,7 @@ mod tests {
         check(&[
             (&[("7", "illegal_address")], &[illegal]),
             (&[("7", "illegal_address"), ("7", "out_of_memory")], &[memory]),
+            (&[("7", "illegal_address"), ("8", "no_device")], &[]),
             // It has ended, and another has its number.
             (&[], &[]),
             (&[("7", "illegal_address")], &[illegal]),

@@ -21,14 +21,18 @@ pub fn set_cuda(gate: &Gate, control: &Control, headers: &HeaderMap, body: &Byte
     if let Err((status, why)) = gate.admit(headers) {
         return refused(status, why);
     }
-    match serde_json::from_slice(body) {
-        Err(error) => refused(
-            StatusCode::BAD_REQUEST,
-            &format!("expected `{{\"detail\": \"off\"}}`, `\"sync\"` or `\"full\"`: {error}"),
-        ),
-        Ok(Wanted { detail }) => match control.set(detail) {
-            Ok(()) => answered(&format!("{{\"detail\": \"{}\"}}\n", detail.as_str())),
-            Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        },
+    let Wanted { detail } = match serde_json::from_slice(body) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let why = format!("expected `{{\"detail\": \"off\"}}`, `\"sync\"` or `\"full\"`: {error}");
+            return refused(StatusCode::BAD_REQUEST, &why);
+        }
+    };
+    if let Some(why) = control.view().absent {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, &why);
+    }
+    match control.set(detail) {
+        Ok(()) => answered(&format!("{{\"detail\": \"{}\"}}\n", detail.as_str())),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
