@@ -122,6 +122,12 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
             add(&raw mut (*stats).ns, ns);
         }
     }
+    // It ends whatever comes of it.
+    if cookie.action == Action::EndCapture as u8 {
+        current.set_capturing(false);
+        let (start_boot_ns, pid) = (key.start_boot_ns, key.pid);
+        let _ = CAPTURED.remove(&HandleKey { start_boot_ns, pid, kind: KIND_STREAM, handle: first });
+    }
     if result != 0 {
         failed(&CallKey { result, ..key });
     }
@@ -143,7 +149,6 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
     const SET_CONTEXT: u8 = Action::SetContext as u8;
     const SET_DEVICE: u8 = Action::SetDevice as u8;
     const BEGIN_CAPTURE: u8 = Action::BeginCapture as u8;
-    const END_CAPTURE: u8 = Action::EndCapture as u8;
     match cookie.action {
         COPY => amount,
         ALLOCATE => {
@@ -185,11 +190,6 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
         BEGIN_CAPTURE => {
             current.set_capturing(true);
             let _ = CAPTURED.insert(&handle(KIND_STREAM, first), &1, 0);
-            0
-        }
-        END_CAPTURE => {
-            current.set_capturing(false);
-            let _ = CAPTURED.remove(&handle(KIND_STREAM, first));
             0
         }
         _ => 0,

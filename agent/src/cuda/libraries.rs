@@ -96,7 +96,11 @@ impl Libraries {
             }
         }
         let all = self.processes.values().flat_map(|process| &process.maps);
-        all.map(|library| (library.key, library.clone())).take(MOST_FILES).collect()
+        let mut files: BTreeMap<FileKey, Library> = all.map(|library| (library.key, library.clone())).collect();
+        while files.len() > MOST_FILES {
+            files.pop_last();
+        }
+        files
     }
 
     pub fn has_thread(&self, pid: u32, tid: u32) -> bool {

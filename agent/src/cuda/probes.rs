@@ -1,8 +1,8 @@
 //! The programs in the kernel, and their attachments.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -58,10 +58,11 @@ pub struct Probes {
     ebpf: Ebpf,
     traps: Traps,
     attached: BTreeMap<FileKey, Attached>,
-    /// Files whose functions are not known, so that it is said once.
-    unreadable: BTreeSet<FileKey>,
+    /// Files whose functions are not known, with the path that was tried, so that it is said once.
+    unreadable: BTreeMap<FileKey, PathBuf>,
     timed: BTreeMap<&'static str, Timed>,
     ended: Ended,
+    members: nccl::account::Members,
 }
 
 #[derive(Debug)]
@@ -74,8 +75,8 @@ struct Attached {
 enum State {
     Off,
     On(Vec<(&'static str, UProbeLinkId)>),
-    /// Not tried again before it is wanted anew.
-    Refused,
+    /// By this path, which may have been that of a process that has ended since; not tried again by the same.
+    Refused(PathBuf),
 }
 
 /// What the kernel counted of a program, while somebody had it count.
@@ -118,9 +119,10 @@ impl Probes {
             ebpf,
             traps,
             attached: BTreeMap::new(),
-            unreadable: BTreeSet::new(),
+            unreadable: BTreeMap::new(),
             timed: BTreeMap::new(),
             ended: Ended::default(),
+            members: nccl::account::Members::new(),
         })
     }
 
@@ -131,9 +133,9 @@ impl Probes {
             tracing::info!(library = attached.name, "this library is not looked at any more");
             attached.hooks.iter_mut().for_each(|(_, state)| detach(&mut self.ebpf, state));
         }
-        self.unreadable.retain(|key| libraries.contains_key(key));
+        self.unreadable.retain(|key, _| libraries.contains_key(key));
         for (key, library) in libraries {
-            if !self.attached.contains_key(key) && !self.unreadable.contains(key) {
+            if !self.attached.contains_key(key) && self.unreadable.get(key) != Some(&library.path) {
                 match hooks::of(library.kind, &library.path) {
                     Ok(hooks) => {
                         tracing::info!(library = library.name, functions = hooks.len(), "a library's calls are known");
@@ -142,22 +144,25 @@ impl Probes {
                     }
                     Err(error) => {
                         tracing::warn!(library = library.name, reason = chain(&error), "its calls are not counted");
-                        self.unreadable.insert(*key);
+                        self.unreadable.insert(*key, library.path.clone());
                     }
                 }
             }
             let Some(attached) = self.attached.get_mut(key) else { continue };
             let mut refused = None;
             for (hook, state) in &mut attached.hooks {
+                let is_tried = matches!(state, State::Refused(path) if *path == library.path);
                 match (is_wanted(hook.part), &state) {
-                    (true, State::Off) => match attach(&mut self.ebpf, &library.path, hook) {
-                        Ok(links) => *state = State::On(links),
-                        Err(error) => {
-                            *state = State::Refused;
-                            refused.get_or_insert_with(|| chain(&error));
+                    (true, State::Off | State::Refused(_)) if !is_tried => {
+                        match attach(&mut self.ebpf, &library.path, hook) {
+                            Ok(links) => *state = State::On(links),
+                            Err(error) => {
+                                *state = State::Refused(library.path.clone());
+                                refused.get_or_insert_with(|| chain(&error));
+                            }
                         }
-                    },
-                    (false, State::On(_) | State::Refused) => detach(&mut self.ebpf, state),
+                    }
+                    (false, State::On(_) | State::Refused(_)) => detach(&mut self.ebpf, state),
                     _ => {}
                 }
             }
@@ -172,7 +177,8 @@ impl Probes {
         let mut reading = Reading::default();
         account::read(&mut self.ebpf, libraries, &mut self.ended, &mut reading).map_err(|error| chain(&error))?;
         let is_alive = |pid, start_boot_ns| libraries.is_alive(pid, start_boot_ns);
-        nccl::account::read(&mut self.ebpf, is_alive, &mut reading).map_err(|error| chain(&error))?;
+        nccl::account::read(&mut self.ebpf, is_alive, &mut self.members, &mut reading)
+            .map_err(|error| chain(&error))?;
         reading.points.extend(nccl::coverage::points(&reading.points));
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();

@@ -24,15 +24,18 @@ pub struct Ended(BTreeMap<Key, u64>);
 /// has ended are told a last time.
 pub fn read(ebpf: &mut Ebpf, libraries: &Libraries, ended: &mut Ended) -> Result<BTreeMap<Key, u64>, AccountError> {
     let mut map: KernelMap<_, u64, ThreadWords> = open(ebpf, "THREADS")?;
-    let entries: Vec<(u64, ThreadWords)> = map.iter().filter_map(Result::ok).collect();
+    let threads: Vec<u64> = map.keys().filter_map(Result::ok).collect();
     let mut sums = BTreeMap::new();
-    for (pid_tgid, words) in entries {
+    for pid_tgid in threads {
+        #[expect(clippy::cast_possible_truncation, reason = "two numbers of 32 bits")]
+        let (pid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+        // Asked before its counts are read: what has ended counts no more.
+        let is_there = libraries.has_thread(pid, tid);
+        let Ok(words) = map.get(&pid_tgid, 0) else { continue };
         let Ok(thread) = <Thread as zerocopy::FromBytes>::read_from_bytes(zerocopy::IntoBytes::as_bytes(&words)) else {
             continue;
         };
-        #[expect(clippy::cast_possible_truncation, reason = "two numbers of 32 bits")]
-        let (pid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
-        if libraries.has_thread(pid, tid) {
+        if is_there {
             add(&mut sums, pid, &thread);
         } else {
             add(&mut ended.0, pid, &thread);

@@ -21,7 +21,7 @@ use crate::{
     event::{Event, Finding, FoundProcess, What},
     halt::Halt,
     message::Message,
-    series::{Point, Sample, cuda},
+    series::{Point, Sample, cuda, nccl},
 };
 
 /// Between two looks for libraries, and two readings of the counts.
@@ -43,6 +43,7 @@ pub struct Worker {
     changes: Vec<Change>,
     watched: Watched,
     sampled_boot_ns: Option<u64>,
+    were_steps_thinned: bool,
     out: mpsc::WeakSender<Message>,
     halt: Halt,
 }
@@ -65,6 +66,7 @@ impl Worker {
             changes: Vec::new(),
             watched: Watched::default(),
             sampled_boot_ns: None,
+            were_steps_thinned: false,
             out,
             halt,
         }
@@ -85,6 +87,9 @@ impl Worker {
             self.order(detail)?;
         }
         self.found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
+        if self.detail == Detail::Off && self.probes.is_some() {
+            return self.unload();
+        }
         // Nothing is loaded before there is something to look at.
         if self.probes.is_none() && !self.found.is_empty() {
             match Probes::load() {
@@ -106,19 +111,42 @@ impl Worker {
             return Ok(());
         }
         self.attach();
-        let mut reading = self.read(false);
+        let reading = self.read(false);
+        self.publish(reading)?;
         let now_boot_ns = clock::boot_ns();
         let is_due = self.sampled_boot_ns.is_none_or(|at| now_boot_ns.saturating_sub(at) >= SAMPLE_EVERY_NS);
         if is_due && !self.found.is_empty() {
             self.sampled_boot_ns = Some(now_boot_ns);
-            reading = self.sample();
+            let reading = self.sample();
+            self.publish(reading)?;
         }
+        Ok(())
+    }
+
+    /// With its tables: who belongs to what, and how many collectives each has called, is not known of a time in which nobody looked.
+    fn unload(&mut self) -> Result<(), Over> {
+        self.probes = None;
+        self.budget.begin_anew();
+        self.costs.clear();
+        self.watched.turn(clock::boot_ns(), Part::ALL.map(|_| false));
         self.show(None);
+        self.send(Message::Sample(Sample {
+            source: SOURCE.to_owned(),
+            taken_boot_ns: clock::boot_ns(),
+            points: Ok(self.own_points()),
+        }))
+    }
+
+    fn publish(&mut self, reading: Result<Reading, String>) -> Result<(), Over> {
+        self.show(None);
+        self.were_steps_thinned |= self.budget.thinned().has(Part::Steps);
         for change in std::mem::take(&mut self.changes) {
             self.tell(change)?;
         }
         let points = reading.map(|mut reading| {
             reading.points.extend(self.own_points());
+            // Launches of graphs were missed, by which it is reckoned.
+            reading.points.retain(|point| !self.were_steps_thinned || *point.series != nccl::VISIBLE_RATIO);
             reading.points
         });
         let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points };
@@ -212,7 +240,7 @@ impl Worker {
         );
         let mut finding = Finding::new("probes.budget", Severity::Low, "node".to_owned(), text);
         finding.evidence = vec![("share_ratio".to_owned(), share), ("budget_ratio".to_owned(), self.budget.share())];
-        finding.process = Some(FoundProcess { pid, name });
+        finding.process = Some(FoundProcess { pid, name }).filter(|_| pid != 0);
         self.say(finding)
     }
 

@@ -1,6 +1,6 @@
 //! Calls of CUDA that failed: told once for each process, call and result. How many there were is a series.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use plumbline_policy::Severity;
 
@@ -11,13 +11,19 @@ use crate::{
 };
 
 /// What ends a process's work on its GPU, as `cuda.h` says of these results.
-const FATAL: [&str; 6] = [
+const FATAL: [&str; 12] = [
     "ecc_uncorrectable",
     "nvlink_uncorrectable",
     "illegal_address",
     "launch_timeout",
     "launch_failed",
     "device_unavailable",
+    "assert",
+    "hardware_stack_error",
+    "illegal_instruction",
+    "misaligned_address",
+    "invalid_address_space",
+    "invalid_pc",
 ];
 
 /// What is an answer to a question, and no failure: of programs that can do without a GPU.
@@ -26,24 +32,31 @@ const ANSWERS: [&str; 3] = ["no_device", "insufficient_driver", "not_ready"];
 /// Failures that are told; of processes without number there are more.
 const MOST: usize = 4096;
 
+/// By process, device, call and result: what else is told of a process may come later.
 #[derive(Debug, Default)]
-pub struct Failures(HashSet<Arc<[String]>>);
+pub struct Failures(HashSet<[String; 4]>);
 
 impl Failures {
     pub fn observe(&mut self, sample: &Sample) -> Vec<Finding> {
         let Some(points) = sample.points.as_ref().ok().filter(|_| sample.source == SOURCE) else { return Vec::new() };
         let failures: Vec<_> = points.iter().filter(|point| *point.series == cuda::FAILURES_TOTAL).collect();
         // Of another process of the same number it is told anew.
-        let now: HashSet<&Arc<[String]>> = failures.iter().map(|point| &point.labels).collect();
-        self.0.retain(|labels| now.contains(labels));
+        let now: HashSet<[String; 4]> = failures.iter().filter_map(|point| key(&point.labels)).collect();
+        self.0.retain(|key| now.contains(key));
         let mut findings = Vec::new();
         for point in failures {
-            if self.0.len() < MOST && self.0.insert(Arc::clone(&point.labels)) {
+            let Some(key) = key(&point.labels).filter(|_| self.0.len() < MOST) else { continue };
+            if self.0.insert(key) {
                 findings.extend(finding(&point.labels, point.number().unwrap_or_default()));
             }
         }
         findings
     }
+}
+
+fn key(labels: &[String]) -> Option<[String; 4]> {
+    let [pid, _, _, _, _, device, call, result] = labels else { return None };
+    Some([pid, device, call, result].map(Clone::clone))
 }
 
 fn finding(labels: &[String], count: f64) -> Option<Finding> {

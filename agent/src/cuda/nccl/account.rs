@@ -32,8 +32,16 @@ type SkewWords = [u64; size_of::<Skew>() / 8];
 /// By hash, the ranks of this node, and how many collectives each has called.
 type Ranks = BTreeMap<u64, Vec<(u32, u64)>>;
 
+/// How many members each communicator had at the last reading.
+pub type Members = BTreeMap<u64, u64>;
+
 /// Reads the tables, and takes out what is of processes that have ended.
-pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut Reading) -> Result<(), AccountError> {
+pub fn read(
+    ebpf: &mut Ebpf,
+    is_alive: impl Fn(u32, u64) -> bool,
+    members: &mut Members,
+    reading: &mut Reading,
+) -> Result<(), AccountError> {
     let mut points = Vec::new();
     let mut ranks = Ranks::new();
     let mut comms: KernelMap<_, CommKeyWords, CommWords> = open(ebpf, "COMMS")?;
@@ -50,7 +58,7 @@ pub fn read(ebpf: &mut Ebpf, is_alive: impl Fn(u32, u64) -> bool, reading: &mut 
             ranks.entry(comm.hash).or_default().push((comm.rank, comm.sequence));
         }
     }
-    count_members(ebpf, &ranks)?;
+    count_members(ebpf, &ranks, members)?;
 
     let mut traffic: PerCpuHashMap<_, TrafficKeyWords, TrafficWords> = open(ebpf, "TRAFFIC")?;
     let entries: Vec<_> = traffic.iter().filter_map(Result::ok).collect();
@@ -124,17 +132,18 @@ fn missing(sequence: u64, arrivals: &Arrivals, ranks: &[(u32, u64)]) -> Vec<(u32
     ranks.iter().filter(|(_, called)| *called <= sequence).map(|(rank, _)| (*rank, first_ns)).collect()
 }
 
-/// Members of this node that are gone without a word do not count.
-fn count_members(ebpf: &mut Ebpf, ranks: &Ranks) -> Result<(), AccountError> {
+/// Members of this node that are gone without a word do not count. What one reading says may be of a moment in which members begin; what two
+/// say holds.
+fn count_members(ebpf: &mut Ebpf, ranks: &Ranks, before: &mut Members) -> Result<(), AccountError> {
     let mut members: KernelMap<_, u64, u64> = open(ebpf, "MEMBERS")?;
     let entries: Vec<_> = members.iter().filter_map(Result::ok).collect();
+    before.retain(|hash, _| entries.iter().any(|(known, _)| known == hash));
     for (hash, count) in entries {
-        match ranks.get(&hash).map(|ranks| ranks.len() as u64) {
-            None => drop(members.remove(&hash)),
-            // One that has just begun is in the count and not yet among those that were read.
-            Some(now) if now < count => drop(members.insert(hash, now, 0)),
-            Some(_) => {}
+        let now = ranks.get(&hash).map_or(0, |ranks| ranks.len() as u64);
+        if before.insert(hash, now) != Some(now) || now == count {
+            continue;
         }
+        let _ = if now == 0 { members.remove(&hash) } else { members.insert(hash, now, 0) };
     }
     Ok(())
 }
