@@ -28,11 +28,11 @@ pub enum Action {
     /// As `Call`; the thread works in the context of its first argument from now on.
     SetContext = 8,
     /// As `Call`; the thread works on the device that its first argument is.
-    SetDevice = 11,
+    SetDevice = 9,
     /// As `Call`; its thread, and the stream that its first argument is, record a graph from now on.
-    BeginCapture = 9,
+    BeginCapture = 10,
     /// As `Call`; they do not any more.
-    EndCapture = 10,
+    EndCapture = 11,
 }
 
 /// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, and the kind of its

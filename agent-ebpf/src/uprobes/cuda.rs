@@ -17,14 +17,11 @@ use plumbline_ebpf::cuda::{
 };
 
 use super::{
+    BPF_F_NO_PREALLOC, BPF_NOEXIST,
     call::{cookie, registers},
     thread::{Current, current},
 };
 use crate::kernel::user_word;
-
-/// Room is taken as it is needed: most nodes need none.
-const BPF_F_NO_PREALLOC: u32 = 1;
-const BPF_NOEXIST: u64 = 1;
 
 /// Processes times devices times calls; the agent takes out those of processes that have ended.
 #[map]

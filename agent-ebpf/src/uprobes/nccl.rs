@@ -23,14 +23,12 @@ use plumbline_ebpf::{
 };
 
 use super::{
+    BPF_F_NO_PREALLOC, BPF_NOEXIST,
     call::{cookie, registers, stack, stack_address},
     cuda::{add, is_captured, lost},
     thread::{Current, current},
 };
 use crate::kernel::user_word;
-
-const BPF_F_NO_PREALLOC: u32 = 1;
-const BPF_NOEXIST: u64 = 1;
 
 /// Ranks of one process that [`Action::InitAll`] begins: a node has no more GPUs.
 const MOST_OF_ALL: u32 = 16;

@@ -8,11 +8,8 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::cuda::{COUNTS, Lost, Thread, UNKNOWN_DEVICE};
 
-use super::cuda::lost;
+use super::{BPF_F_NO_PREALLOC, BPF_NOEXIST, cuda::lost};
 use crate::kernel::{off, read};
-
-const BPF_F_NO_PREALLOC: u32 = 1;
-const BPF_NOEXIST: u64 = 1;
 
 /// By number of process and thread. The agent takes out those that have ended.
 #[map]

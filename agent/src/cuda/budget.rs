@@ -61,9 +61,8 @@ impl Cost {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
     pub thinned: Thinned,
-    /// Of the process of which the probes take the largest share: what all that is wanted takes.
-    pub pid: u32,
-    pub share: f64,
+    /// The process of which the probes take the largest share, and that share; nobody where nobody calls any more.
+    pub dearest: Option<(u32, f64)>,
 }
 
 impl Budget {
@@ -133,7 +132,7 @@ impl Budget {
         };
         self.thinned = thinned;
         let dearest = costs.iter().max_by(|one, other| one.share().total_cmp(&other.share()));
-        Some(Change { thinned, pid: dearest.map_or(0, |cost| cost.pid), share: dearest.map_or(0.0, Cost::share) })
+        Some(Change { thinned, dearest: dearest.map(|cost| (cost.pid, cost.share())) })
     }
 }
 
@@ -163,7 +162,11 @@ mod tests {
             let costs = budget.observe(now_ns, &[((7, 70), hits.clone())].into(), cost, |_| Some(cpu_ns));
             let change = budget.decide(&costs, *is_sample);
             assert_eq!(budget.thinned(), *expect, "second {at}");
-            assert!(change.is_none_or(|change| change.thinned == *expect && change.pid == 7), "second {at}");
+            assert!(
+                change
+                    .is_none_or(|change| change.thinned == *expect && change.dearest.is_some_and(|(pid, _)| pid == 7)),
+                "second {at}"
+            );
         }
     }
 

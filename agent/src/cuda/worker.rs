@@ -126,7 +126,7 @@ impl Worker {
     /// With its tables: who belongs to what, and how many collectives each has called, is not known of a time in which nobody looked.
     fn unload(&mut self) -> Result<(), Over> {
         self.probes = None;
-        self.budget.begin_anew();
+        self.were_steps_thinned = false;
         self.costs.clear();
         self.watched.turn(clock::boot_ns(), Part::ALL.map(|_| false));
         self.show(None);
@@ -224,23 +224,28 @@ impl Worker {
         self.say(Finding::new("probes.detail", Severity::Low, "node".to_owned(), text))
     }
 
-    fn tell(&self, change: Change) -> Result<(), Over> {
-        let Change { pid, share, thinned } = change;
-        let thinned: Vec<&str> = self.thinned(thinned).map(Part::as_str).collect();
+    fn tell(&self, Change { thinned, dearest }: Change) -> Result<(), Over> {
+        let (pid, share) = dearest.unwrap_or_default();
         let name = fs::read_to_string(self.proc.join(pid.to_string()).join("comm")).unwrap_or_default();
-        let name = if name.is_empty() { "a process that has ended".to_owned() } else { name.trim_end().to_owned() };
-        let most = 100.0 * self.budget.share();
+        let name = if name.is_empty() { "a process that has ended" } else { name.trim_end() }.to_owned();
+        let budget = self.budget.share();
+        let costs = match dearest {
+            None => "no process calls what probes are at".to_owned(),
+            Some(_) => format!(
+                "probes of CUDA's driver and NCCL cost {name} ({pid}) {:.2} % of its CPU time, of {} % that they may",
+                100.0 * share,
+                100.0 * budget
+            ),
+        };
+        let thinned: Vec<&str> = self.thinned(thinned).map(Part::as_str).collect();
         let becomes = match &*thinned {
             [] => "all that is wanted is looked at again".to_owned(),
             parts => format!("{} looked at for 1 s of each minute", parts.join(" and ")),
         };
-        let text = format!(
-            "probes of CUDA's driver and NCCL cost {name} ({pid}) {:.2} % of its CPU time, of {most} % that they may: {becomes}",
-            100.0 * share
-        );
-        let mut finding = Finding::new("probes.budget", Severity::Low, "node".to_owned(), text);
-        finding.evidence = vec![("share_ratio".to_owned(), share), ("budget_ratio".to_owned(), self.budget.share())];
-        finding.process = Some(FoundProcess { pid, name }).filter(|_| pid != 0);
+        let mut finding =
+            Finding::new("probes.budget", Severity::Low, "node".to_owned(), format!("{costs}: {becomes}"));
+        finding.evidence = vec![("share_ratio".to_owned(), share), ("budget_ratio".to_owned(), budget)];
+        finding.process = dearest.map(|(pid, _)| FoundProcess { pid, name });
         self.say(finding)
     }
 

@@ -111,11 +111,18 @@ nothing! {
     cuModuleLoadData(Pointer, Pointer);
     cuCtxSetCurrent(u64);
     cuStreamBeginCapture_v2(u64, c_int);
-    cuStreamEndCapture(u64, Pointer);
 }
 
 nothing_pushed! {
     cuLaunchKernel_ptsz(Pointer, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Pointer, Pointer, Pointer);
+}
+
+/// A stream of this number is one whose recording was invalidated.
+const STREAM_CAPTURE_INVALIDATED: Result = 901;
+
+#[unsafe(no_mangle)]
+pub extern "C" fn cuStreamEndCapture(stream: u64, _: Pointer) -> Result {
+    if stream == 901 { STREAM_CAPTURE_INVALIDATED } else { SUCCESS }
 }
 
 #[unsafe(no_mangle)]

@@ -13,13 +13,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
 
 use super::Ended;
-use crate::caller::Caller;
+use crate::caller::{COMM, Caller};
 
 /// The kernel tells a probe which function it is at.
 const COOKIES: (u32, u32) = (5, 15);
-
-/// NCCL's hash of the bytes 0 to 127.
-const COMM: &str = "0x6afe1cc17717e1f4";
 
 /// So far apart that an emulated machine does not change who comes first.
 const TURNS: usize = 5;

@@ -10,13 +10,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{QUIET, caller, ensure, not_ok, skipped, wait_until};
+use super::{QUIET, caller, ensure, library, not_ok, wait_until};
 use crate::{
     caller::Caller,
     checks::Ended,
     daemon::{Daemon, Tools, post, run},
 };
 
+const FAKE: &str = "libfake_cuda.so";
 const TOKEN: &str = "0123456789abcdef";
 
 /// The start of a line of the page.
@@ -25,10 +26,7 @@ fn line(caller: &Caller, series: &str, device: &str, more: &str) -> String {
 }
 
 pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let built = tools.beside("libfake_cuda.so").ok_or_else(|| skipped("libfake_cuda.so is not built"))?;
-    fs::create_dir_all(scratch).map_err(not_ok)?;
-    let library = scratch.join("libcuda.so.1");
-    fs::copy(&built, &library).map_err(not_ok)?;
+    let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
     let mut one = caller(tools, "cuda-caller", &library)?;
     let mut other = caller(tools, "cuda-caller", &library)?;
     let config = "gpu: {enabled: false}\nengines: {discover: false}\ncuda: {detail: full, budget_percent: 100}\n";
@@ -80,7 +78,8 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     daemon.wait_for(&waited, |seconds| (0.06..1.0).contains(&seconds)).map_err(not_ok)?;
 
     // The file is replaced under them: who has the old one is counted on, and who has the new one too.
-    fs::remove_file(&library).and_then(|()| fs::copy(&built, &library)).map_err(not_ok)?;
+    fs::remove_file(&library).map_err(not_ok)?;
+    let library = super::library(tools, FAKE, library)?;
     let mut later = caller(tools, "cuda-caller", &library)?;
     let functions = daemon.metric(&probed).map_err(not_ok)?.unwrap_or_default();
     let is_twice = |now: f64| (now - 2.0 * functions).abs() < 0.5;
@@ -109,10 +108,8 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
 
 /// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.
 pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let built = tools.beside("libfake_cuda.so").ok_or_else(|| skipped("libfake_cuda.so is not built"))?;
-    fs::create_dir_all(scratch).map_err(not_ok)?;
-    let (library, token) = (scratch.join("libcuda.so.1"), scratch.join("token"));
-    fs::copy(&built, &library).map_err(not_ok)?;
+    let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
+    let token = scratch.join("token");
     fs::write(&token, TOKEN)
         .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
         .map_err(not_ok)?;

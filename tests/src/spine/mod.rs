@@ -217,6 +217,13 @@ fn caller(tools: &Tools, program: &'static str, library: &Path) -> Result<Caller
     Ok(Caller::start(program, &path, library)?)
 }
 
+/// A library that was built beside this program, at the path by whose name it is known.
+fn library(tools: &Tools, built: &str, path: PathBuf) -> Result<PathBuf, Ended> {
+    let built = tools.beside(built).ok_or_else(|| skipped(&format!("{built} is not built")))?;
+    path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::copy(built, &path)).map_err(not_ok)?;
+    Ok(path)
+}
+
 fn skipped(why: &str) -> Ended {
     Ended::Skipped(why.to_owned())
 }

@@ -1,18 +1,15 @@
 //! Ranks of a communicator, of a library with NCCL's interface and nothing behind it: which rank is who, what goes through, who came last.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{QUIET, caller, ensure, not_ok, skipped, wait_until};
+use super::{QUIET, caller, ensure, library, not_ok, skipped, wait_until};
 use crate::{
-    caller::Caller,
+    caller::{COMM, Caller},
     checks::Ended,
     daemon::{Daemon, Tools},
 };
-
-/// NCCL's hash of the bytes 0 to 127.
-const COMM: &str = "0x6afe1cc17717e1f4";
 
 const TURNS: usize = 20;
 const PERIOD_NS: u64 = 20_000_000;
@@ -21,10 +18,7 @@ const PERIOD_NS: u64 = 20_000_000;
 const PRECISION_NS: f64 = 50_000.0;
 
 pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
-    let built = tools.beside("libfake_nccl.so").ok_or_else(|| skipped("libfake_nccl.so is not built"))?;
-    fs::create_dir_all(scratch).map_err(not_ok)?;
-    let library = scratch.join("libnccl.so.2");
-    fs::copy(&built, &library).map_err(not_ok)?;
+    let library = library(tools, "libfake_nccl.so", scratch.join("libnccl.so.2"))?;
     let start = || caller(tools, "nccl-caller", &library);
     let mut early = start()?;
     early.call("init ncclCommInitRank 2 0 9", "ok")?;
@@ -86,9 +80,7 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
 
     // What goes into a stream that records a graph is not done now, whichever thread began the recording, and wherever the stream is among
     // the arguments.
-    let cuda = tools.beside("libfake_cuda.so").ok_or_else(|| skipped("libfake_cuda.so is not built"))?;
-    let libcuda = scratch.join("libcuda.so.1");
-    fs::copy(&cuda, &libcuda).map_err(not_ok)?;
+    let libcuda = super::library(tools, "libfake_cuda.so", scratch.join("libcuda.so.1"))?;
     let _holder = caller(tools, "cuda-caller", &libcuda)?;
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", libcuda.display());
     daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
@@ -110,6 +102,13 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
         let labels = format!("comm=\"{COMM}\",rank=\"0\",function=\"{function}\",captured=\"{captured}\"");
         daemon.wait_for(&ranks[0].line("plumbline_nccl_calls_total", &labels), is(calls)).map_err(not_ok)?;
     }
+
+    // A recording that was invalidated ends all the same.
+    ranks[0].call(&format!("capture {} 901", libcuda.display()), "0")?;
+    ranks[0].call(&format!("captured {} 901", libcuda.display()), "901")?;
+    ranks[0].call("call ncclSend 4 1 0", "ok")?;
+    let sent = format!("comm=\"{COMM}\",rank=\"0\",function=\"send\",captured=\"false\"");
+    daemon.wait_for(&ranks[0].line("plumbline_nccl_calls_total", &sent), is(7.0)).map_err(not_ok)?;
 
     // All ranks in one process.
     early.call("init ncclCommInitAll 2 1 0", "ok")?;

@@ -206,24 +206,15 @@ impl Bench {
             let ns: Vec<f64> = said.filter_map(|said| number(&String::from_utf8_lossy(&said.stdout))).collect();
             Spread::of(&ns).map(|ns| ns.median).ok_or_else(|| Error::said("no rank said anything"))
         };
-        let (mut shares, mut reckoned) = (Vec::new(), Vec::new());
+        let mut shares = Vec::new();
         for _ in 0..PACE_ROUNDS {
             let bare_ns = one()?;
-            let daemon = self.daemon("sync")?;
-            let ns = one()?;
+            let _daemon = self.daemon("sync")?;
             #[expect(clippy::cast_precision_loss, reason = "seconds")]
-            shares.push((ns - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
-            // Of a tenth of a core, as the ranks use less.
-            reckoned.push(daemon.sum("plumbline_cuda_probe_seconds_total{").unwrap_or(f64::NAN) / RANKS as f64);
+            shares.push((one()? - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
         }
-        if let (Some(share), Some(reckoned)) = (Spread::of(&shares), Spread::of(&reckoned)) {
-            println!(
-                "measured: {:.2} % of a thread ({:.2} to {:.2}); reckoned by the daemon: {:.2} ms in the last seconds of each",
-                share.median,
-                share.least,
-                share.greatest,
-                1e3 * reckoned.median
-            );
+        if let Some(share) = Spread::of(&shares) {
+            println!("{:.2} % of a thread ({:.2} to {:.2})", share.median, share.least, share.greatest);
         }
         Ok(())
     }

@@ -140,12 +140,18 @@ fn count_members(ebpf: &mut Ebpf, ranks: &Ranks, before: &mut Members) -> Result
     before.retain(|hash, _| entries.iter().any(|(known, _)| known == hash));
     for (hash, count) in entries {
         let now = ranks.get(&hash).map_or(0, |ranks| ranks.len() as u64);
-        if before.insert(hash, now) != Some(now) || now == count {
-            continue;
-        }
-        let _ = if now == 0 { members.remove(&hash) } else { members.insert(hash, now, 0) };
+        let _ = match corrected(before.insert(hash, now), now, count) {
+            None => continue,
+            Some(0) => members.remove(&hash),
+            Some(now) => members.insert(hash, now, 0),
+        };
     }
     Ok(())
+}
+
+/// What the count ought to be, if it is another.
+fn corrected(before: Option<u64>, now: u64, count: u64) -> Option<u64> {
+    Some(now).filter(|_| before == Some(now) && now != count)
 }
 
 fn skew_points(comm: &str, skew: &Skew, ranks: &[(u32, u64)]) -> Vec<Point> {
@@ -188,6 +194,13 @@ fn merge(points: &mut Vec<Point>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_are_corrected_by_what_two_readings_say() {
+        assert_eq!((corrected(None, 2, 3), corrected(Some(3), 2, 3)), (None, None));
+        assert_eq!((corrected(Some(2), 2, 3), corrected(Some(2), 2, 1)), (Some(2), Some(2)));
+        assert_eq!((corrected(Some(0), 0, 3), corrected(Some(3), 3, 3)), (Some(0), None));
+    }
 
     #[test]
     fn who_has_not_come_is_missing_since_the_first_came() {
