@@ -20,13 +20,27 @@ pub const ENTER: &str = "cuda_enter";
 pub const RETURN: &str = "cuda_return";
 pub const NCCL_INIT_ENTER: &str = "nccl_init_enter";
 pub const NCCL_INIT_RETURN: &str = "nccl_init_return";
+pub const NCCL_SPLIT_ENTER: &str = "nccl_split_enter";
+pub const NCCL_ASK_ENTER: &str = "nccl_ask_enter";
+pub const NCCL_ASK_RETURN: &str = "nccl_ask_return";
 pub const NCCL_END: &str = "nccl_end";
 pub const NCCL_CALL: &str = "nccl_call";
 pub const NCCL_GROUP: &str = "nccl_group";
 
 /// Programs that count.
-pub const PROGRAMS: [&str; 8] =
-    [COUNT, ENTER, RETURN, NCCL_INIT_ENTER, NCCL_INIT_RETURN, NCCL_END, NCCL_CALL, NCCL_GROUP];
+pub const PROGRAMS: [&str; 11] = [
+    COUNT,
+    ENTER,
+    RETURN,
+    NCCL_INIT_ENTER,
+    NCCL_SPLIT_ENTER,
+    NCCL_INIT_RETURN,
+    NCCL_ASK_ENTER,
+    NCCL_ASK_RETURN,
+    NCCL_END,
+    NCCL_CALL,
+    NCCL_GROUP,
+];
 
 /// What the kernel counts together: a row of one of the tables, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,9 +113,11 @@ fn of_nccl(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
         place,
         cookie: function.cookie(number, Machine::HERE).to_bits(),
         programs: match function.action {
-            NcclAction::InitByValue | NcclAction::InitByPointer | NcclAction::InitAll | NcclAction::InitUnknown => {
+            NcclAction::InitByValue | NcclAction::InitByPointer | NcclAction::InitAll => {
                 &[NCCL_INIT_ENTER, NCCL_INIT_RETURN]
             }
+            NcclAction::Split | NcclAction::Shrink | NcclAction::Grow => &[NCCL_SPLIT_ENTER, NCCL_INIT_RETURN],
+            NcclAction::TellRank | NcclAction::TellRanks | NcclAction::TellError => &[NCCL_ASK_ENTER, NCCL_ASK_RETURN],
             NcclAction::End => &[NCCL_END],
             NcclAction::Collective | NcclAction::PointToPoint => &[NCCL_CALL],
             NcclAction::GroupStart | NcclAction::GroupEnd => &[NCCL_GROUP],

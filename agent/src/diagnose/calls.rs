@@ -1,4 +1,4 @@
-//! Calls of CUDA that failed: told once for each process, call and result. How many there were is a series.
+//! Calls of CUDA that failed, and what NCCL says went wrong meanwhile: told once for each process, call or communicator, and result.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use plumbline_policy::Severity;
 use crate::{
     cuda::SOURCE,
     event::{Finding, FoundProcess},
-    series::{Sample, cuda},
+    series::{Point, Sample, cuda, nccl},
 };
 
 /// What ends a process's work on its GPU, as `cuda.h` says of these results.
@@ -32,14 +32,15 @@ const ANSWERS: [&str; 3] = ["no_device", "insufficient_driver", "not_ready"];
 /// Failures that are told; of processes without number there are more.
 const MOST: usize = 4096;
 
-/// By process, device, call and result: what else is told of a process may come later.
+/// By process, device, call and result, or by process, communicator, rank and result: what else is told of a process may come later.
 #[derive(Debug, Default)]
 pub struct Failures(HashSet<[String; 4]>);
 
 impl Failures {
     pub fn observe(&mut self, sample: &Sample) -> Vec<Finding> {
         let Some(points) = sample.points.as_ref().ok().filter(|_| sample.source == SOURCE) else { return Vec::new() };
-        let failures: Vec<_> = points.iter().filter(|point| *point.series == cuda::FAILURES_TOTAL).collect();
+        let is_failure = |point: &&Point| [&cuda::FAILURES_TOTAL, &nccl::ASYNC_ERROR].contains(&point.series);
+        let failures: Vec<_> = points.iter().filter(is_failure).collect();
         // Of another process of the same number it is told anew.
         let now: HashSet<[String; 4]> = failures.iter().filter_map(|point| key(&point.labels)).collect();
         self.0.retain(|key| now.contains(key));
@@ -47,7 +48,7 @@ impl Failures {
         for point in failures {
             let Some(key) = key(&point.labels).filter(|_| self.0.len() < MOST) else { continue };
             if self.0.insert(key) {
-                findings.extend(finding(&point.labels, point.number().unwrap_or_default()));
+                findings.extend(finding(point));
             }
         }
         findings
@@ -55,29 +56,36 @@ impl Failures {
 }
 
 fn key(labels: &[String]) -> Option<[String; 4]> {
-    let [pid, _, _, _, _, device, call, result] = labels else { return None };
-    Some([pid, device, call, result].map(Clone::clone))
+    let [pid, _, _, _, _, what @ .., result] = labels else { return None };
+    let [one, other] = what else { return None };
+    Some([pid, one, other, result].map(Clone::clone))
 }
 
-fn finding(labels: &[String], count: f64) -> Option<Finding> {
-    let [pid, process, pod, namespace, container, device, call, result] = labels else { return None };
-    let severity = match &**result {
-        result if ANSWERS.contains(&result) => return None,
-        result if FATAL.contains(&result) => Severity::High,
-        "out_of_memory" => Severity::Medium,
-        _ => Severity::Low,
-    };
+fn finding(point: &Point) -> Option<Finding> {
+    let [pid, process, pod, namespace, container, one, other, result] = &*point.labels else { return None };
     let place = if pod.is_empty() { String::new() } else { format!(" in {namespace}/{pod}, {container}") };
-    let text = format!("{process} ({pid}){place}: {call} failed on its device {device}: {result}");
+    let (kind, severity, what) = if *point.series == nccl::ASYNC_ERROR {
+        // Nothing that is asked of the communicator is done any more.
+        let what = format!("NCCL says of communicator {one}, of which it is rank {other}: {result}");
+        ("nccl.async_error", Severity::High, what)
+    } else {
+        let severity = match &**result {
+            result if ANSWERS.contains(&result) => return None,
+            result if FATAL.contains(&result) => Severity::High,
+            "out_of_memory" => Severity::Medium,
+            _ => Severity::Low,
+        };
+        ("cuda.failure", severity, format!("{other} failed on its device {one}: {result}"))
+    };
+    let text = format!("{process} ({pid}){place}: {what}");
     let process = pid.parse().ok().map(|pid| FoundProcess { pid, name: process.clone() });
-    let evidence = vec![(cuda::FAILURES_TOTAL.name.to_owned(), count)];
-    Some(Finding { evidence, process, ..Finding::new("cuda.failure", severity, "node".to_owned(), text) })
+    let evidence = vec![(point.series.name.to_owned(), point.number().unwrap_or_default())];
+    Some(Finding { evidence, process, ..Finding::new(kind, severity, "node".to_owned(), text) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::series::Point;
 
     /// The failures of a sample, by process and result; and what is told.
     type Step<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
@@ -99,6 +107,20 @@ mod tests {
                 .collect();
             assert_eq!(told, *expect);
         }
+    }
+
+    #[test]
+    fn what_nccl_says_of_a_communicator_is_told_with_the_rank() {
+        let labels = ["7", "python3", "", "", "", "0xc", "3", "remote_error"];
+        let points = Ok(vec![Point::new(&nccl::ASYNC_ERROR, &labels, 1.0)]);
+        let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: 1, points };
+        let mut failures = Failures::default();
+        let told = failures.observe(&sample);
+        let [Finding { kind: "nccl.async_error", severity: Severity::High, text, .. }] = &*told else {
+            panic!("{told:?}")
+        };
+        assert_eq!(text, "python3 (7): NCCL says of communicator 0xc, of which it is rank 3: remote_error");
+        assert!(failures.observe(&sample).is_empty());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What processes ask of NCCL, and who of a communicator comes last: counted at NCCL's functions.
 //!
 //! `comm` is NCCL's own hash of the communicator (`commHash`, which its log, RAS and Inspector print), the same for all its ranks; `unknown`
-//! where it began before our time or by a split. `pid` is the host's.
+//! where it began before our time. `pid` is the host's.
 
 use super::{Kind, Series, Unit};
 
 pub const ROWS: &[&Series] = &[
     &RANK_INFO,
+    &ASYNC_ERROR,
     &VISIBLE_RATIO,
     &CALLS_TOTAL,
     &BYTES_TOTAL,
@@ -27,6 +28,16 @@ pub static RANK_INFO: Series = Series::row(
     &["pid", "process", "pod", "namespace", "container", "comm", "rank", "ranks"],
     SOURCE,
     "One for each communicator of each process: which rank it is, of how many.",
+);
+
+pub static ASYNC_ERROR: Series = Series::row(
+    "plumbline_nccl_async_error",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.async_error",
+    &["pid", "process", "pod", "namespace", "container", "comm", "rank", "result"],
+    SOURCE,
+    "1 while NCCL says so of the communicator when the process asks it (`ncclCommGetAsyncError`), as PyTorch does all the time.",
 );
 
 pub static VISIBLE_RATIO: Series = Series::row(

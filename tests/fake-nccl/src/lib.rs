@@ -6,8 +6,13 @@
 #![expect(unsafe_code, reason = "a C interface: exported names, and pointers of the caller")]
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     ffi::{c_int, c_void},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+    },
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -26,6 +31,26 @@ pub struct UniqueId {
 
 static NEXT: AtomicU64 = AtomicU64::new(0x5500_0000_0000);
 static CALLED_NS: AtomicU64 = AtomicU64::new(0);
+static ASYNC_ERROR: AtomicI32 = AtomicI32::new(SUCCESS);
+
+/// Ranks and rank of each communicator, where they are known.
+static COMMS: Mutex<Option<HashMap<u64, (c_int, c_int)>>> = Mutex::new(None);
+
+thread_local! {
+    static GROUP: RefCell<Group> = const { RefCell::new(Group { depth: 0, handles: Vec::new() }) };
+}
+
+/// Handles of what was split off in a group are filled in when it ends.
+struct Group {
+    depth: u32,
+    handles: Vec<(*mut u64, u64)>,
+}
+
+/// What [`ncclCommGetAsyncError`] says from now on.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_nccl_fails(result: Result) {
+    ASYNC_ERROR.store(result, Ordering::Relaxed);
+}
 
 /// When a collective was called last: CLOCK_MONOTONIC, ns.
 #[unsafe(no_mangle)]
@@ -48,7 +73,50 @@ unsafe fn begin(to: *mut u64, ranks: c_int, rank: c_int) -> Result {
         return INVALID_ARGUMENT;
     }
     // SAFETY: by the caller's promise.
-    unsafe { to.write(NEXT.fetch_add(0x1000, Ordering::Relaxed)) };
+    unsafe { to.write(new_comm(Some((ranks, rank)))) };
+    SUCCESS
+}
+
+fn new_comm(known: Option<(c_int, c_int)>) -> u64 {
+    let comm = NEXT.fetch_add(0x1000, Ordering::Relaxed);
+    if let Some(known) = known {
+        COMMS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(comm, known);
+    }
+    comm
+}
+
+fn known(comm: u64) -> Option<(c_int, c_int)> {
+    COMMS.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&comm).copied()
+}
+
+/// A communicator that comes of another, of which there is none for a negative colour.
+///
+/// # Safety
+///
+/// `to` is null, or can be written to until the group ends.
+unsafe fn split_off(to: *mut u64, color: c_int) -> Result {
+    if to.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    let comm = if color < 0 { 0 } else { new_comm(None) };
+    GROUP.with_borrow_mut(|group| {
+        let now = if group.depth > 0 { 0 } else { comm };
+        // SAFETY: by the caller's promise.
+        unsafe { to.write(now) };
+        if group.depth > 0 {
+            group.handles.push((to, comm));
+        }
+    });
+    SUCCESS
+}
+
+/// # Safety
+///
+/// `to` is null or can be written to.
+unsafe fn tell(to: *mut c_int, answer: Option<c_int>) -> Result {
+    let Some(answer) = answer.filter(|_| !to.is_null()) else { return INVALID_ARGUMENT };
+    // SAFETY: by the caller's promise.
+    unsafe { to.write(answer) };
     SUCCESS
 }
 
@@ -112,11 +180,92 @@ pub unsafe extern "C" fn ncclCommInitAll(comms: *mut u64, devices: c_int, _: *co
 
 /// # Safety
 ///
-/// `new` is null or can be written to.
+/// `new` is null, or can be written to until the group ends.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn ncclCommSplit(_: u64, _: c_int, _: c_int, new: *mut u64, _: *mut c_void) -> Result {
+pub unsafe extern "C" fn ncclCommSplit(_: u64, color: c_int, _: c_int, new: *mut u64, _: *mut c_void) -> Result {
     // SAFETY: by the caller's promise.
-    unsafe { begin(new, 1, 0) }
+    unsafe { split_off(new, color) }
+}
+
+/// # Safety
+///
+/// `new` is null, or can be written to until the group ends.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommShrink(
+    _: u64,
+    excluded: *mut c_int,
+    _: c_int,
+    new: *mut u64,
+    _: *mut c_void,
+    _: c_int,
+) -> Result {
+    std::hint::black_box(excluded);
+    // SAFETY: by the caller's promise.
+    unsafe { split_off(new, 0) }
+}
+
+/// # Safety
+///
+/// `new` is null, or can be written to until the group ends.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommGrow(
+    _: u64,
+    _: c_int,
+    id: *const UniqueId,
+    _: c_int,
+    new: *mut u64,
+    _: *mut c_void,
+) -> Result {
+    std::hint::black_box(id);
+    // SAFETY: by the caller's promise.
+    unsafe { split_off(new, 0) }
+}
+
+/// # Safety
+///
+/// `rank` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommUserRank(comm: u64, rank: *mut c_int) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { tell(rank, known(comm).map(|(_, rank)| rank)) }
+}
+
+/// # Safety
+///
+/// `count` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommCount(comm: u64, count: *mut c_int) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { tell(count, known(comm).map(|(ranks, _)| ranks)) }
+}
+
+/// # Safety
+///
+/// `result` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ncclCommGetAsyncError(_: u64, result: *mut Result) -> Result {
+    // SAFETY: by the caller's promise.
+    unsafe { tell(result, Some(ASYNC_ERROR.load(Ordering::Relaxed))) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGroupStart() -> Result {
+    GROUP.with_borrow_mut(|group| group.depth += 1);
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclGroupEnd() -> Result {
+    GROUP.with_borrow_mut(|group| {
+        group.depth = group.depth.saturating_sub(1);
+        if group.depth == 0 {
+            for (to, comm) in group.handles.drain(..) {
+                // SAFETY: the caller of what was called in the group has promised it.
+                unsafe { to.write(comm) };
+            }
+        }
+    });
+    SUCCESS
 }
 
 type Buffer = *mut c_void;
@@ -143,6 +292,4 @@ collectives! {
     ncclRecv(Buffer, usize, c_int, c_int, u64, Stream);
     ncclCommDestroy(u64);
     ncclCommAbort(u64);
-    ncclGroupStart();
-    ncclGroupEnd();
 }

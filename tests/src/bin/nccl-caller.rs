@@ -9,6 +9,13 @@
 //! run TIMES START_NS PERIOD_NS LATE_NS   ncclAllReduce at START_NS of CLOCK_MONOTONIC, and then each PERIOD_NS, LATE_NS late
 //! capture LIBCUDA STREAM    another thread has the stream record a graph; what is called from now on goes into it
 //! captured LIBCUDA STREAM   and does not record any more
+//! among FUNCTION             once for each of the last communicators that began together, in one group
+//! split COLOR KEY            as are the next two, of the communicator; what comes of it is the communicator from now on
+//! group-split COLOR KEY      its handle is filled in when the group ends
+//! shrink EXCLUDED…
+//! back                       to the communicator before
+//! ask                        of which rank it is, and of how many
+//! fail RESULT                the library has this to say of every communicator from now on, and is asked
 //! destroy
 //! ```
 //!
@@ -45,6 +52,10 @@ type AllGather = unsafe extern "C" fn(Buffer, Buffer, usize, c_int, u64, Buffer)
 type Reduce = unsafe extern "C" fn(Buffer, Buffer, usize, c_int, c_int, c_int, u64, Buffer) -> c_int;
 type Send = unsafe extern "C" fn(Buffer, usize, c_int, c_int, u64, Buffer) -> c_int;
 type OfComm = unsafe extern "C" fn(u64) -> c_int;
+type CommSplit = unsafe extern "C" fn(u64, c_int, c_int, *mut u64, *mut c_void) -> c_int;
+type CommShrink = unsafe extern "C" fn(u64, *mut c_int, c_int, *mut u64, *mut c_void, c_int) -> c_int;
+type CommTell = unsafe extern "C" fn(u64, *mut c_int) -> c_int;
+type Fails = unsafe extern "C" fn(c_int);
 type OfNothing = unsafe extern "C" fn() -> c_int;
 type OfStream = unsafe extern "C" fn(u64, u64) -> c_int;
 type CalledNs = unsafe extern "C" fn() -> u64;
@@ -86,7 +97,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let library = Library::load(&env::args_os().nth(1).ok_or("usage: nccl-caller LIBRARY")?)?;
-    let (mut comm, mut stream) = (0_u64, 0_u64);
+    let (mut comms, mut stream) = (vec![0_u64], 0_u64);
+    let mut together = Vec::new();
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
@@ -94,24 +106,77 @@ fn run() -> Result<(), Box<dyn Error>> {
         let number = |at: usize| -> Result<u64, Box<dyn Error>> {
             Ok(words.get(at).ok_or("a number is missing")?.parse::<u64>()?)
         };
+        let signed = |word: &str| -> Result<c_int, Box<dyn Error>> { Ok(word.parse::<c_int>()?) };
+        let comm = comms.last().copied().unwrap_or_default();
         let answer = match words.first().copied().unwrap_or_default() {
             "init" => {
-                comm = init(&library, words[1], number(2)?, number(3)?, number(4)?)?;
+                together = init(&library, words[1], number(2)?, number(3)?, number(4)?)?;
+                let rank = usize::try_from(number(3)?)?;
+                comms.push(together.get(rank).or(together.first()).copied().unwrap_or_default());
                 "ok".to_owned()
+            }
+            "among" => {
+                in_group(&library, || {
+                    together.iter().try_for_each(|comm| call(&library, words[1], (*comm, stream), 8, 0))
+                })?;
+                "ok".to_owned()
+            }
+            order @ ("split" | "group-split") => {
+                let (color, key) = (signed(words[1])?, signed(words[2])?);
+                let mut new = 0_u64;
+                let to = &raw mut new;
+                // SAFETY: its type in nccl.h; the handle outlives the group.
+                let split = || unsafe {
+                    library.find::<CommSplit>("ncclCommSplit")?(comm, color, key, to, null_mut());
+                    Ok(())
+                };
+                if order == "split" {
+                    split()?;
+                } else {
+                    in_group(&library, split)?;
+                    // Used while it is where NCCL was told to put it.
+                    call(&library, "ncclAllReduce", (new, stream), 1, 7)?;
+                }
+                comms.push(new);
+                "ok".to_owned()
+            }
+            "shrink" => {
+                let mut excluded = words[1..].iter().map(|word| signed(word)).collect::<Result<Vec<c_int>, _>>()?;
+                let (count, mut new) = (c_int::try_from(excluded.len())?, 0_u64);
+                // SAFETY: its type in nccl.h; there are so many excluded.
+                unsafe {
+                    let function = library.find::<CommShrink>("ncclCommShrink")?;
+                    function(comm, excluded.as_mut_ptr(), count, &raw mut new, null_mut(), 0);
+                }
+                comms.push(new);
+                "ok".to_owned()
+            }
+            "back" => {
+                comms.pop();
+                "ok".to_owned()
+            }
+            "ask" => {
+                let mut answers = [-1; 2];
+                for (name, answer) in ["ncclCommUserRank", "ncclCommCount"].into_iter().zip(&mut answers) {
+                    // SAFETY: their type in nccl.h.
+                    unsafe { library.find::<CommTell>(name)?(comm, &raw mut *answer) };
+                }
+                format!("{} {}", answers[0], answers[1])
+            }
+            "fail" => {
+                let mut answer = -1;
+                // SAFETY: their types in the library and in nccl.h.
+                unsafe {
+                    library.find::<Fails>("fake_nccl_fails")?(signed(words[1])?);
+                    library.find::<CommTell>("ncclCommGetAsyncError")?(comm, &raw mut answer);
+                }
+                answer.to_string()
             }
             order @ ("call" | "group") => {
                 for _ in 0..number(2)? {
-                    if order == "group" {
-                        // SAFETY: its type in nccl.h.
-                        unsafe { library.find::<OfNothing>("ncclGroupStart")?() };
-                    }
                     let (count, datatype) = (usize::try_from(number(3)?)?, c_int::try_from(number(4)?)?);
-                    call(&library, words[1], (comm, stream), count, datatype)?;
-                    if order == "group" {
-                        thread::sleep(Duration::from_millis(1));
-                        // SAFETY: its type in nccl.h.
-                        unsafe { library.find::<OfNothing>("ncclGroupEnd")?() };
-                    }
+                    let one = || call(&library, words[1], (comm, stream), count, datatype);
+                    if order == "group" { in_group(&library, one)? } else { one()? }
                 }
                 "ok".to_owned()
             }
@@ -147,13 +212,25 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Which ends a millisecond after what is done in it.
+fn in_group(library: &Library, done: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
+    // SAFETY: its type in nccl.h.
+    unsafe { library.find::<OfNothing>("ncclGroupStart")?() };
+    done()?;
+    thread::sleep(Duration::from_millis(1));
+    // SAFETY: its type in nccl.h.
+    unsafe { library.find::<OfNothing>("ncclGroupEnd")?() };
+    Ok(())
+}
+
 fn say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-fn init(library: &Library, name: &str, ranks: u64, rank: u64, seed: u64) -> Result<u64, Box<dyn Error>> {
+/// One handle, or those of all ranks.
+fn init(library: &Library, name: &str, ranks: u64, rank: u64, seed: u64) -> Result<Vec<u64>, Box<dyn Error>> {
     let seed = u8::try_from(seed)?;
     let mut id = UniqueId { internal: std::array::from_fn(|at| seed.wrapping_add(u8::try_from(at).unwrap_or(0))) };
     let (ranks, rank) = (c_int::try_from(ranks)?, c_int::try_from(rank)?);
@@ -172,7 +249,7 @@ fn init(library: &Library, name: &str, ranks: u64, rank: u64, seed: u64) -> Resu
         }
     };
     if result == 0 {
-        Ok(comms[usize::try_from(rank)?]).map(|comm| if comm == 0 { comms[0] } else { comm })
+        Ok(comms.into_iter().filter(|comm| *comm != 0).collect())
     } else {
         Err(format!("{name} says {result}").into())
     }

@@ -37,6 +37,10 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("incident.begin", "somebody or something began an incident: what changes fast is looked at more often"),
     ("incident.end", "an incident is over"),
     ("cuda.failure", "a call of CUDA's driver failed, the first of a process with this result"),
+    (
+        "nccl.async_error",
+        "NCCL says of a communicator that something went wrong, the first of a process with this result",
+    ),
     ("nccl.late_rank", "a rank of a communicator comes last again and again, and holds the others up"),
     ("nccl.late_rank.end", "it does not any more"),
     (

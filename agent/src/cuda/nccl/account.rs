@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock,
-    series::{Point, nccl},
+    series::{Kind, Point, nccl},
 };
 
 type CommKeyWords = [u64; size_of::<CommKey>() / 8];
@@ -54,6 +54,10 @@ pub fn read(
         }
         let labels = [name(comm.hash), number(comm.rank), number(comm.ranks)];
         points.push(of_process(&nccl::RANK_INFO, key.pid, &labels.each_ref().map(String::as_str), 1.0));
+        if comm.error != 0 {
+            let labels = [&*labels[0], &*labels[1], &*result(comm.error)];
+            points.push(of_process(&nccl::ASYNC_ERROR, key.pid, &labels, 1.0));
+        }
         if comm.hash != 0 && comm.rank != UNKNOWN {
             ranks.entry(comm.hash).or_default().push((comm.rank, comm.sequence));
         }
@@ -173,6 +177,23 @@ fn name(hash: u64) -> String {
     if hash == 0 { "unknown".to_owned() } else { format!("{hash:#x}") }
 }
 
+/// A `ncclResult_t` by its name in nccl.h, in snake case.
+fn result(number: u32) -> String {
+    const NAMES: [&str; 9] = [
+        "success",
+        "unhandled_cuda_error",
+        "system_error",
+        "internal_error",
+        "invalid_argument",
+        "invalid_usage",
+        "remote_error",
+        "in_progress",
+        "timeout",
+    ];
+    let name = usize::try_from(number).ok().and_then(|number| NAMES.get(number));
+    name.map_or_else(|| number.to_string(), |name| (*name).to_owned())
+}
+
 fn number(number: u32) -> String {
     if number == UNKNOWN { "unknown".to_owned() } else { number.to_string() }
 }
@@ -183,7 +204,7 @@ fn merge(points: &mut Vec<Point>) {
     points.dedup_by(|one, kept| {
         let is_same = one.series == kept.series && one.labels == kept.labels;
         if let (true, Some(more), crate::series::Value::Number(sum)) = (is_same, one.number(), &mut kept.value)
-            && one.series != &nccl::RANK_INFO
+            && one.series.kind != Kind::Gauge
         {
             *sum += more;
         }

@@ -31,8 +31,9 @@ pub static FUNCTIONS: &[Function] = &[
     with_id("init", "ncclCommInitRankConfig"),
     row("init", "ncclCommInitRankScalable", Action::InitByPointer, &[0, 1, 2, 4]),
     row("init", "ncclCommInitAll", Action::InitAll, &[0, 1]),
-    row("split", "ncclCommSplit", Action::InitUnknown, &[3]),
-    row("shrink", "ncclCommShrink", Action::InitUnknown, &[3]),
+    row("split", "ncclCommSplit", Action::Split, &[3, 0, 1, 2]),
+    row("shrink", "ncclCommShrink", Action::Shrink, &[3, 0, 1, 2]),
+    row("grow", "ncclCommGrow", Action::Grow, &[4, 0, 1, 3]),
     row("destroy", "ncclCommDestroy", Action::End, &[0]),
     row("abort", "ncclCommAbort", Action::End, &[0]),
     row("all_reduce", "ncclAllReduce", Action::Collective, &[5, 2, 3, 6]),
@@ -48,6 +49,9 @@ pub static FUNCTIONS: &[Function] = &[
     row("recv", "ncclRecv", Action::PointToPoint, &[4, 1, 2, 5]),
     row("group_start", "ncclGroupStart", Action::GroupStart, &[]),
     row("group_end", "ncclGroupEnd", Action::GroupEnd, &[]),
+    row("user_rank", "ncclCommUserRank", Action::TellRank, &[0, 1]),
+    row("count", "ncclCommCount", Action::TellRanks, &[0, 1]),
+    row("async_error", "ncclCommGetAsyncError", Action::TellError, &[0, 1]),
 ];
 
 impl Function {
@@ -108,7 +112,14 @@ mod tests {
         check("ncclReduce", "s0 2 3 s1", "6 2 3 7");
         check("ncclSend", "4 1 2 5", "4 1 2 5");
         check("ncclRecv", "4 1 2 5", "4 1 2 5");
-        check("ncclCommSplit", "3 - - -", "3 - - -");
+        // New handle, parent, and what says who is in it.
+        check("ncclCommSplit", "3 0 1 2", "3 0 1 2");
+        check("ncclCommShrink", "3 0 1 2", "3 0 1 2");
+        check("ncclCommGrow", "4 0 1 3", "4 0 1 3");
+        // Communicator, answer.
+        check("ncclCommUserRank", "0 1 - -", "0 1 - -");
+        check("ncclCommCount", "0 1 - -", "0 1 - -");
+        check("ncclCommGetAsyncError", "0 1 - -", "0 1 - -");
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! Who came when to a collective.
+//!
+//! All processes of a node share a clock, so that the arrivals of its members at one collective can be compared here, where they happen.
+//! A member's collectives are numbered as it calls them: the same number is the same collective for all, as NCCL demands of its callers.
+#![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap},
+};
+use plumbline_ebpf::{
+    cuda::{BUCKETS, bucket},
+    nccl::{ArrivalKey, Arrivals, SLOTS, Skew},
+};
+
+use super::super::{BPF_F_NO_PREALLOC, BPF_NOEXIST, cuda::add};
+
+/// How many members each has on this node. The agent sets it right when members end unseen.
+#[map]
+pub static MEMBERS: HashMap<u64, u64> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// Collectives to which not all have come yet. What nobody ends gives way.
+#[map]
+static ARRIVALS: LruHashMap<ArrivalKey, Arrivals> = LruHashMap::with_max_entries(2048, 0);
+
+/// Those that were booked, so that they are once.
+#[map]
+static BOOKED: LruHashMap<ArrivalKey, u8> = LruHashMap::with_max_entries(2048, 0);
+
+#[map]
+static SKEWS: HashMap<u64, Skew> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// One entry of zeros each, never written: what a new entry is made of.
+#[map]
+static NOBODY: Array<Arrivals> = Array::with_max_entries(1, 0);
+#[map]
+static NO_SKEW: Array<Skew> = Array::with_max_entries(1, 0);
+
+/// A member has come to a collective. Who sees that all have come books how far apart they were.
+#[inline(always)]
+pub fn arrive(hash: u64, sequence: u64, rank: u32, signature: u64) {
+    let members = MEMBERS.get_ptr(&hash);
+    // SAFETY: a map value.
+    let members = members.map_or(0, |members| unsafe { *members });
+    if !(2..=SLOTS as u64).contains(&members) {
+        return;
+    }
+    let key = ArrivalKey { hash, sequence };
+    if ARRIVALS.get_ptr(&key).is_none() {
+        let Some(nobody) = NOBODY.get(0) else { return };
+        let _ = ARRIVALS.insert(&key, nobody, BPF_NOEXIST);
+    }
+    let Some(arrivals) = ARRIVALS.get_ptr_mut(&key) else { return };
+    // SAFETY: a map value; the masked slot lies within.
+    unsafe {
+        let stamp = (&raw mut (*arrivals).stamps_ns).cast::<u64>().add(rank as usize & (SLOTS - 1));
+        stamp.write_volatile(bpf_ktime_get_ns());
+        if (*arrivals).signature == 0 {
+            (*arrivals).signature = signature | 1;
+        } else if (*arrivals).signature != signature | 1 {
+            mismatch(hash);
+            let _ = ARRIVALS.remove(&key);
+            return;
+        }
+        // Without a branch: the verifier would follow every combination of who has come.
+        let (mut came, mut first_ns, mut last_ns) = (0_u64, LATER_NS, 0_u64);
+        for slot in 0..SLOTS {
+            let ns = (&raw const (*arrivals).stamps_ns).cast::<u64>().add(slot).read_volatile();
+            let has_come = (ns | ns.wrapping_neg()) >> 63;
+            came += has_come;
+            first_ns = less(first_ns, ns.wrapping_add(LATER_NS & has_come.wrapping_sub(1)));
+            last_ns = last_ns.wrapping_add(ns).wrapping_sub(less(last_ns, ns));
+        }
+        // Two may see at once that all have come; one of them books it.
+        if came < members || BOOKED.insert(&key, &1, BPF_NOEXIST).is_err() {
+            return;
+        }
+        let Some(skew) = skew(hash) else { return };
+        let late = (&raw mut (*skew).late_ns).cast::<u64>();
+        for slot in 0..SLOTS {
+            let ns = (&raw const (*arrivals).stamps_ns).cast::<u64>().add(slot).read_volatile();
+            if ns > first_ns {
+                add(late.add(slot), ns - first_ns);
+            }
+            if ns == last_ns {
+                add((&raw mut (*skew).last).cast::<u64>().add(slot), 1);
+            }
+        }
+        let _ = ARRIVALS.remove(&key);
+        let between_ns = last_ns.wrapping_sub(first_ns);
+        add((&raw mut (*skew).buckets).cast::<u64>().add(bucket(between_ns).min(BUCKETS - 1)), 1);
+        add(&raw mut (*skew).sum_ns, between_ns);
+    }
+}
+
+/// Later than any clock of a kernel, and less than half of what a word holds.
+const LATER_NS: u64 = 1 << 62;
+
+/// The smaller of two below 2^63.
+#[inline(always)]
+fn less(one: u64, other: u64) -> u64 {
+    let difference = one.wrapping_sub(other);
+    // The compiler would make a branch of it if it saw what it is.
+    let mask = core::hint::black_box((difference.cast_signed() >> 63).cast_unsigned());
+    other.wrapping_add(difference & mask)
+}
+
+#[inline(always)]
+fn mismatch(hash: u64) {
+    if let Some(skew) = skew(hash) {
+        // SAFETY: a map value, added to atomically.
+        unsafe { add(&raw mut (*skew).mismatched, 1) };
+    }
+}
+
+#[inline(always)]
+fn skew(hash: u64) -> Option<*mut Skew> {
+    if SKEWS.get_ptr(&hash).is_none() {
+        let _ = SKEWS.insert(&hash, NO_SKEW.get(0)?, BPF_NOEXIST);
+    }
+    SKEWS.get_ptr_mut(&hash)
+}
