@@ -35,8 +35,8 @@ pub enum Action {
     EndCapture = 11,
 }
 
-/// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, and the kind of its
-/// handles.
+/// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, the kind of its
+/// handles, and the part of the calls that is looked at together with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
     pub call: u8,
@@ -44,20 +44,32 @@ pub struct Cookie {
     pub argument: u8,
     /// Handles that may be equal and are not the same have different ones.
     pub kind: u8,
+    /// Below [`PARTS`].
+    pub part: u8,
 }
 
+/// Parts of the calls, each of which is looked at or not.
+pub const PARTS: usize = 3;
+
 impl Cookie {
-    pub const fn new(call: u8, action: Action, argument: u8, kind: u8) -> Self {
-        Self { call, action: action as u8, argument, kind }
+    pub const fn new(call: u8, action: Action, argument: u8, kind: u8, part: u8) -> Self {
+        Self { call, action: action as u8, argument, kind, part }
     }
 
     pub const fn to_bits(self) -> u64 {
-        self.call as u64 | (self.action as u64) << 8 | (self.argument as u64) << 16 | (self.kind as u64) << 24
+        let first = self.call as u64 | (self.action as u64) << 8 | (self.argument as u64) << 16;
+        first | (self.kind as u64) << 24 | (self.part as u64) << 32
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a byte each")]
     pub const fn from_bits(bits: u64) -> Self {
-        Self { call: bits as u8, action: (bits >> 8) as u8, argument: (bits >> 16) as u8, kind: (bits >> 24) as u8 }
+        Self {
+            call: bits as u8,
+            action: (bits >> 8) as u8,
+            argument: (bits >> 16) as u8,
+            kind: (bits >> 24) as u8,
+            part: (bits >> 32) as u8,
+        }
     }
 }
 
@@ -226,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_cookie_says_what_it_was_made_of() {
-        let cookie = Cookie::new(7, Action::SetContext, 5, 1);
+        let cookie = Cookie::new(7, Action::SetContext, 5, 1, 2);
         assert_eq!(Cookie::from_bits(cookie.to_bits()), cookie);
     }
 }

@@ -8,12 +8,12 @@ use aya_ebpf::{
     EbpfContext as _,
     helpers::generated::bpf_ktime_get_ns,
     macros::{map, uprobe, uretprobe},
-    maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
     Action, BUCKETS, COUNTS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost,
-    UNKNOWN_DEVICE, Waits, bucket, count_of,
+    PARTS, UNKNOWN_DEVICE, Waits, bucket, count_of,
 };
 
 use super::{
@@ -47,6 +47,11 @@ static CAPTURED: LruHashMap<HandleKey, u8> = LruHashMap::with_max_entries(4096, 
 #[map]
 static IN_FLIGHT: LruHashMap<FlightKey, Flight> = LruHashMap::with_max_entries(16_384, 0);
 
+/// 1 for each part of the calls that is looked at now. The kernel takes its time to take a probe away: what comes meanwhile is not counted,
+/// so that all of a part is counted from one moment to another.
+#[map]
+static WATCHED: Array<u32> = Array::with_max_entries(PARTS as u32, 0);
+
 #[map]
 static CUDA_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST as u32, 0);
 
@@ -60,6 +65,7 @@ struct FlightKey {
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Flight {
+    /// 0 when nobody looked.
     began_ns: u64,
     first: u64,
     amount: u64,
@@ -69,6 +75,9 @@ struct Flight {
 #[uprobe]
 pub fn cuda_count(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
+    if !is_watched(&cookie) {
+        return 0;
+    }
     let Some(current) = current() else { return 0 };
     let place = core::hint::black_box(count_of(current.device(), cookie.argument)) & (COUNTS - 1);
     // SAFETY: a map value of this thread's own, which nobody else adds to; the place is masked.
@@ -82,7 +91,7 @@ pub fn cuda_enter(ctx: ProbeContext) -> u32 {
     let arguments = registers(&ctx);
     let flight = Flight {
         // SAFETY: the helper has no preconditions.
-        began_ns: unsafe { bpf_ktime_get_ns() },
+        began_ns: if is_watched(&cookie) { unsafe { bpf_ktime_get_ns() } } else { 0 },
         first: arguments[0],
         amount: arguments[usize::from(cookie.argument & 7)],
     };
@@ -106,6 +115,9 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
     // SAFETY: a map value, read before it is removed.
     let Flight { began_ns, first, amount } = unsafe { *flight };
     let _ = IN_FLIGHT.remove(&flight_key);
+    if began_ns == 0 || !is_watched(&cookie) {
+        return 0;
+    }
     // SAFETY: the helper has no preconditions.
     let ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(began_ns);
     let result: u32 = ctx.ret();
@@ -132,6 +144,11 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
         waited(&key, ns);
     }
     0
+}
+
+#[inline(always)]
+fn is_watched(cookie: &Cookie) -> bool {
+    WATCHED.get(cookie.part.into()).is_some_and(|is| *is != 0)
 }
 
 /// What a call that did not fail has done; the bytes that it counts for. What is freed counts for the device that it was of.

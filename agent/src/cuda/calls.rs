@@ -96,8 +96,8 @@ impl Call {
         (0..).zip(CALLS)
     }
 
-    pub const fn cookie(&self, number: u8, argument: u8) -> Cookie {
-        Cookie::new(number, self.action, argument, self.kind)
+    pub fn cookie(&self, number: u8, argument: u8) -> Cookie {
+        Cookie::new(number, self.action, argument, self.kind, self.part() as u8)
     }
 
     pub fn part(&self) -> Part {

@@ -12,7 +12,7 @@ use super::{
     libraries::Kind,
     nccl::{Machine, functions::Function},
     part::Part,
-    symbols::{self, Place, SymbolsError},
+    symbols::{self, Place, Symbols, SymbolsError},
 };
 
 pub const COUNT: &str = "cuda_count";
@@ -70,22 +70,46 @@ impl Hook {
 pub fn of(kind: Kind, path: &Path) -> Result<Vec<Hook>, SymbolsError> {
     match kind {
         Kind::Cuda => of_driver(path),
-        Kind::Nccl => of_nccl(path),
+        Kind::Nccl => of_nccl(path, Symbols::Exported),
+        Kind::Container => {
+            let mut hooks = of_nccl(path, Symbols::All)?;
+            hooks.extend(of_runtime(path)?);
+            Ok(hooks)
+        }
     }
 }
 
-/// Names that are one function get one hook: it would be counted twice.
+/// Whether there is anything of [`Kind::Container`] in a file.
+pub fn is_inside(path: &Path) -> Result<bool, SymbolsError> {
+    let is_wanted = |name: &str| of_name(name).is_some() || RUNTIME.contains(&name);
+    Ok(!symbols::places(path, Symbols::All, is_wanted)?.is_empty())
+}
+
+/// Of CUDA's runtime, which many executables contain. Who puts themselves between a program and its driver has functions of the driver's
+/// names, and calls it: those inside of other files are not looked at.
+const RUNTIME: [&str; 2] = ["cudaSetDevice", "cudaDeviceReset"];
+
+fn of_runtime(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
+    of_calls(path, Symbols::All, |name| RUNTIME.contains(&name))
+}
+
 fn of_driver(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
+    of_calls(path, Symbols::Exported, |_| true)
+}
+
+/// Names that are one function get one hook: it would be counted twice.
+fn of_calls(path: &Path, symbols: Symbols, wanted: impl Fn(&str) -> bool) -> Result<Vec<Hook>, SymbolsError> {
     let names: HashMap<String, (u8, &Call, u8)> = Call::numbered()
         .flat_map(|(number, call)| call.functions.iter().map(move |(name, argument)| (number, call, *name, *argument)))
         .flat_map(|(number, call, name, argument)| {
             SUFFIXES.iter().map(move |suffix| (format!("{name}{suffix}"), (number, call, argument)))
         })
         .collect();
-    let places: BTreeMap<Place, (u8, &Call, u8)> = symbols::places(path, |name| names.contains_key(name))?
-        .into_iter()
-        .filter_map(|(name, place)| Some((place, *names.get(&name)?)))
-        .collect();
+    let places: BTreeMap<Place, (u8, &Call, u8)> =
+        symbols::places(path, symbols, |name| wanted(name) && names.contains_key(name))?
+            .into_iter()
+            .filter_map(|(name, place)| Some((place, *names.get(&name)?)))
+            .collect();
     let hooks = places.into_iter().map(|(place, (number, call, argument))| Hook {
         counted: Counted::Cuda(number),
         part: call.part(),
@@ -97,14 +121,10 @@ fn of_driver(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
 }
 
 /// The same of NCCL, whose functions have two names each.
-fn of_nccl(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
-    let find = |name: &str| {
-        let name = name.strip_prefix('p').unwrap_or(name);
-        Function::numbered().find(|(_, function)| function.symbol == name)
-    };
-    let places: BTreeMap<Place, (u8, &Function)> = symbols::places(path, |name| find(name).is_some())?
+fn of_nccl(path: &Path, symbols: Symbols) -> Result<Vec<Hook>, SymbolsError> {
+    let places: BTreeMap<Place, (u8, &Function)> = symbols::places(path, symbols, |name| of_name(name).is_some())?
         .into_iter()
-        .filter_map(|(name, place)| Some((place, find(&name)?)))
+        .filter_map(|(name, place)| Some((place, of_name(&name)?)))
         .collect();
     let hooks = places.into_iter().map(|(place, (number, function))| Hook {
         counted: Counted::Nccl(number),
@@ -124,4 +144,12 @@ fn of_nccl(path: &Path) -> Result<Vec<Hook>, SymbolsError> {
         },
     });
     Ok(hooks.collect())
+}
+
+fn of_name(name: &str) -> Option<(u8, &'static Function)> {
+    let name = name.strip_prefix('p').unwrap_or(name);
+    if !name.starts_with("nccl") {
+        return None;
+    }
+    Function::numbered().find(|(_, function)| function.symbol == name)
 }

@@ -1,4 +1,4 @@
-//! Which files that processes map are CUDA's driver or NCCL.
+//! Which files that processes map are CUDA's driver or NCCL, or contain NCCL or CUDA's runtime.
 //!
 //! `/proc/PID/maps` (proc_pid_maps(5)) names them as the process sees them; what a name leads to is another matter in another mount
 //! namespace, or when the file was replaced or removed. So a file is reached through `/proc/PID/map_files`, which leads to what is
@@ -12,6 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{hooks, symbols::SymbolsError};
+
 /// A driver is loaded when it is first needed, which is soon after a start; later its process is looked at again now and then.
 const YOUNG_LOOKS: u32 = 12;
 
@@ -20,6 +22,9 @@ const MOST_PROCESSES: usize = 16_384;
 
 /// Different files that are drivers: more than a node of many containers with drivers of their own has.
 const MOST_FILES: usize = 64;
+
+/// Files of another name that were asked what is inside.
+const MOST_ASKED: usize = 8192;
 
 /// Lines of one process's maps.
 const MOST_LINES: usize = 65_536;
@@ -41,6 +46,8 @@ pub enum Kind {
     /// CUDA's driver, or its runtime.
     Cuda,
     Nccl,
+    /// Of another name, and with NCCL or CUDA's runtime inside: an executable or a library that was linked with them.
+    Container,
 }
 
 /// Device and inode as `stat(2)` has them.
@@ -55,8 +62,12 @@ pub struct FileKey {
 pub struct Libraries {
     proc: PathBuf,
     processes: HashMap<u32, Process>,
+    inside: Inside,
     tick_ns: u64,
 }
+
+/// What is inside of files of other names, by device and inode as `maps` has them. Who has such a file mapped keeps its inode.
+type Inside = HashMap<Box<[u8]>, bool>;
 
 #[derive(Debug)]
 struct Process {
@@ -68,7 +79,7 @@ struct Process {
 impl Libraries {
     pub fn of(proc: &Path) -> Self {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        Self { proc: proc.to_owned(), processes: HashMap::new(), tick_ns }
+        Self { proc: proc.to_owned(), processes: HashMap::new(), inside: Inside::new(), tick_ns }
     }
 
     /// All drivers that are mapped now, as far as is known.
@@ -92,7 +103,7 @@ impl Libraries {
             process.looks += 1;
             // By number, so that not all old ones are looked at in one turn.
             if process.looks <= YOUNG_LOOKS || (process.looks + pid).is_multiple_of(YOUNG_LOOKS) {
-                process.maps = mapped(&self.proc, pid);
+                process.maps = mapped(&self.proc, pid, &mut self.inside);
             }
         }
         let all = self.processes.values().flat_map(|process| &process.maps);
@@ -138,13 +149,19 @@ fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
     stat(proc, pid, [22]).map(|[start]| start)
 }
 
-fn mapped(proc: &Path, pid: u32) -> Vec<Library> {
+fn mapped(proc: &Path, pid: u32, inside: &mut Inside) -> Vec<Library> {
     let directory = proc.join(pid.to_string());
     let Ok(maps) = File::open(directory.join("maps")) else { return Vec::new() };
+    let lines = BufReader::new(maps).split(b'\n').map_while(Result::ok).take(MOST_LINES);
+    let mappings: Vec<Mapping> = lines.filter_map(|line| code(&line)).collect();
+    // Who has NCCL or the runtime inside has loaded the driver.
+    let has_driver = mappings.iter().any(|mapping| mapping.kind == Kind::Cuda);
     let mut found: Vec<Library> = Vec::new();
-    for line in BufReader::new(maps).split(b'\n').map_while(Result::ok).take(MOST_LINES) {
-        let Some((range, name, kind)) = library(&line) else { continue };
+    for Mapping { range, file, name, kind } in mappings {
         let path = directory.join("map_files").join(range);
+        if kind == Kind::Container && !(has_driver && is_container(&path, file, inside)) {
+            continue;
+        }
         // Opened, so that what is asked is the file and not the name.
         let Ok(file) = File::open(&path).and_then(|file| file.metadata()) else { continue };
         let key = FileKey { device: file.dev(), inode: file.ino() };
@@ -155,21 +172,58 @@ fn mapped(proc: &Path, pid: u32) -> Vec<Library> {
     found
 }
 
-/// The range, as `map_files` spells it, and the path of a line of `maps` that is code of a file named as one of the libraries is.
-fn library(line: &[u8]) -> Option<(String, String, Kind)> {
+/// Asked once for each file, as long as it can be read.
+fn is_container(path: &Path, file: Box<[u8]>, inside: &mut Inside) -> bool {
+    if let Some(known) = inside.get(&file) {
+        return *known;
+    }
+    if inside.len() >= MOST_ASKED {
+        inside.clear();
+    }
+    let is = match hooks::is_inside(path) {
+        Ok(is) => is,
+        Err(SymbolsError::Open(_)) => return false,
+        Err(SymbolsError::Elf(_)) => false,
+    };
+    inside.insert(file, is);
+    is
+}
+
+/// A line of `maps` that is code of a file.
+struct Mapping {
+    /// As `map_files` spells it.
+    range: String,
+    /// Device, inode and name, as they stand there.
+    file: Box<[u8]>,
+    name: String,
+    kind: Kind,
+}
+
+fn code(line: &[u8]) -> Option<Mapping> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
-    let (range, permissions) = (fields.next()?, fields.next()?);
-    let path = fields.nth(3)?.trim_ascii_start();
+    let (range, permissions, _) = (fields.next()?, fields.next()?, fields.next()?);
+    let (device, inode) = (fields.next()?, fields.next()?);
+    let path = fields.next()?.trim_ascii_start();
+    let file = [device, inode, path].join(&b' ').into_boxed_slice();
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    let name = path.rsplit(|&byte| byte == b'/').next()?;
-    let kinds = [(&b"libcuda.so"[..], Kind::Cuda), (b"libcudart.so", Kind::Cuda), (b"libnccl.so", Kind::Nccl)];
-    let (_, kind) = kinds.into_iter().find(|(start, _)| name.starts_with(start))?;
     if permissions.get(2) != Some(&b'x') || !path.starts_with(b"/") {
         return None;
     }
     let (start, end) = std::str::from_utf8(range).ok()?.split_once('-')?;
     let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).ok());
-    Some((format!("{:x}-{:x}", start?, end?), String::from_utf8_lossy(path).into_owned(), kind))
+    Some(Mapping {
+        range: format!("{:x}-{:x}", start?, end?),
+        file,
+        name: String::from_utf8_lossy(path).into_owned(),
+        kind: kind(path).unwrap_or(Kind::Container),
+    })
+}
+
+/// Whose library a path is of, if it is one's.
+pub fn kind(path: &[u8]) -> Option<Kind> {
+    let name = path.rsplit(|&byte| byte == b'/').next()?;
+    let kinds = [(&b"libcuda.so"[..], Kind::Cuda), (b"libcudart.so", Kind::Cuda), (b"libnccl.so", Kind::Nccl)];
+    kinds.into_iter().find(|(start, _)| name.starts_with(start)).map(|(_, kind)| kind)
 }
 
 #[cfg(test)]
@@ -178,8 +232,8 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expect: Option<(&str, &str)>) {
-        let found = library(line.as_bytes());
-        assert_eq!(found.as_ref().map(|(range, path, _)| (range.as_str(), path.as_str())), expect);
+        let found = code(line.as_bytes()).filter(|mapping| mapping.kind != Kind::Container);
+        assert_eq!(found.as_ref().map(|mapping| (mapping.range.as_str(), mapping.name.as_str())), expect);
     }
 
     #[test]

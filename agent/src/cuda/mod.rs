@@ -7,6 +7,7 @@
 //! | `nccl/` | the same of NCCL, and who of a communicator comes last |
 //! | `part` | what is looked at together, and given up together |
 //! | `libraries` | which files of processes are CUDA's driver or NCCL |
+//! | `mapped` | who has just mapped one |
 //! | `symbols` | where the functions lie in such a file |
 //! | `hooks` | which programs go there |
 //! | `trap` | what it costs to be stopped there |
@@ -27,6 +28,7 @@ mod config;
 mod control;
 mod hooks;
 mod libraries;
+mod mapped;
 mod nccl;
 mod part;
 mod probes;

@@ -2,19 +2,20 @@
 
 use super::config::Detail;
 
-/// Calls that are looked at together or not at all.
+/// Calls that are looked at together or not at all; their numbers are those of the kernel's [`plumbline_ebpf::cuda::PARTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Part {
     /// Of single kernels: tens of thousands in a second.
-    Launches,
+    Launches = 0,
     /// What an engine does at each step: launches of graphs, copies, waits. None of them needs another to be understood.
-    Steps,
+    Steps = 1,
     /// What adds up over a process's life, of which none may be missed: memory, contexts, captures, and all of NCCL.
-    Rest,
+    Rest = 2,
 }
 
 impl Part {
-    pub const ALL: [Self; 3] = [Self::Launches, Self::Steps, Self::Rest];
+    pub const ALL: [Self; plumbline_ebpf::cuda::PARTS] = [Self::Launches, Self::Steps, Self::Rest];
 
     pub const fn as_str(self) -> &'static str {
         match self {

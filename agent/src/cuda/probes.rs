@@ -7,6 +7,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::Array,
     programs::{
         ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
@@ -68,7 +69,16 @@ pub struct Probes {
 #[derive(Debug)]
 struct Attached {
     name: String,
-    hooks: Vec<(Hook, State)>,
+    hooks: Vec<Wanted>,
+    /// Nobody maps it any more. While anything is attached to it, its inode is nobody else's.
+    is_gone: bool,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    hook: Hook,
+    state: State,
+    is: bool,
 }
 
 #[derive(Debug)]
@@ -126,12 +136,20 @@ impl Probes {
         })
     }
 
-    /// Attaches to what is wanted of `libraries`, and lets go of all else.
-    pub fn attach(&mut self, libraries: &BTreeMap<FileKey, Library>, is_wanted: impl Fn(Part) -> bool) {
-        let gone: Vec<FileKey> = self.attached.keys().filter(|key| !libraries.contains_key(key)).copied().collect();
-        for mut attached in gone.iter().filter_map(|key| self.attached.remove(key)) {
-            tracing::info!(library = attached.name, "this library is not looked at any more");
-            attached.hooks.iter_mut().for_each(|(_, state)| detach(&mut self.ebpf, state));
+    /// Attaches to what is wanted of `libraries`. Of other parts nothing is counted from now on; [`Self::let_one_go`] takes away what is not
+    /// wanted.
+    pub fn attach(
+        &mut self,
+        libraries: &BTreeMap<FileKey, Library>,
+        is_wanted: impl Fn(Part) -> bool,
+    ) -> Result<(), String> {
+        let watched = Part::ALL.map(&is_wanted);
+        // What is not wanted any more ends before anything is attached, and what is wanted begins after that.
+        let mut ends = Part::ALL.into_iter().filter(|part| !watched[*part as usize]);
+        ends.try_for_each(|part| self.watch(part, false))?;
+        for (key, attached) in &mut self.attached {
+            attached.is_gone = !libraries.contains_key(key);
+            attached.hooks.iter_mut().for_each(|wanted| wanted.is &= !attached.is_gone);
         }
         self.unreadable.retain(|key, _| libraries.contains_key(key));
         for (key, library) in libraries {
@@ -139,8 +157,9 @@ impl Probes {
                 match hooks::of(library.kind, &library.path) {
                     Ok(hooks) => {
                         tracing::info!(library = library.name, functions = hooks.len(), "a library's calls are known");
-                        let hooks = hooks.into_iter().map(|hook| (hook, State::Off)).collect();
-                        self.attached.insert(*key, Attached { name: library.name.clone(), hooks });
+                        let hooks = hooks.into_iter().map(|hook| Wanted { hook, state: State::Off, is: false });
+                        let hooks = hooks.collect();
+                        self.attached.insert(*key, Attached { name: library.name.clone(), hooks, is_gone: false });
                     }
                     Err(error) => {
                         tracing::warn!(library = library.name, reason = chain(&error), "its calls are not counted");
@@ -150,26 +169,50 @@ impl Probes {
             }
             let Some(attached) = self.attached.get_mut(key) else { continue };
             let mut refused = None;
-            for (hook, state) in &mut attached.hooks {
+            for Wanted { hook, state, is } in &mut attached.hooks {
+                *is = is_wanted(hook.part);
                 let is_tried = matches!(state, State::Refused(path) if *path == library.path);
-                match (is_wanted(hook.part), &state) {
-                    (true, State::Off | State::Refused(_)) if !is_tried => {
-                        match attach(&mut self.ebpf, &library.path, hook) {
-                            Ok(links) => *state = State::On(links),
-                            Err(error) => {
-                                *state = State::Refused(library.path.clone());
-                                refused.get_or_insert_with(|| chain(&error));
-                            }
+                if *is && !is_tried && !matches!(state, State::On(_)) {
+                    match attach(&mut self.ebpf, &library.path, hook) {
+                        Ok(links) => *state = State::On(links),
+                        Err(error) => {
+                            *state = State::Refused(library.path.clone());
+                            refused.get_or_insert_with(|| chain(&error));
                         }
                     }
-                    (false, State::On(_) | State::Refused(_)) => detach(&mut self.ebpf, state),
-                    _ => {}
                 }
             }
             if let Some(reason) = refused {
                 tracing::warn!(library = library.name, reason, "some of a library's calls are not counted");
             }
         }
+        let mut begin = Part::ALL.into_iter().filter(|part| watched[*part as usize]);
+        begin.try_for_each(|part| self.watch(part, true))
+    }
+
+    fn watch(&mut self, part: Part, is: bool) -> Result<(), String> {
+        let mut watched: Array<_, u32> = account::open(&mut self.ebpf, "WATCHED").map_err(|error| chain(&error))?;
+        watched.set(part as u32, u32::from(is), 0).map_err(|error| chain(&error))
+    }
+
+    /// Takes one of what is not wanted away, which takes the kernel a tenth of a second; whether there was one.
+    pub fn let_one_go(&mut self) -> bool {
+        let hooks = self.attached.values_mut().flat_map(|attached| &mut attached.hooks);
+        let mut unwanted = hooks.filter(|wanted| !wanted.is && !matches!(wanted.state, State::Off));
+        let found = unwanted.next().map(|wanted| &mut wanted.state);
+        let was_one = found.is_some();
+        if let Some(state) = found {
+            detach(&mut self.ebpf, state);
+        }
+        let is_over = |wanted: &Wanted| !wanted.is && matches!(wanted.state, State::Off);
+        self.attached.retain(|_, attached| {
+            let is_over = attached.is_gone && attached.hooks.iter().all(is_over);
+            if is_over {
+                tracing::info!(library = attached.name, "this library is not looked at any more");
+            }
+            !is_over
+        });
+        was_one
     }
 
     /// What was counted so far. Those of processes that have ended are given a last time, and forgotten.
@@ -183,7 +226,8 @@ impl Probes {
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for attached in self.attached.values() {
-            let on = attached.hooks.iter().filter(|(_, state)| matches!(state, State::On(_))).count();
+            let is_on = |wanted: &&Wanted| wanted.is && matches!(wanted.state, State::On(_));
+            let on = attached.hooks.iter().filter(is_on).count();
             *by_name.entry(&attached.name).or_default() += on;
         }
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
@@ -212,7 +256,7 @@ impl Probes {
 
     /// What one call costs its thread, of the dearest of the functions that are counted together.
     pub fn cost_ns(&self, counted: Counted) -> (Part, u64) {
-        let hooks = self.attached.values().flat_map(|attached| &attached.hooks).map(|(hook, _)| hook);
+        let hooks = self.attached.values().flat_map(|attached| &attached.hooks).map(|wanted| &wanted.hook);
         let of_it = hooks.filter(|hook| hook.counted == counted);
         let costs = of_it.map(|hook| {
             let trap = self.traps.of(hook.place.prologue);

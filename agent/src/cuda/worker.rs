@@ -1,6 +1,12 @@
 //! The thread that looks for libraries, attaches to them, reads what was counted, and keeps the whole within its budget.
 
-use std::{collections::BTreeMap, fs, os::fd::AsFd as _, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use plumbline_policy::Severity;
 use tokio::sync::mpsc;
@@ -12,6 +18,7 @@ use super::{
     config::{CudaConfig, Detail},
     control::{Orders, View},
     libraries::{FileKey, Libraries, Library},
+    mapped::Mapped,
     part::{Part, Thinned},
     probes::{Probes, Reading},
 };
@@ -19,13 +26,16 @@ use crate::{
     clock,
     core::chain,
     event::{Event, Finding, FoundProcess, What},
-    halt::Halt,
+    halt::{Halt, Woken},
     message::Message,
     series::{Point, Sample, cuda, nccl},
 };
 
 /// Between two looks for libraries, and two readings of the counts.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// Between two looks at what was mapped meanwhile, which end the wait if there is a library among it.
+const NEWS_EVERY: Duration = Duration::from_millis(200);
 
 /// Now and then, for a moment, the kernel times its programs and all that is wanted is looked at.
 const SAMPLE_EVERY_NS: u64 = 60_000_000_000;
@@ -36,6 +46,9 @@ pub struct Worker {
     detail: Detail,
     orders: Orders,
     libraries: Libraries,
+    /// `None` while nobody wants to know, or where the kernel does not tell.
+    mapped: Option<Mapped>,
+    is_deaf: bool,
     found: BTreeMap<FileKey, Library>,
     probes: Option<Probes>,
     budget: Budget,
@@ -56,6 +69,8 @@ impl Worker {
         let proc = PathBuf::from("/proc");
         Self {
             libraries: Libraries::of(&proc),
+            mapped: None,
+            is_deaf: false,
             proc,
             detail: config.detail,
             orders,
@@ -78,7 +93,44 @@ impl Worker {
             if self.turn().is_err() {
                 return;
             }
-            self.halt.wait_or(Some(self.orders.as_fd()), EVERY);
+            self.wait();
+        }
+    }
+
+    /// For as long as there is nothing to do.
+    fn wait(&mut self) {
+        let until = Instant::now() + EVERY;
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            let rest = match self.probes.as_mut().is_some_and(Probes::let_one_go) {
+                // There may be more.
+                true => Duration::ZERO,
+                false if self.mapped.is_some() => rest.min(NEWS_EVERY),
+                false => rest,
+            };
+            let is_woken = self.halt.wait_or(Some(self.orders.as_fd()), rest) != Woken::Late;
+            let has_news = self.mapped.as_mut().is_some_and(Mapped::has_news);
+            if is_woken || has_news || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    /// Before anybody is looked at, so that what is mapped after that is not missed.
+    fn listen(&mut self) {
+        if self.detail == Detail::Off {
+            self.mapped = None;
+        } else if self.mapped.is_none() && !self.is_deaf {
+            self.mapped = Mapped::open()
+                .inspect_err(|error| {
+                    let reason = error.to_string();
+                    tracing::warn!(
+                        reason,
+                        "the kernel does not tell of libraries that are loaded: they are looked for every {EVERY:?}"
+                    );
+                })
+                .ok();
+            self.is_deaf = self.mapped.is_none();
         }
     }
 
@@ -86,7 +138,14 @@ impl Worker {
         if let Some(detail) = self.orders.take() {
             self.order(detail)?;
         }
-        self.found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
+        self.listen();
+        let found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
+        if !found.keys().eq(self.found.keys())
+            && let Some(mapped) = &mut self.mapped
+        {
+            mapped.forget();
+        }
+        self.found = found;
         if self.detail == Detail::Off && self.probes.is_some() {
             return self.unload();
         }
@@ -170,8 +229,10 @@ impl Worker {
     }
 
     fn watch(&mut self, is_wanted: impl Fn(Part) -> bool) {
-        if let Some(probes) = &mut self.probes {
-            probes.attach(&self.found, &is_wanted);
+        if let Some(probes) = &mut self.probes
+            && let Err(reason) = probes.attach(&self.found, &is_wanted)
+        {
+            tracing::warn!(reason, "what is counted of CUDA's driver and NCCL is more or less than what is wanted");
         }
         let is_watched = |part| !self.found.is_empty() && is_wanted(part);
         self.watched.turn(clock::boot_ns(), Part::ALL.map(is_watched));

@@ -106,6 +106,31 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     Ok(())
 }
 
+/// What is called a second and a half after it was loaded; it is looked for every five seconds alone where the kernel does not tell. Four
+/// times, so that it is not by chance.
+pub(super) fn a_library_is_looked_at_soon_after_it_is_loaded(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let place = |turn: u32| {
+        let directory = scratch.join(turn.to_string());
+        fs::create_dir_all(&directory).map_err(not_ok)?;
+        library(tools, FAKE, directory.join("libcuda.so.1"))
+    };
+    // The first has the programs loaded.
+    let _first = caller(tools, "cuda-caller", &place(0)?)?;
+    let daemon = Daemon::start(tools, scratch, &format!("{QUIET}cuda: {{detail: full, budget_percent: 100}}\n"))
+        .map_err(not_ok)?;
+    daemon
+        .wait_for("plumbline_cuda_watched_seconds_total{part=\"launches\"}", |seconds| seconds > 2.0)
+        .map_err(not_ok)?;
+    for turn in 1..5 {
+        let mut caller = caller(tools, "cuda-caller", &place(turn)?)?;
+        std::thread::sleep(Duration::from_millis(1500));
+        caller.call("cuLaunchKernel 77", "0")?;
+        let series = line(&caller, "calls_total", "unknown", ",call=\"launch\"");
+        daemon.wait_for(&series, |calls| (calls - 77.0).abs() < 0.5).map_err(not_ok)?;
+    }
+    Ok(())
+}
+
 /// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.
 pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
@@ -162,5 +187,19 @@ pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path)
     probes(&["full"])?;
     daemon.wait_for(&probed, |functions| (functions - all).abs() < 0.5).map_err(not_ok)?;
     let ordered = daemon.wait_for_record("the order", finding("probes.detail")).map_err(not_ok)?.to_string();
-    ensure(ordered.contains("`off` was `full`, by command"), || ordered.clone())
+    ensure(ordered.contains("`off` was `full`, by command"), || ordered.clone())?;
+
+    // The kernel takes its time to take probes away; nothing is counted meanwhile.
+    let launches = line(&caller, "calls_total", "unknown", ",call=\"launch\"");
+    caller.call("cuLaunchKernel 10", "0")?;
+    daemon.wait_for(&launches, |calls| (calls - 10.0).abs() < 0.5).map_err(not_ok)?;
+    probes(&["sync"])?;
+    daemon.wait_for(&probed, |functions| functions < all).map_err(not_ok)?;
+    caller.call("cuLaunchKernel 500", "0")?;
+    probes(&["full"])?;
+    daemon.wait_for(&probed, |functions| (functions - all).abs() < 0.5).map_err(not_ok)?;
+    caller.call("cuLaunchKernel 1", "0")?;
+    daemon.wait_for(&launches, |calls| calls > 10.5).map_err(not_ok)?;
+    let found = daemon.metric(&launches).map_err(not_ok)?;
+    ensure(found == Some(11.0), || format!("{found:?} launches, of which 500 were not to be counted"))
 }

@@ -238,6 +238,20 @@ pub(super) fn real_libraries_are_counted_exactly(tools: &Tools, scratch: &Path) 
     Ok(())
 }
 
+/// An executable that was linked with NCCL, and has no file of NCCL's mapped.
+pub(super) fn nccl_inside_of_an_executable_is_counted(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let libcuda = library(tools, "libfake_cuda.so", scratch.join("libcuda.so.1"))?;
+    let mut caller = caller(tools, "nccl-inside", &libcuda)?;
+    let daemon = Daemon::start(tools, scratch, QUIET).map_err(not_ok)?;
+    let executable = tools.beside("nccl-inside").ok_or_else(|| skipped("nccl-inside is not built"))?;
+    let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", executable.display());
+    daemon.wait_for(&probed, |functions| functions > 0.5).map_err(not_ok)?;
+    caller.call("123", "ok")?;
+    let labels = "comm=\"unknown\",rank=\"unknown\",function=\"all_reduce\",captured=\"false\"";
+    daemon.wait_for(&caller.line("plumbline_nccl_calls_total", labels), is(123.0)).map_err(not_ok)?;
+    Ok(())
+}
+
 /// All ranks call together, each so late; how often each came last, and how late in all, by the library's own clock.
 fn run(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
     let now = clock_gettime(ClockId::Monotonic);
