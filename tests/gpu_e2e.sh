@@ -1,5 +1,6 @@
 #!/bin/sh
-# Unattended: the daemon on a machine with a real GPU and nvidia-smi, value by value. Needs root and python3.
+# Unattended: the daemon on a machine with a real GPU and nvidia-smi, value by value, and what is called of CUDA call by call. Needs root and
+# python3; with PyTorch its launches and NCCL are compared too.
 # usage: gpu_e2e.sh PLUMBLINE OUT     keeps what was seen in OUT; ends with 1 if a value differs
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +16,11 @@ cat >"$state/config.yaml" <<YAML
 state_dir: $state/state
 listen: 127.0.0.1:9477
 engines: { discover: false }
+# What costs too much is to be seen as well.
+cuda: { detail: full, budget_percent: 100 }
+incident: { token_file: $state/token }
 YAML
+(umask 077 && head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$state/token")
 "$plumbline" doctor --config "$state/config.yaml" >"$out/doctor.txt" || true
 "$plumbline" gpu --direct --config "$state/config.yaml" --all >"$out/gpu.txt"
 "$plumbline" run --config "$state/config.yaml" 2>"$out/daemon.log" &
@@ -44,5 +49,9 @@ nvidia-smi -q >"$out/nvidia-smi-q.txt"
 "$plumbline" gpu release --config "$state/config.yaml" --why "gpu_e2e.sh"
 "$plumbline" gpu resume --config "$state/config.yaml"
 python3 "$here/gpu_compare.py" "$out/page.prom" "$out/nvidia-smi.csv" | tee "$out/compared.txt"
-# The verdict of the comparison, not of tee.
-tail -1 "$out/compared.txt" | grep -q '^[1-9][0-9]* same, 0 DIFFERS'
+python3 "$here/gpu_calls.py" http://127.0.0.1:9477/metrics \
+    --probes "$plumbline" probes cuda --config "$state/config.yaml" 2>&1 | tee "$out/calls.txt"
+# The verdict of the comparisons, not of tee.
+for compared in compared calls; do
+    tail -1 "$out/$compared.txt" | grep -q '^[1-9][0-9]* same, 0 DIFFERS'
+done

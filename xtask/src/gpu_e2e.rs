@@ -1,4 +1,4 @@
-//! `cargo xtask gpu-e2e`: the daemon on this machine's GPUs, beside nvidia-smi.
+//! `cargo xtask gpu-e2e`: the daemon on this machine's GPUs, beside nvidia-smi and a caller of CUDA.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,11 @@ use crate::error::{Error, Result};
 use crate::privilege;
 use crate::workspace;
 
-/// Read this machine's GPUs beside nvidia-smi, and compare value by value.
+/// Read this machine's GPUs beside nvidia-smi and compare value by value; call CUDA and compare call by call.
 ///
-/// Unattended, as root. Keeps the page of metrics, `nvidia-smi -q` and the comparison; without a GPU it says so and is not
-/// a failure.
+/// Unattended, as root, in about four minutes. Keeps the page of metrics, `nvidia-smi -q` and the comparisons, with what the
+/// probes cost a loop of graph launches. With PyTorch for `python3`, its launches are compared with its own profiler, and a
+/// communicator of one rank with NCCL's log. Without a GPU it says so and is not a failure.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cargo xtask gpu-e2e\n  cargo xtask gpu-e2e --out tests/fixtures/h100/e2e")]
 pub(crate) struct GpuE2e {

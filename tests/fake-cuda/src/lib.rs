@@ -109,6 +109,8 @@ nothing! {
     cuMemcpyDtoHAsync_v2(Pointer, u64, Bytes, Pointer);
     cuMemcpyPeerAsync(u64, Pointer, u64, Pointer, Bytes, Pointer);
     cuModuleLoadData(Pointer, Pointer);
+    cuModuleGetFunction(Pointer, Pointer, Pointer);
+    cuGraphInstantiateWithFlags(Pointer, Pointer, u64);
     cuCtxSetCurrent(u64);
     cuStreamBeginCapture_v2(u64, c_int);
 }
@@ -123,6 +125,21 @@ const STREAM_CAPTURE_INVALIDATED: Result = 901;
 #[unsafe(no_mangle)]
 pub extern "C" fn cuStreamEndCapture(stream: u64, _: Pointer) -> Result {
     if stream == 901 { STREAM_CAPTURE_INVALIDATED } else { SUCCESS }
+}
+
+/// A stream for which a wait takes 50 microseconds.
+///
+/// # Safety
+///
+/// `stream` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreate(stream: *mut u64, _: c_uint) -> Result {
+    if stream.is_null() {
+        return INVALID_VALUE;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { stream.write(50) };
+    SUCCESS
 }
 
 #[unsafe(no_mangle)]

@@ -131,6 +131,19 @@ pub(super) fn a_library_is_looked_at_soon_after_it_is_loaded(tools: &Tools, scra
     Ok(())
 }
 
+/// The script that compares a real driver's calls with the page (`cargo xtask gpu-e2e`), with the library that has nothing behind it.
+pub(super) fn the_script_for_real_drivers_compares(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
+    let daemon = Daemon::start(tools, scratch, &format!("{QUIET}cuda: {{detail: full, budget_percent: 100}}\n"));
+    let daemon = daemon.map_err(not_ok)?;
+    let python = tools.python.clone().unwrap_or_else(|| "python3".into());
+    let mut command = Command::new(python);
+    command.arg(tools.scripts.join("gpu_calls.py")).arg(format!("http://{}/metrics", daemon.address));
+    let output = run(command.arg("--libcuda").arg(&library)).map_err(not_ok)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure(output.status.success() && said.ends_with("\n11 same, 0 DIFFERS\n"), || said.clone().into_owned())
+}
+
 /// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.
 pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;

@@ -126,6 +126,10 @@ const CHECKS: &[Check] = &[
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
+    (
+        "the script that compares a real driver's calls with the page does so",
+        cuda::the_script_for_real_drivers_compares,
+    ),
     ("a library is looked at soon after it is loaded", cuda::a_library_is_looked_at_soon_after_it_is_loaded),
     ("nccl inside of an executable is counted", nccl::nccl_inside_of_an_executable_is_counted),
     ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
