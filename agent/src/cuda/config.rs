@@ -9,11 +9,14 @@ pub struct CudaConfig {
     /// What the probes may cost a process, of its CPU time.
     #[serde(deserialize_with = "percent")]
     pub budget_percent: f64,
+    /// Files in which NCCL's log ends up, as the host sees them, with `*` in their names.
+    #[serde(deserialize_with = "patterns")]
+    pub nccl_logs: Vec<String>,
 }
 
 impl Default for CudaConfig {
     fn default() -> Self {
-        Self { detail: Detail::default(), budget_percent: 0.5 }
+        Self { detail: Detail::default(), budget_percent: 0.5, nccl_logs: Vec::new() }
     }
 }
 
@@ -30,6 +33,18 @@ fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::
         return Ok(percent);
     }
     Err(D::Error::custom(format!("{percent} is no share of a CPU; expected more than 0 and at most 100, such as 0.5")))
+}
+
+fn patterns<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let patterns = Vec::<String>::deserialize(deserializer)?;
+    for pattern in &patterns {
+        if !pattern.starts_with('/') {
+            let wanted = "expected the whole path, such as /var/log/pods/*/*/*.log";
+            return Err(D::Error::custom(format!("`{pattern}` is no absolute path; {wanted}")));
+        }
+        glob::Pattern::new(pattern).map_err(|error| D::Error::custom(format!("`{pattern}`: {error}")))?;
+    }
+    Ok(patterns)
 }
 
 /// How much is looked at. A probe costs the thread that calls about a microsecond, whatever it does.
@@ -70,11 +85,23 @@ mod tests {
 
     #[test]
     fn a_budget_is_a_share() {
-        check("{}", Ok(CudaConfig { detail: Detail::Sync, budget_percent: 0.5 }));
-        check("{detail: full, budget_percent: 2}", Ok(CudaConfig { detail: Detail::Full, budget_percent: 2.0 }));
+        check("{}", Ok(CudaConfig::default()));
+        check(
+            "{detail: full, budget_percent: 2}",
+            Ok(CudaConfig { detail: Detail::Full, budget_percent: 2.0, ..CudaConfig::default() }),
+        );
         for wrong in ["0", "-1", "100.5", ".nan"] {
             check(&format!("budget_percent: {wrong}"), Err("expected more than 0 and at most 100, such as 0.5"));
         }
         check("{detail: most}", Err("expected one of off, sync, full"));
+    }
+
+    #[test]
+    fn a_log_is_named_by_its_whole_path() {
+        let nccl_logs = vec!["/var/log/pods/*/*/*.log".to_owned()];
+        check("nccl_logs: [/var/log/pods/*/*/*.log]", Ok(CudaConfig { nccl_logs, ..CudaConfig::default() }));
+        check("nccl_logs: [nccl.log]", Err("`nccl.log` is no absolute path; expected the whole path"));
+        check("nccl_logs: [/var/log/***]", Err("`/var/log/***`: "));
+        check("nccl_logs: /var/log/nccl.log", Err("expected sequence start"));
     }
 }

@@ -19,6 +19,7 @@ use super::{
     control::{Orders, View},
     libraries::{FileKey, Libraries, Library},
     mapped::Mapped,
+    nccl::logs::Logs,
     part::{Part, Thinned},
     probes::{Probes, Reading},
 };
@@ -57,6 +58,7 @@ pub struct Worker {
     watched: Watched,
     sampled_boot_ns: Option<u64>,
     were_steps_thinned: bool,
+    logs: Logs,
     out: mpsc::WeakSender<Message>,
     halt: Halt,
 }
@@ -82,6 +84,7 @@ impl Worker {
             watched: Watched::default(),
             sampled_boot_ns: None,
             were_steps_thinned: false,
+            logs: Logs::of(&config.nccl_logs),
             out,
             halt,
         }
@@ -138,6 +141,9 @@ impl Worker {
         if let Some(detail) = self.orders.take() {
             self.order(detail)?;
         }
+        for finding in self.logs.look() {
+            self.say(finding)?;
+        }
         self.listen();
         let found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
         if !found.keys().eq(self.found.keys())
@@ -167,7 +173,9 @@ impl Worker {
         }
         self.show(None);
         if self.probes.is_none() {
-            return Ok(());
+            let points = self.logs.points();
+            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
+            return if self.logs.are_followed() { self.send(Message::Sample(sample)) } else { Ok(()) };
         }
         self.attach();
         let reading = self.read(false);
@@ -322,7 +330,7 @@ impl Worker {
     }
 
     fn own_points(&self) -> Vec<Point> {
-        let mut points = Vec::new();
+        let mut points = self.logs.points();
         for cost in &self.costs {
             points.push(of_process(&cuda::PROBE_RATIO, cost.pid, &[], cost.share()));
             points.push(of_process(&cuda::PROBE_SECONDS_TOTAL, cost.pid, &[], float(cost.spent_ns) / 1e9));

@@ -16,6 +16,9 @@ pub const ROWS: &[&Series] = &[
     &LATENESS_SECONDS_TOTAL,
     &AWAITED_SECONDS,
     &MISMATCHED_TOTAL,
+    &WARNINGS_TOTAL,
+    &LOG_FILES,
+    &LOG_SKIPPED_BYTES_TOTAL,
 ];
 
 const SOURCE: &str = "probes at the functions of libnccl";
@@ -122,4 +125,36 @@ pub static MISMATCHED_TOTAL: Series = Series::row(
     SOURCE,
     "Collectives in which a rank called another function, type or count than the first: an error of the program, or members counted from \
      different beginnings. Their arrivals are not compared.",
+);
+
+const LOGS: &str = "files of `cuda.nccl_logs`";
+
+pub static WARNINGS_TOTAL: Series = Series::row(
+    "plumbline_nccl_warnings_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.warnings",
+    &["place"],
+    LOGS,
+    "Lines `NCCL WARN` of NCCL's log, by where in NCCL's source; `other` beyond 64 places.",
+);
+
+pub static LOG_FILES: Series = Series::row(
+    "plumbline_nccl_log_files",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.log.files",
+    &[],
+    LOGS,
+    "Files that are followed for lines of NCCL's log.",
+);
+
+pub static LOG_SKIPPED_BYTES_TOTAL: Series = Series::row(
+    "plumbline_nccl_log_skipped_bytes_total",
+    Kind::Counter,
+    Unit::Bytes,
+    "plumbline.nccl.log.skipped",
+    &[],
+    LOGS,
+    "What was not read of them: lines longer than a mebibyte, and what a file was ahead by more than 16.",
 );

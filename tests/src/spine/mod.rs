@@ -131,6 +131,7 @@ const CHECKS: &[Check] = &[
         cuda::the_script_for_real_drivers_compares,
     ),
     ("a library is looked at soon after it is loaded", cuda::a_library_is_looked_at_soon_after_it_is_loaded),
+    ("what nccl warns of in a log is told once and counted", nccl::warnings_in_a_log_are_told),
     ("nccl inside of an executable is counted", nccl::nccl_inside_of_an_executable_is_counted),
     ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
     (

@@ -1,6 +1,6 @@
 //! Ranks of a communicator, of a library with NCCL's interface and nothing behind it: which rank is who, what goes through, who came last.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -236,6 +236,25 @@ pub(super) fn real_libraries_are_counted_exactly(tools: &Tools, scratch: &Path) 
         daemon.wait_for(&cudart.line("plumbline_cuda_failures_total", &labels), is(calls)).map_err(not_ok)?;
     }
     Ok(())
+}
+
+/// As a container runtime keeps what NCCL writes; nobody calls anything.
+pub(super) fn warnings_in_a_log_are_told(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let pods = scratch.join("pods/llm_vllm-0_1234/engine");
+    fs::create_dir_all(&pods).map_err(not_ok)?;
+    let config = format!("{QUIET}cuda: {{nccl_logs: [{}/pods/*/*/*.log]}}\n", scratch.display());
+    let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
+    daemon.wait_for("plumbline_nccl_log_files", is(0.0)).map_err(not_ok)?;
+    let warning =
+        "[2026-11-27 07:00:01] vllm-0:77:99 [1] misc/socket.cc:552 (recv) NCCL WARN Connection closed by peer";
+    let line = format!("2026-11-27T07:00:01.5Z stdout F {warning}\n");
+    fs::write(pods.join("0.log"), line.repeat(3)).map_err(not_ok)?;
+    let counted = "plumbline_nccl_warnings_total{place=\"misc/socket.cc:552\"}";
+    daemon.wait_for(counted, is(3.0)).map_err(not_ok)?;
+    let finding = |record: &Value| record["finding_info"]["types"] == json!(["nccl.warning"]);
+    let said = daemon.wait_for_record("NCCL's warning", finding).map_err(not_ok)?.to_string();
+    let text = "NCCL in process 77 of vllm-0, on its device 1: Connection closed by peer (misc/socket.cc:552)";
+    ensure(said.contains(text), || said.clone())
 }
 
 /// An executable that was linked with NCCL, and has no file of NCCL's mapped.

@@ -41,6 +41,7 @@ pub const FINDINGS: &[(&str, &str)] = &[
         "nccl.async_error",
         "NCCL says of a communicator that something went wrong, the first of a process with this result",
     ),
+    ("nccl.warning", "NCCL wrote a warning into its log, the first of a process at this place of its source"),
     ("nccl.late_rank", "a rank of a communicator comes last again and again, and holds the others up"),
     ("nccl.late_rank.end", "it does not any more"),
     (
