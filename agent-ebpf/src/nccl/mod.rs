@@ -40,7 +40,9 @@ pub struct Comm {
     /// Where its rank is to be learnt while it is unknown; all zeros if nowhere.
     pub split: SplitKey,
     /// In the communicator that was split.
-    pub parent_rank: u64,
+    pub parent_rank: u32,
+    /// How often its rank was looked for.
+    pub tries: u32,
 }
 
 impl Comm {
@@ -54,6 +56,7 @@ impl Comm {
         error: 0,
         split: SplitKey { parent: 0, child: 0 },
         parent_rank: 0,
+        tries: 0,
     };
 }
 

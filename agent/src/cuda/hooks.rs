@@ -70,9 +70,16 @@ impl Hook {
 pub fn of(kind: Kind, path: &Path) -> Result<Vec<Hook>, SymbolsError> {
     match kind {
         Kind::Cuda => of_driver(path),
-        Kind::Nccl => of_nccl(path, Symbols::Exported),
+        Kind::Nccl => Ok(of_nccl(symbols::places(path, Symbols::Exported, is_nccl)?)),
         Kind::Container => {
-            let mut hooks = of_nccl(path, Symbols::All)?;
+            // Who only calls a library of NCCL's that is loaded later has functions of its names, but each under one name.
+            let places = symbols::places(path, Symbols::All, is_nccl)?;
+            let has_both = |(name, place): &(&String, &Place)| {
+                let other = name.strip_prefix('p').map_or_else(|| format!("p{name}"), str::to_owned);
+                places.get(&other) == Some(*place)
+            };
+            let nccl = places.iter().filter(has_both).map(|(name, place)| (name.clone(), *place)).collect();
+            let mut hooks = of_nccl(nccl);
             hooks.extend(of_runtime(path)?);
             Ok(hooks)
         }
@@ -81,8 +88,11 @@ pub fn of(kind: Kind, path: &Path) -> Result<Vec<Hook>, SymbolsError> {
 
 /// Whether there is anything of [`Kind::Container`] in a file.
 pub fn is_inside(path: &Path) -> Result<bool, SymbolsError> {
-    let is_wanted = |name: &str| of_name(name).is_some() || RUNTIME.contains(&name);
-    Ok(!symbols::places(path, Symbols::All, is_wanted)?.is_empty())
+    Ok(!of(Kind::Container, path)?.is_empty())
+}
+
+fn is_nccl(name: &str) -> bool {
+    of_name(name).is_some()
 }
 
 /// Of CUDA's runtime, which many executables contain. Who puts themselves between a program and its driver has functions of the driver's
@@ -121,15 +131,15 @@ fn of_calls(path: &Path, symbols: Symbols, wanted: impl Fn(&str) -> bool) -> Res
 }
 
 /// The same of NCCL, whose functions have two names each.
-fn of_nccl(path: &Path, symbols: Symbols) -> Result<Vec<Hook>, SymbolsError> {
-    let places: BTreeMap<Place, (u8, &Function)> = symbols::places(path, symbols, |name| of_name(name).is_some())?
-        .into_iter()
-        .filter_map(|(name, place)| Some((place, of_name(&name)?)))
-        .collect();
+fn of_nccl(places: HashMap<String, Place>) -> Vec<Hook> {
+    let places: BTreeMap<Place, (u8, &Function)> =
+        places.into_iter().filter_map(|(name, place)| Some((place, of_name(&name)?))).collect();
+    let mut places: Vec<_> = places.into_iter().collect();
+    // A communicator whose beginning is seen is one of which all else is seen.
+    places.sort_by_key(|(_, (_, function))| function.is_init());
     let hooks = places.into_iter().map(|(place, (number, function))| Hook {
         counted: Counted::Nccl(number),
-        // Members are compared by how many collectives each has called: none of them may be missed.
-        part: Part::Rest,
+        part: function.part(),
         place,
         cookie: function.cookie(number, Machine::HERE).to_bits(),
         programs: match function.action {
@@ -143,7 +153,7 @@ fn of_nccl(path: &Path, symbols: Symbols) -> Result<Vec<Hook>, SymbolsError> {
             NcclAction::GroupStart | NcclAction::GroupEnd => &[NCCL_GROUP],
         },
     });
-    Ok(hooks.collect())
+    hooks.collect()
 }
 
 fn of_name(name: &str) -> Option<(u8, &'static Function)> {

@@ -20,11 +20,14 @@ const YOUNG_LOOKS: u32 = 12;
 /// Processes that map a driver, of one node; what is beyond is not looked at.
 const MOST_PROCESSES: usize = 16_384;
 
-/// Different files that are drivers: more than a node of many containers with drivers of their own has.
+/// Different files that are libraries, and different ones that contain them: more than a node of many containers has.
 const MOST_FILES: usize = 64;
 
 /// Files of another name that were asked what is inside.
 const MOST_ASKED: usize = 8192;
+
+/// Different files that a process maps as code.
+const MOST_MAPPED: usize = 8192;
 
 /// Lines of one process's maps.
 const MOST_LINES: usize = 65_536;
@@ -50,11 +53,40 @@ pub enum Kind {
     Container,
 }
 
-/// Device and inode as `stat(2)` has them.
+/// Device and inode as `stat(2)` has them, of what is one file for the kernel's probes.
+///
+/// Each mount of an overlay has a device of its own, where files of one layer are one file with one inode (Documentation/filesystems/overlayfs.rst,
+/// "Inode properties"): there size and time stand for the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey {
-    pub device: u64,
-    pub inode: u64,
+    device: u64,
+    inode: u64,
+    overlaid: Option<(u64, i64, i64)>,
+}
+
+/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+const OVERLAY: i64 = 0x794c_7630;
+
+impl FileKey {
+    /// `None` for what is no regular file, or cannot be asked.
+    pub fn of(file: &File) -> Option<Self> {
+        let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        let is_overlaid = rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == OVERLAY);
+        let overlaid = is_overlaid.then(|| (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+        let device = if is_overlaid { 0 } else { metadata.dev() };
+        Some(Self { device, inode: metadata.ino(), overlaid })
+    }
+}
+
+/// Whose maps are read.
+#[derive(Debug, Clone, Copy)]
+pub enum Look<'a> {
+    /// Of young processes, and now and then of the others.
+    Around,
+    /// Of all.
+    Everybody,
+    /// Of these, and of those that were not known.
+    At(&'a HashSet<u32>),
 }
 
 /// What is known of the node's processes.
@@ -63,6 +95,8 @@ pub struct Libraries {
     proc: PathBuf,
     processes: HashMap<u32, Process>,
     inside: Inside,
+    /// Files that are to be asked what is inside, and of whom.
+    unasked: HashMap<Box<[u8]>, (PathBuf, u32)>,
     tick_ns: u64,
 }
 
@@ -79,11 +113,17 @@ struct Process {
 impl Libraries {
     pub fn of(proc: &Path) -> Self {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        Self { proc: proc.to_owned(), processes: HashMap::new(), inside: Inside::new(), tick_ns }
+        Self {
+            proc: proc.to_owned(),
+            processes: HashMap::new(),
+            inside: Inside::new(),
+            unasked: HashMap::new(),
+            tick_ns,
+        }
     }
 
-    /// All drivers that are mapped now, as far as is known.
-    pub fn look(&mut self) -> BTreeMap<FileKey, Library> {
+    /// All libraries that are mapped now, as far as is known.
+    pub fn look(&mut self, look: Look<'_>) -> BTreeMap<FileKey, Library> {
         let pids = fs::read_dir(&self.proc).into_iter().flatten().filter_map(Result::ok);
         let pids: HashSet<u32> = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         self.processes.retain(|pid, _| pids.contains(pid));
@@ -100,18 +140,45 @@ impl Libraries {
             if process.start_ticks != start_ticks {
                 *process = fresh();
             }
-            process.looks += 1;
-            // By number, so that not all old ones are looked at in one turn.
-            if process.looks <= YOUNG_LOOKS || (process.looks + pid).is_multiple_of(YOUNG_LOOKS) {
-                process.maps = mapped(&self.proc, pid, &mut self.inside);
+            let is_read = match look {
+                Look::Everybody => true,
+                Look::At(these) => process.looks == 0 || these.contains(&pid),
+                Look::Around => {
+                    process.looks += 1;
+                    // By number, so that not all old ones are looked at in one turn.
+                    process.looks <= YOUNG_LOOKS || (process.looks + pid).is_multiple_of(YOUNG_LOOKS)
+                }
+            };
+            if is_read {
+                process.looks = process.looks.max(1);
+                process.maps = mapped(&self.proc, pid, &self.inside, &mut self.unasked);
             }
         }
-        let all = self.processes.values().flat_map(|process| &process.maps);
-        let mut files: BTreeMap<FileKey, Library> = all.map(|library| (library.key, library.clone())).collect();
-        while files.len() > MOST_FILES {
-            files.pop_last();
+        // Whatever contains a library does not take the place of one.
+        let all = |is_container: bool| {
+            let all = self.processes.values().flat_map(|process| &process.maps);
+            let of_kind = all.filter(move |library| (library.kind == Kind::Container) == is_container);
+            let files: BTreeMap<FileKey, Library> = of_kind.map(|library| (library.key, library.clone())).collect();
+            files.into_iter().take(MOST_FILES)
+        };
+        all(false).chain(all(true)).collect()
+    }
+
+    /// Asks one file what is inside, which may take a while: whether there was one, and who maps it if it is a library now.
+    pub fn ask_one(&mut self) -> Option<Option<u32>> {
+        let file = self.unasked.keys().next()?.clone();
+        let (path, pid) = self.unasked.remove(&file)?;
+        let is_one = match hooks::is_inside(&path) {
+            Ok(is) => is,
+            // Its process has ended; another may have it.
+            Err(SymbolsError::Open(_)) => return Some(None),
+            Err(SymbolsError::Elf(_) | SymbolsError::Numbers) => false,
+        };
+        if self.inside.len() >= MOST_ASKED {
+            self.inside.clear();
         }
-        files
+        self.inside.insert(file, is_one);
+        Some(is_one.then_some(pid))
     }
 
     pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
@@ -149,44 +216,34 @@ fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
     stat(proc, pid, [22]).map(|[start]| start)
 }
 
-fn mapped(proc: &Path, pid: u32, inside: &mut Inside) -> Vec<Library> {
+fn mapped(proc: &Path, pid: u32, inside: &Inside, unasked: &mut HashMap<Box<[u8]>, (PathBuf, u32)>) -> Vec<Library> {
     let directory = proc.join(pid.to_string());
     let Ok(maps) = File::open(directory.join("maps")) else { return Vec::new() };
     let lines = BufReader::new(maps).split(b'\n').map_while(Result::ok).take(MOST_LINES);
-    let mappings: Vec<Mapping> = lines.filter_map(|line| code(&line)).collect();
+    let mut seen = HashSet::new();
+    let is_new = |mapping: &Mapping| seen.len() < MOST_MAPPED && seen.insert(mapping.file.clone());
+    let mappings: Vec<Mapping> = lines.filter_map(|line| code(&line)).filter(is_new).collect();
     // Who has NCCL or the runtime inside has loaded the driver.
     let has_driver = mappings.iter().any(|mapping| mapping.kind == Kind::Cuda);
     let mut found: Vec<Library> = Vec::new();
     for Mapping { range, file, name, kind } in mappings {
         let path = directory.join("map_files").join(range);
-        if kind == Kind::Container && !(has_driver && is_container(&path, file, inside)) {
-            continue;
+        match inside.get(&file) {
+            _ if kind != Kind::Container => {}
+            Some(true) => {}
+            None if has_driver && unasked.len() < MOST_ASKED => {
+                unasked.insert(file, (path, pid));
+                continue;
+            }
+            _ => continue,
         }
         // Opened, so that what is asked is the file and not the name.
-        let Ok(file) = File::open(&path).and_then(|file| file.metadata()) else { continue };
-        let key = FileKey { device: file.dev(), inode: file.ino() };
-        if file.is_file() && found.iter().all(|known| known.key != key) {
+        let Some(key) = File::open(&path).ok().and_then(|file| FileKey::of(&file)) else { continue };
+        if found.iter().all(|known| known.key != key) {
             found.push(Library { key, path, name, kind });
         }
     }
     found
-}
-
-/// Asked once for each file, as long as it can be read.
-fn is_container(path: &Path, file: Box<[u8]>, inside: &mut Inside) -> bool {
-    if let Some(known) = inside.get(&file) {
-        return *known;
-    }
-    if inside.len() >= MOST_ASKED {
-        inside.clear();
-    }
-    let is = match hooks::is_inside(path) {
-        Ok(is) => is,
-        Err(SymbolsError::Open(_)) => return false,
-        Err(SymbolsError::Elf(_)) => false,
-    };
-    inside.insert(file, is);
-    is
 }
 
 /// A line of `maps` that is code of a file.
@@ -262,6 +319,57 @@ mod tests {
         check("x-y r-xp 0 0:0 7 /libcuda.so", None);
     }
 
+    /// A process of a `/proc` of ours, which has this file mapped from now on.
+    fn maps(proc: &Path, pid: u32, library: &Path) {
+        let directory = proc.join(pid.to_string());
+        fs::create_dir_all(directory.join("map_files")).unwrap();
+        fs::write(directory.join("stat"), format!("{pid} (x) S{}", " 0".repeat(40))).unwrap();
+        let line = format!("1000-2000 r-xp 00001000 fe:01 77    {}\n", library.display());
+        fs::write(directory.join("maps"), line).unwrap();
+        let _ = fs::remove_file(directory.join("map_files/1000-2000"));
+        std::os::unix::fs::symlink(library, directory.join("map_files/1000-2000")).unwrap();
+    }
+
+    #[test]
+    fn an_old_process_is_looked_at_again_when_it_is_news() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = directory.path().join("libcuda.so.1");
+        fs::write(&library, "").unwrap();
+        let proc = directory.path().join("proc");
+        maps(&proc, 1000, Path::new("/nothing"));
+        let mut libraries = Libraries::of(&proc);
+        // Up to a look after which it is not its turn.
+        for _ in 0..=YOUNG_LOOKS {
+            assert!(libraries.look(Look::Around).is_empty());
+        }
+        maps(&proc, 1000, &library);
+        assert!(libraries.look(Look::Around).is_empty());
+        assert!(libraries.look(Look::At(&HashSet::from([1001]))).is_empty());
+        assert_eq!(libraries.look(Look::At(&HashSet::from([1000]))).len(), 1);
+        assert_eq!(libraries.look(Look::Around).len(), 1);
+    }
+
+    #[test]
+    fn files_that_contain_libraries_are_asked_once_and_do_not_take_the_place_of_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let library = directory.path().join("libcuda.so.1");
+        fs::write(&library, "").unwrap();
+        let proc = directory.path().join("proc");
+        maps(&proc, 1000, &library);
+        let mut libraries = Libraries::of(&proc);
+        assert_eq!((libraries.look(Look::Around).len(), libraries.ask_one()), (1, None));
+        let other = directory.path().join("other");
+        fs::write(&other, "no ELF file").unwrap();
+        let line = format!("3000-4000 r-xp 00001000 fe:01 78    {}\n", other.display());
+        let maps = proc.join("1000/maps");
+        fs::write(&maps, fs::read_to_string(&maps).unwrap() + &line).unwrap();
+        std::os::unix::fs::symlink(&other, proc.join("1000/map_files/3000-4000")).unwrap();
+        libraries.look(Look::Everybody);
+        assert_eq!((libraries.ask_one(), libraries.ask_one()), (Some(None), None));
+        libraries.look(Look::Everybody);
+        assert_eq!(libraries.ask_one(), None);
+    }
+
     #[test]
     fn this_process_is_alive_and_no_other_of_its_number() {
         let mut libraries = Libraries::of(Path::new("/proc"));
@@ -270,7 +378,7 @@ mod tests {
         for _ in 0..2 {
             assert!(libraries.is_alive(pid, start_boot_ns));
             assert!(!libraries.is_alive(pid, start_boot_ns + 1_000_000_000));
-            libraries.look();
+            libraries.look(Look::Around);
         }
     }
 }

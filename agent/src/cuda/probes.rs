@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
@@ -81,6 +83,18 @@ struct Wanted {
     is: bool,
 }
 
+impl Wanted {
+    /// Whether it is to be attached, and was not tried by this path.
+    fn is_lacking(&self, path: &Path) -> bool {
+        self.is
+            && match &self.state {
+                State::Off => true,
+                State::On(_) => false,
+                State::Refused(tried) => tried != path,
+            }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Off,
@@ -149,15 +163,30 @@ impl Probes {
         ends.try_for_each(|part| self.watch(part, false))?;
         for (key, attached) in &mut self.attached {
             attached.is_gone = !libraries.contains_key(key);
-            attached.hooks.iter_mut().for_each(|wanted| wanted.is &= !attached.is_gone);
+            attached.hooks.iter_mut().for_each(|wanted| wanted.is = !attached.is_gone && is_wanted(wanted.hook.part));
         }
         self.unreadable.retain(|key, _| libraries.contains_key(key));
         for (key, library) in libraries {
-            if !self.attached.contains_key(key) && self.unreadable.get(key) != Some(&library.path) {
-                match hooks::of(library.kind, &library.path) {
+            let is_lacking = match self.attached.get(key) {
+                Some(attached) => attached.hooks.iter().any(|wanted| wanted.is_lacking(&library.path)),
+                None => self.unreadable.get(key) != Some(&library.path),
+            };
+            if !is_lacking {
+                continue;
+            }
+            // What a path leads to is somebody else's, and may be another file by now: this one is parsed, and attached to.
+            let Some(file) = File::open(&library.path).ok().filter(|file| FileKey::of(file) == Some(*key)) else {
+                continue;
+            };
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            if !self.attached.contains_key(key) {
+                match hooks::of(library.kind, &path) {
                     Ok(hooks) => {
                         tracing::info!(library = library.name, functions = hooks.len(), "a library's calls are known");
-                        let hooks = hooks.into_iter().map(|hook| Wanted { hook, state: State::Off, is: false });
+                        let hooks = hooks.into_iter().map(|hook| {
+                            let is = is_wanted(hook.part);
+                            Wanted { hook, state: State::Off, is }
+                        });
                         let hooks = hooks.collect();
                         self.attached.insert(*key, Attached { name: library.name.clone(), hooks, is_gone: false });
                     }
@@ -169,16 +198,12 @@ impl Probes {
             }
             let Some(attached) = self.attached.get_mut(key) else { continue };
             let mut refused = None;
-            for Wanted { hook, state, is } in &mut attached.hooks {
-                *is = is_wanted(hook.part);
-                let is_tried = matches!(state, State::Refused(path) if *path == library.path);
-                if *is && !is_tried && !matches!(state, State::On(_)) {
-                    match attach(&mut self.ebpf, &library.path, hook) {
-                        Ok(links) => *state = State::On(links),
-                        Err(error) => {
-                            *state = State::Refused(library.path.clone());
-                            refused.get_or_insert_with(|| chain(&error));
-                        }
+            for wanted in attached.hooks.iter_mut().filter(|wanted| wanted.is_lacking(&library.path)) {
+                match attach(&mut self.ebpf, &path, &wanted.hook) {
+                    Ok(links) => wanted.state = State::On(links),
+                    Err(error) => {
+                        wanted.state = State::Refused(library.path.clone());
+                        refused.get_or_insert_with(|| chain(&error));
                     }
                 }
             }
@@ -197,7 +222,10 @@ impl Probes {
 
     /// Takes one of what is not wanted away, which takes the kernel a tenth of a second; whether there was one.
     pub fn let_one_go(&mut self) -> bool {
-        let hooks = self.attached.values_mut().flat_map(|attached| &mut attached.hooks);
+        // Those first that somebody still runs into.
+        let mut attached: Vec<&mut Attached> = self.attached.values_mut().collect();
+        attached.sort_by_key(|attached| attached.is_gone);
+        let hooks = attached.into_iter().flat_map(|attached| &mut attached.hooks);
         let mut unwanted = hooks.filter(|wanted| !wanted.is && !matches!(wanted.state, State::Off));
         let found = unwanted.next().map(|wanted| &mut wanted.state);
         let was_one = found.is_some();

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use object::{
-    Endianness, Object as _, ObjectSegment as _, ReadCache, ReadRef,
-    elf::{FileHeader64, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB},
-    read::elf::{ElfFile64, SectionHeader as _, Sym as _},
+    Endianness, ReadCache,
+    elf::{FileHeader64, PF_X, PN_XNUM, PT_LOAD, SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, Sym64},
+    read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _},
 };
 
 use super::trap::{PROLOGUE_BYTES, Prologue};
@@ -27,8 +27,15 @@ pub enum Symbols {
     All,
 }
 
-/// Bytes of a table of symbols, or of their names: those of the largest libraries of PyTorch are a tenth of it.
-const MOST_BYTES: u64 = 512 << 20;
+/// Bytes of a table of symbols, or of their names: those of the largest libraries of PyTorch are half of it. What says that it is larger is
+/// not read.
+const MOST_BYTES: u64 = 128 << 20;
+
+/// Bytes of a name that somebody may want.
+const MOST_NAME: usize = 64;
+
+/// Functions of one file that are wanted: there are a few hundred names.
+const MOST_TRIES: usize = 4096;
 
 /// Why the functions of a file are not known.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,8 @@ pub enum SymbolsError {
     Open(#[source] io::Error),
     #[error("it is no ELF file that can be read")]
     Elf(#[source] object::Error),
+    #[error("it has more sections or segments than an ELF file has a plain number for")]
+    Numbers,
 }
 
 /// The functions that `wanted` wants, by name.
@@ -50,58 +59,56 @@ pub fn places(
 ) -> Result<HashMap<String, Place>, SymbolsError> {
     let file = File::open(path).map_err(SymbolsError::Open)?;
     let cache = ReadCache::new(&file);
-    let elf: ElfFile64<'_, Endianness, _> = ElfFile64::parse(&cache).map_err(SymbolsError::Elf)?;
+    let elf = FileHeader64::<Endianness>::parse(&cache).map_err(SymbolsError::Elf)?;
+    let endian = elf.endian().map_err(SymbolsError::Elf)?;
+    // Numbers that do not fit are elsewhere (elf(5), e_shnum), and may be anything.
+    if elf.e_shnum(endian) == 0 || elf.e_phnum(endian) == PN_XNUM {
+        return Err(SymbolsError::Numbers);
+    }
     let segments: Vec<(u64, u64, u64)> = elf
-        .segments()
-        .map(|segment| {
-            let (offset, bytes) = segment.file_range();
-            (segment.address(), offset, bytes)
-        })
+        .program_headers(endian, &cache)
+        .map_err(SymbolsError::Elf)?
+        .iter()
+        .filter(|segment| segment.p_type(endian) == PT_LOAD && segment.p_flags(endian) & PF_X != 0)
+        .map(|segment| (segment.p_vaddr(endian), segment.p_offset(endian), segment.p_filesz(endian)))
         .collect();
     let offset = |address: u64| {
         let place = segments.iter().find(|(start, _, bytes)| address.checked_sub(*start).is_some_and(|at| at < *bytes));
         place.and_then(|(start, offset, _)| offset.checked_add(address - start))
     };
-    let tables: &[u32] = if symbols == Symbols::All { &[SHT_DYNSYM, SHT_SYMTAB] } else { &[SHT_DYNSYM] };
-    let mut found = HashMap::new();
-    for table in tables {
-        for (name, address) in table_of(&elf, &cache, *table).map_err(SymbolsError::Elf)? {
-            if let Some(name) = name.filter(|name| wanted(name))
-                && let Some(place) = offset(address).and_then(|offset| place(&file, offset))
+    let sections = elf.sections(endian, &cache).map_err(SymbolsError::Elf)?;
+    let wanted_tables: &[u32] = if symbols == Symbols::All { &[SHT_DYNSYM, SHT_SYMTAB] } else { &[SHT_DYNSYM] };
+    let (mut found, mut tries) = (HashMap::new(), 0);
+    for table in sections.iter().filter(|section| wanted_tables.contains(&section.sh_type(endian))).take(2) {
+        let names =
+            sections.section(object::SectionIndex(table.sh_link(endian) as usize)).map_err(SymbolsError::Elf)?;
+        if table.sh_size(endian).max(names.sh_size(endian)) > MOST_BYTES {
+            continue;
+        }
+        let symbols: &[Sym64<Endianness>] = table.data_as_array(endian, &cache).map_err(SymbolsError::Elf)?;
+        let names = names.data(endian, &cache).map_err(SymbolsError::Elf)?;
+        let is_function = |symbol: &&Sym64<Endianness>| {
+            symbol.st_shndx(endian) != SHN_UNDEF && [STT_FUNC, STT_GNU_IFUNC].contains(&symbol.st_type())
+        };
+        for symbol in symbols.iter().filter(is_function) {
+            if let Some(name) = name_at(names, symbol.st_name(endian)).filter(|name| wanted(name))
+                && !found.contains_key(name)
+                && tries < MOST_TRIES
             {
-                found.insert(name.to_owned(), place);
+                tries += 1;
+                if let Some(place) = offset(symbol.st_value(endian)).and_then(|offset| place(&file, offset)) {
+                    found.insert(name.to_owned(), place);
+                }
             }
         }
     }
     Ok(found)
 }
 
-/// Names and addresses of what a table defines; the names are read in one piece, since there may be a million of them.
-fn table_of<'data, R: ReadRef<'data>>(
-    elf: &ElfFile64<'data, Endianness, R>,
-    data: R,
-    table: u32,
-) -> Result<impl Iterator<Item = (Option<&'data str>, u64)>, object::Error> {
-    let endian = elf.endian();
-    let sections = elf.elf_section_table();
-    let is_small = |section: &<FileHeader64<Endianness> as object::read::elf::FileHeader>::SectionHeader| {
-        section.sh_size(endian) <= MOST_BYTES
-    };
-    // What says that it is larger than a file can be is not read.
-    let known = sections.iter().filter(|section| section.sh_type(endian) == table && is_small(section)).count();
-    let symbols = if known > 0 { sections.symbols(endian, data, table)? } else { Default::default() };
-    let names: &[u8] = match sections.section(symbols.string_section()) {
-        Ok(section) if is_small(section) => section.data(endian, data)?,
-        _ => &[],
-    };
-    let is_defined = move |symbol: &&'data object::elf::Sym64<Endianness>| symbol.st_shndx(endian) != SHN_UNDEF;
-    let symbols = symbols.symbols().iter().filter(is_defined);
-    Ok(symbols.map(move |symbol| (name_at(names, symbol.st_name(endian)), symbol.st_value(endian))))
-}
-
+/// `None` also for what is longer than anybody wants.
 fn name_at(names: &[u8], at: u32) -> Option<&str> {
     let name = names.get(usize::try_from(at).ok()?..)?;
-    let end = name.iter().position(|&byte| byte == 0)?;
+    let end = name.iter().take(MOST_NAME).position(|&byte| byte == 0)?;
     std::str::from_utf8(&name[..end]).ok()
 }
 
@@ -149,6 +156,30 @@ mod tests {
     fn a_function_inside_of_an_executable_is_found_among_all_symbols() {
         let found = |symbols| places(Path::new("/proc/self/exe"), symbols, |name| name == "main").unwrap().len();
         assert_eq!((found(Symbols::All), found(Symbols::Exported)), (1, 0));
+    }
+
+    /// This executable, with another number of sections and another size of its first table of symbols' names.
+    #[test]
+    fn numbers_that_do_not_fit_are_not_believed() {
+        let whole = std::fs::read("/proc/self/exe").unwrap();
+        let with = |at: usize, bytes: &[u8]| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let mut patched = whole.clone();
+            patched[at..at + bytes.len()].copy_from_slice(bytes);
+            file.write_all(&patched).unwrap();
+            places(file.path(), Symbols::All, |name| name == "main")
+        };
+        // e_shnum and e_phnum of Elf64_Ehdr.
+        assert!(matches!(with(60, &[0, 0]), Err(SymbolsError::Numbers)));
+        assert!(matches!(with(56, &[0xff, 0xff]), Err(SymbolsError::Numbers)));
+        let u64_at = |at: usize| u64::from_le_bytes(whole[at..at + 8].try_into().unwrap());
+        let sections = usize::try_from(u64_at(40)).unwrap();
+        let is_table = |section: &usize| whole[section + 4..section + 8] == SHT_SYMTAB.to_le_bytes();
+        let table = (0..).map(|number| sections + 64 * number).find(is_table).unwrap();
+        // sh_size of Elf64_Shdr: more than is read.
+        assert!(with(table + 32, &u64::MAX.to_le_bytes()).unwrap().is_empty());
+        // sh_link: names that are nowhere.
+        assert!(with(table + 40, &u32::MAX.to_le_bytes()).is_err());
     }
 
     #[test]

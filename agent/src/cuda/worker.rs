@@ -17,7 +17,7 @@ use super::{
     budget::{Budget, Change, Cost},
     config::{CudaConfig, Detail},
     control::{Orders, View},
-    libraries::{FileKey, Libraries, Library},
+    libraries::{FileKey, Libraries, Library, Look},
     mapped::Mapped,
     nccl::logs::Logs,
     part::{Part, Thinned},
@@ -93,28 +93,35 @@ impl Worker {
     /// Until the halt.
     pub fn run(mut self) {
         while !self.halt.is_halted() {
-            if self.turn().is_err() {
+            if self.turn().and_then(|()| self.wait()).is_err() {
                 return;
             }
-            self.wait();
         }
     }
 
-    /// For as long as there is nothing to do.
-    fn wait(&mut self) {
+    /// For as long as there is nothing to do, but to look at what was just loaded.
+    fn wait(&mut self) -> Result<(), Over> {
         let until = Instant::now() + EVERY;
         loop {
+            let was_let_go = self.probes.as_mut().is_some_and(Probes::let_one_go);
+            let asked = if self.detail == Detail::Off { None } else { self.libraries.ask_one() };
             let rest = until.saturating_duration_since(Instant::now());
-            let rest = match self.probes.as_mut().is_some_and(Probes::let_one_go) {
+            let rest = if was_let_go || asked.is_some() {
                 // There may be more.
-                true => Duration::ZERO,
-                false if self.mapped.is_some() => rest.min(NEWS_EVERY),
-                false => rest,
+                Duration::ZERO
+            } else if self.mapped.is_some() {
+                rest.min(NEWS_EVERY)
+            } else {
+                rest
             };
             let is_woken = self.halt.wait_or(Some(self.orders.as_fd()), rest) != Woken::Late;
-            let has_news = self.mapped.as_mut().is_some_and(Mapped::has_news);
-            if is_woken || has_news || Instant::now() >= until {
-                return;
+            let mut news = self.mapped.as_mut().map(Mapped::news).unwrap_or_default();
+            news.extend(asked.flatten());
+            if !news.is_empty() {
+                self.look(Look::At(&news))?;
+            }
+            if is_woken || Instant::now() >= until {
+                return Ok(());
             }
         }
     }
@@ -145,16 +152,33 @@ impl Worker {
             self.say(finding)?;
         }
         self.listen();
-        let found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look() };
-        if !found.keys().eq(self.found.keys())
-            && let Some(mapped) = &mut self.mapped
-        {
-            mapped.forget();
-        }
-        self.found = found;
+        let has_lost = self.mapped.as_mut().is_some_and(Mapped::forget);
         if self.detail == Detail::Off && self.probes.is_some() {
+            self.found.clear();
             return self.unload();
         }
+        self.look(if has_lost { Look::Everybody } else { Look::Around })?;
+        self.show(None);
+        if self.probes.is_none() {
+            let points = self.logs.points();
+            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
+            return if self.logs.are_followed() { self.send(Message::Sample(sample)) } else { Ok(()) };
+        }
+        let reading = self.read(false);
+        self.publish(reading)?;
+        let now_boot_ns = clock::boot_ns();
+        let is_due = self.sampled_boot_ns.is_none_or(|at| now_boot_ns.saturating_sub(at) >= SAMPLE_EVERY_NS);
+        if is_due && !self.found.is_empty() {
+            self.sampled_boot_ns = Some(now_boot_ns);
+            let reading = self.sample();
+            self.publish(reading)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches to what is mapped.
+    fn look(&mut self, look: Look<'_>) -> Result<(), Over> {
+        self.found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look(look) };
         // Nothing is loaded before there is something to look at.
         if self.probes.is_none() && !self.found.is_empty() {
             match Probes::load() {
@@ -171,21 +195,8 @@ impl Worker {
                 }
             }
         }
-        self.show(None);
-        if self.probes.is_none() {
-            let points = self.logs.points();
-            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
-            return if self.logs.are_followed() { self.send(Message::Sample(sample)) } else { Ok(()) };
-        }
-        self.attach();
-        let reading = self.read(false);
-        self.publish(reading)?;
-        let now_boot_ns = clock::boot_ns();
-        let is_due = self.sampled_boot_ns.is_none_or(|at| now_boot_ns.saturating_sub(at) >= SAMPLE_EVERY_NS);
-        if is_due && !self.found.is_empty() {
-            self.sampled_boot_ns = Some(now_boot_ns);
-            let reading = self.sample();
-            self.publish(reading)?;
+        if self.probes.is_some() {
+            self.attach();
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A shared library with NCCL's C interface and no communication behind it, for probes to be at.
 //!
-//! Names and parameters are those of `nccl.h` 2.30 for what the daemon looks at. A collective keeps the time at which it was called, by the
+//! Names and parameters are those of `nccl.h` 2.30 for what the daemon looks at. As NCCL's do, some of its functions call others by their
+//! exported names: what went wrong is asked for by those that need a communicator that is ready (`ncclCommEnsureReady`). A collective keeps the time at which it was called, by the
 //! clock that the kernel's probes have: [`fake_nccl_called_ns`] gives it back, so that what was said of arrivals can be compared.
 
 #![expect(unsafe_code, reason = "a C interface: exported names, and pointers of the caller")]
@@ -221,11 +222,47 @@ pub unsafe extern "C" fn ncclCommGrow(
     unsafe { split_off(new, 0) }
 }
 
+/// As NCCL's own: by the function that others may call, and probes are at.
+fn ensure_ready(comm: u64) {
+    let function: unsafe extern "C" fn(u64, *mut Result) -> Result = std::hint::black_box(ncclCommGetAsyncError);
+    let mut result = SUCCESS;
+    // SAFETY: it can be written to.
+    unsafe { function(comm, &raw mut result) };
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclCommDestroy(comm: u64) -> Result {
+    ensure_ready(comm);
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn ncclBcast(
+    buffer: Buffer,
+    count: usize,
+    datatype: c_int,
+    root: c_int,
+    comm: u64,
+    stream: Stream,
+) -> Result {
+    let function: extern "C" fn(Buffer, Buffer, usize, c_int, c_int, u64, Stream) -> Result =
+        std::hint::black_box(ncclBroadcast);
+    function(buffer, buffer, count, datatype, root, comm, stream)
+}
+
+// The other name, of one function of it: an executable that contains NCCL has both.
+std::arch::global_asm!(
+    ".globl pncclAllReduce",
+    ".set pncclAllReduce, ncclAllReduce",
+    ".type pncclAllReduce, @function"
+);
+
 /// # Safety
 ///
 /// `rank` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommUserRank(comm: u64, rank: *mut c_int) -> Result {
+    ensure_ready(comm);
     // SAFETY: by the caller's promise.
     unsafe { tell(rank, known(comm).map(|(_, rank)| rank)) }
 }
@@ -235,6 +272,7 @@ pub unsafe extern "C" fn ncclCommUserRank(comm: u64, rank: *mut c_int) -> Result
 /// `count` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclCommCount(comm: u64, count: *mut c_int) -> Result {
+    ensure_ready(comm);
     // SAFETY: by the caller's promise.
     unsafe { tell(count, known(comm).map(|(ranks, _)| ranks)) }
 }
@@ -286,10 +324,8 @@ collectives! {
     ncclReduceScatter(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
     ncclAllGather(Buffer, Buffer, usize, c_int, u64, Stream);
     ncclBroadcast(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
-    ncclBcast(Buffer, usize, c_int, c_int, u64, Stream);
     ncclReduce(Buffer, Buffer, usize, c_int, c_int, c_int, u64, Stream);
     ncclSend(Buffer, usize, c_int, c_int, u64, Stream);
     ncclRecv(Buffer, usize, c_int, c_int, u64, Stream);
-    ncclCommDestroy(u64);
     ncclCommAbort(u64);
 }

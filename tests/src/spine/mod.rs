@@ -132,6 +132,7 @@ const CHECKS: &[Check] = &[
     ),
     ("a library is looked at soon after it is loaded", cuda::a_library_is_looked_at_soon_after_it_is_loaded),
     ("what nccl warns of in a log is told once and counted", nccl::warnings_in_a_log_are_told),
+    ("a library in a layer of two containers is counted once", nccl::a_layer_of_two_containers_is_counted_once),
     ("nccl inside of an executable is counted", nccl::nccl_inside_of_an_executable_is_counted),
     ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
     (

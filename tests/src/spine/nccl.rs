@@ -1,6 +1,10 @@
 //! Ranks of a communicator, of a library with NCCL's interface and nothing behind it: which rank is who, what goes through, who came last.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -9,7 +13,7 @@ use super::{QUIET, caller, ensure, library, not_ok, skipped, wait_until};
 use crate::{
     caller::{COMM, Caller},
     checks::Ended,
-    daemon::{Daemon, Tools},
+    daemon::{Daemon, Tools, run},
 };
 
 const TURNS: usize = 20;
@@ -39,7 +43,7 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
         daemon.wait_for(&caller.line("plumbline_nccl_rank_info", &info), is(1.0)).map_err(not_ok)?;
     }
 
-    let expected = run(&mut ranks, &[0, 5_000_000, 1_000_000])?;
+    let expected = run_late(&mut ranks, &[0, 5_000_000, 1_000_000])?;
     arrivals_are(&daemon, &expected)?;
     let sum = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\"}}");
     daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
@@ -179,7 +183,7 @@ pub(super) fn what_is_split_off_is_known(tools: &Tools, scratch: &Path) -> Resul
     for (rank, caller) in ranks.iter().enumerate() {
         is_rank(caller, SECOND_OF_0, &rank.to_string(), "4")?;
     }
-    compared(SECOND_OF_0, 3.0)?;
+    compared(SECOND_OF_0, 2.0)?;
 
     // Without one of them; its neighbours move up.
     everybody(&mut ranks, "back")?;
@@ -204,7 +208,13 @@ pub(super) fn what_is_split_off_is_known(tools: &Tools, scratch: &Path) -> Resul
     daemon.wait_for_record("what NCCL says", finding).map_err(not_ok)?;
     ranks[2].call("fail 0", "0")?;
     let is_gone = || daemon.metric(&error).is_ok_and(|found| found.is_none());
-    wait_until(is_gone, "an error that is over")
+    wait_until(is_gone, "an error that is over")?;
+
+    // NCCL asks for errors once more while it ends a communicator, of which nothing is left all the same.
+    early.call("destroy", "ok")?;
+    let of_early = early.line("plumbline_nccl_rank_info", "");
+    let of_early = of_early.trim_end_matches('}').to_owned();
+    wait_until(|| daemon.metrics().is_ok_and(|page| !page.contains(&of_early)), "a communicator that has ended")
 }
 
 /// NVIDIA's own libraries, which say that there is no GPU, and are counted all the same: so many calls, so many counted.
@@ -214,7 +224,7 @@ pub(super) fn real_libraries_are_counted_exactly(tools: &Tools, scratch: &Path) 
     let mut nccl = caller(tools, "nccl-caller", &libnccl)?;
     let mut cudart = caller(tools, "cuda-caller", &libcudart)?;
     let daemon = Daemon::start(tools, scratch, &format!("{QUIET}cuda: {{budget_percent: 100}}\n")).map_err(not_ok)?;
-    for (library, functions) in [(&libnccl, 25.0), (&libcudart, 2.0)] {
+    for (library, functions) in [(&libnccl, 24.0), (&libcudart, 2.0)] {
         let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
         daemon.wait_for(&probed, is(functions)).map_err(not_ok)?;
     }
@@ -257,6 +267,60 @@ pub(super) fn warnings_in_a_log_are_told(tools: &Tools, scratch: &Path) -> Resul
     ensure(said.contains(text), || said.clone())
 }
 
+/// Two containers of one image have one file, under a device for each of their mounts.
+pub(super) fn a_layer_of_two_containers_is_counted_once(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let place = scratch.join("mounts");
+    fs::create_dir_all(&place).map_err(not_ok)?;
+    let mut mounts = Mounts::default();
+    mounts.mount(&["-t", "tmpfs", "none"], &place)?;
+    let layer = place.join("layer");
+    fs::create_dir(&layer).map_err(not_ok)?;
+    library(tools, "libfake_nccl.so", layer.join("libnccl.so.2"))?;
+    let mut callers = Vec::new();
+    for name in ["one", "other"] {
+        let [upper, work, merged] = ["upper", "work", "merged"].map(|part| place.join(format!("{name}-{part}")));
+        [&upper, &work, &merged].into_iter().try_for_each(fs::create_dir).map_err(not_ok)?;
+        let options = format!("lowerdir={},upperdir={},workdir={}", layer.display(), upper.display(), work.display());
+        mounts.mount(&["-t", "overlay", "overlay", "-o", &options], &merged)?;
+        callers.push(caller(tools, "nccl-caller", &merged.join("libnccl.so.2"))?);
+    }
+    let daemon = Daemon::start(tools, scratch, QUIET).map_err(not_ok)?;
+    let has_probes = || daemon.metrics().is_ok_and(|page| page.contains("plumbline_cuda_probed_functions{"));
+    wait_until(has_probes, "a library")?;
+    for (caller, calls) in callers.iter_mut().zip([100.0, 10.0]) {
+        caller.call(&format!("call ncclAllReduce {calls} 8 7"), "ok")?;
+        let labels = "comm=\"unknown\",rank=\"unknown\",function=\"all_reduce\",captured=\"false\"";
+        daemon.wait_for(&caller.line("plumbline_nccl_calls_total", labels), |found| found >= calls).map_err(not_ok)?;
+        let found = daemon.metric(&caller.line("plumbline_nccl_calls_total", labels)).map_err(not_ok)?;
+        ensure(found == Some(calls), || format!("{found:?} of {calls} calls"))?;
+    }
+    drop(callers);
+    Ok(())
+}
+
+/// They are unmounted with this, the last first.
+#[derive(Default)]
+struct Mounts(Vec<PathBuf>);
+
+impl Mounts {
+    fn mount(&mut self, what: &[&str], place: &Path) -> Result<(), Ended> {
+        let output = run(Command::new("mount").args(what).arg(place)).map_err(not_ok)?;
+        if !output.status.success() {
+            return Err(skipped(&format!("nothing can be mounted here: {}", String::from_utf8_lossy(&output.stderr))));
+        }
+        self.0.push(place.to_owned());
+        Ok(())
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        for place in self.0.iter().rev() {
+            let _ = run(Command::new("umount").arg("--lazy").arg(place));
+        }
+    }
+}
+
 /// An executable that was linked with NCCL, and has no file of NCCL's mapped.
 pub(super) fn nccl_inside_of_an_executable_is_counted(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let libcuda = library(tools, "libfake_cuda.so", scratch.join("libcuda.so.1"))?;
@@ -272,7 +336,7 @@ pub(super) fn nccl_inside_of_an_executable_is_counted(tools: &Tools, scratch: &P
 }
 
 /// All ranks call together, each so late; how often each came last, and how late in all, by the library's own clock.
-fn run(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
+fn run_late(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0) + 1;
     for (caller, late_ns) in ranks.iter_mut().zip(late_ns) {

@@ -37,13 +37,27 @@ static NOBODY: Array<Arrivals> = Array::with_max_entries(1, 0);
 #[map]
 static NO_SKEW: Array<Skew> = Array::with_max_entries(1, 0);
 
-/// A member has come to a collective. Who sees that all have come books how far apart they were.
+/// A member has come to a collective.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Arrival {
+    /// 0 where there is none.
+    pub hash: u64,
+    pub sequence: u64,
+    pub signature: u64,
+    pub rank: u32,
+    /// Members of this node without which nobody is compared.
+    pub least: u32,
+}
+
+/// Who sees that all have come books how far apart they were.
 #[inline(always)]
-pub fn arrive(hash: u64, sequence: u64, rank: u32, signature: u64) {
+pub fn arrive(arrival: &Arrival) {
+    let Arrival { hash, sequence, signature, rank, least } = *arrival;
     let members = MEMBERS.get_ptr(&hash);
     // SAFETY: a map value.
     let members = members.map_or(0, |members| unsafe { *members });
-    if !(2..=SLOTS as u64).contains(&members) {
+    if members < 2 || members < least.into() || members > SLOTS as u64 {
         return;
     }
     let key = ArrivalKey { hash, sequence };

@@ -20,7 +20,7 @@ use super::{
         thread::{Current, current},
     },
     Arguments,
-    arrivals::arrive,
+    arrivals::{Arrival, arrive},
     comms::find,
 };
 use crate::kernel::zero;
@@ -45,17 +45,7 @@ static NO_GROUP: Array<Group> = Array::with_max_entries(1, 0);
 struct Group {
     depth: u64,
     /// The last collective of each communicator.
-    last: [Grouped; GROUPED],
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Grouped {
-    /// 0 where there is none.
-    hash: u64,
-    sequence: u64,
-    signature: u64,
-    rank: u64,
+    last: [Arrival; GROUPED],
 }
 
 #[uprobe]
@@ -90,21 +80,23 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         return 0;
     }
     let signature = count ^ u64::from(datatype) << 48 ^ u64::from(cookie.function) << 56;
-    let call = Grouped { hash: comm.hash, sequence: comm.sequence, signature, rank: comm.rank.into() };
+    // All ranks of a split that has a rank are on this node, though some may be known by their first call only.
+    let least = if comm.split.child != 0 { comm.ranks } else { 2 };
+    let call = Arrival { hash: comm.hash, sequence: comm.sequence, signature, rank: comm.rank, least };
     match GROUPS.get_ptr_mut(&current.pid_tgid) {
         // SAFETY: a map value of this thread's own.
         Some(group) if unsafe { (*group).depth } > 0 => put(group, call),
-        _ => arrive(call.hash, call.sequence, comm.rank, signature),
+        _ => arrive(&call),
     }
     0
 }
 
 #[inline(always)]
-fn put(group: *mut Group, call: Grouped) {
+fn put(group: *mut Group, call: Arrival) {
     for at in 0..GROUPED {
         // SAFETY: a map value of this thread's own, and a place within.
         unsafe {
-            let place = (&raw mut (*group).last).cast::<Grouped>().add(at);
+            let place = (&raw mut (*group).last).cast::<Arrival>().add(at);
             let is_it = (*place).hash == call.hash && (*place).rank == call.rank;
             if is_it || (*place).hash == 0 {
                 *place = call;
@@ -169,7 +161,7 @@ pub fn nccl_group(ctx: ProbeContext) -> u32 {
             return 0;
         }
         for at in 0..GROUPED {
-            let call = (&raw const (*group).last).cast::<Grouped>().add(at).read_volatile();
+            let call = (&raw const (*group).last).cast::<Arrival>().add(at).read_volatile();
             if call.hash == 0 {
                 break;
             }
@@ -182,7 +174,7 @@ pub fn nccl_group(ctx: ProbeContext) -> u32 {
 
 /// Once in the program, however many of a group there are. It returns a number, as kernels refuse what a function without a result leaves.
 #[inline(never)]
-fn come(call: &Grouped) -> u64 {
-    arrive(call.hash, call.sequence, call.rank as u32, call.signature);
+fn come(call: &Arrival) -> u64 {
+    arrive(call);
     zero()
 }

@@ -31,8 +31,9 @@ use super::{
     calls::called_only,
     key,
     split::learn,
+    user_u32,
 };
-use crate::kernel::{user_u32, user_word};
+use crate::kernel::user_word;
 
 /// `ncclInvalidArgument` and `ncclInProgress` of `ncclResult_t`.
 const INVALID_ARGUMENT: u32 = 4;
@@ -60,9 +61,9 @@ static HANDLES_AWAITED: LruHashMap<u64, Awaited> = LruHashMap::with_max_entries(
 #[map]
 static NONE_AWAITED: Array<Awaited> = Array::with_max_entries(1, 0);
 
-/// Questions that a communicator is asked, by thread.
+/// Questions that a communicator is asked, by thread and function: NCCL asks one while it answers another.
 #[map]
-static ASKED: LruHashMap<u64, Question> = LruHashMap::with_max_entries(4096, 0);
+static ASKED: LruHashMap<QuestionKey, Question> = LruHashMap::with_max_entries(4096, 0);
 
 /// A communicator that begins.
 #[derive(Clone, Copy)]
@@ -82,6 +83,13 @@ struct Awaited {
     start_boot_ns: u64,
     next: u64,
     inits: [Init; AWAITED],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct QuestionKey {
+    pid_tgid: u64,
+    function: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +132,12 @@ pub fn begins(current: Current, init: &Init) {
     let _ = INITS.insert(&current.pid_tgid, init, 0);
 }
 
+/// Nothing begins: what an earlier call of this thread has left is not for this one's return.
+#[inline(always)]
+pub fn begins_none(current: Current) {
+    let _ = INITS.remove(&current.pid_tgid);
+}
+
 #[uretprobe]
 pub fn nccl_init_return(ctx: RetProbeContext) -> u32 {
     let Some(current) = current() else { return 0 };
@@ -157,6 +171,7 @@ pub fn nccl_init_return(ctx: RetProbeContext) -> u32 {
     match user_word(init.out) {
         0 => await_handle(current, &init),
         handle => {
+            forget_awaited(current, init.out);
             begin(current, handle, &init.comm);
             // NCCL has waited for all who say what they want.
             let _ = find(current, handle);
@@ -180,18 +195,28 @@ fn await_handle(current: Current, init: &Init) {
         let _ = HANDLES_AWAITED.insert(&pid, none, 0);
     }
     let Some(awaited) = HANDLES_AWAITED.get_ptr_mut(&pid) else { return };
-    // SAFETY: a map value; the masked place lies within. The oldest gives way, and what was to be at the same place.
+    forget_awaited(current, init.out);
+    // SAFETY: a map value; the masked place lies within. The oldest gives way.
     unsafe {
         (*awaited).start_boot_ns = start_boot_ns;
-        for at in 0..AWAITED {
-            let before = (&raw mut (*awaited).inits).cast::<Init>().add(at);
-            if (*before).out == init.out {
-                (*before).out = 0;
-            }
-        }
         let place = core::hint::black_box((*awaited).next as usize) & (AWAITED - 1);
         (*awaited).next = (*awaited).next.wrapping_add(1);
         *(&raw mut (*awaited).inits).cast::<Init>().add(place) = *init;
+    }
+}
+
+/// Another handle is to be at the same place.
+#[inline(always)]
+fn forget_awaited(current: Current, out: u64) {
+    let Some(awaited) = HANDLES_AWAITED.get_ptr_mut(&u64::from(current.pid())) else { return };
+    for at in 0..AWAITED {
+        // SAFETY: a map value, and places within.
+        unsafe {
+            let before = (&raw mut (*awaited).inits).cast::<Init>().add(at);
+            if (*before).out == out {
+                (*before).out = 0;
+            }
+        }
     }
 }
 
@@ -200,7 +225,10 @@ fn await_handle(current: Current, init: &Init) {
 pub fn find(current: Current, handle: u64) -> Option<*mut Comm> {
     let key = key(current, handle);
     let mut known = COMMS.get_ptr_mut(&key);
-    if known.is_none() && handle != 0 && has_come(current, handle) {
+    // Of what was begun only because NCCL said its rank, more may be known.
+    // SAFETY: a map value.
+    let is_blank = known.is_none_or(|known| unsafe { (*known).hash == 0 && (*known).split.child == 0 });
+    if is_blank && handle != 0 && has_come(current, handle) {
         known = COMMS.get_ptr_mut(&key);
     }
     let known = known?;
@@ -290,7 +318,8 @@ pub fn nccl_ask_enter(ctx: ProbeContext) -> u32 {
     let question = Question { comm: arguments.at(cookie.place(0)), out: arguments.at(cookie.place(1)) };
     let Some(current) = current() else { return 0 };
     called_only(current, cookie.function);
-    let _ = ASKED.insert(&current.pid_tgid, &question, 0);
+    let key = QuestionKey { pid_tgid: current.pid_tgid, function: cookie.function.into() };
+    let _ = ASKED.insert(&key, &question, 0);
     0
 }
 
@@ -298,17 +327,18 @@ pub fn nccl_ask_enter(ctx: ProbeContext) -> u32 {
 pub fn nccl_ask_return(ctx: RetProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
     let Some(current) = current() else { return 0 };
-    let Some(question) = ASKED.get_ptr(&current.pid_tgid) else { return 0 };
+    let key = QuestionKey { pid_tgid: current.pid_tgid, function: cookie.function.into() };
+    let Some(question) = ASKED.get_ptr(&key) else { return 0 };
     // SAFETY: a map value, read before it is removed.
     let Question { comm: handle, out } = unsafe { *question };
-    let _ = ASKED.remove(&current.pid_tgid);
+    let _ = ASKED.remove(&key);
     let result: u32 = ctx.ret();
     if result != 0 || handle == 0 {
         return 0;
     }
-    let answer = user_u32(out);
-    if find(current, handle).is_none() {
-        // From before our time.
+    let Some(answer) = user_u32(out) else { return 0 };
+    // From before our time; but NCCL also asks what went wrong with one that it ends, of which nothing more is to be said.
+    if cookie.action != TELL_ERROR && find(current, handle).is_none() {
         begin(current, handle, &Comm::UNKNOWN);
     }
     let Some(comm) = find(current, handle) else { return 0 };

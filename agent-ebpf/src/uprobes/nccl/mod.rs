@@ -7,7 +7,9 @@
 //! | `calls` | collectives, transfers and groups of them |
 //! | `arrivals` | who came when to a collective |
 
-use aya_ebpf::programs::ProbeContext;
+#![expect(unsafe_code, reason = "kernel edge: memory of the caller is read by a helper")]
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_user, programs::ProbeContext};
 use plumbline_ebpf::nccl::{CommKey, Place};
 
 use super::{
@@ -19,6 +21,15 @@ mod arrivals;
 mod calls;
 mod comms;
 mod split;
+
+/// Four bytes of the caller's memory.
+#[inline(always)]
+fn user_u32(address: u64) -> Option<u32> {
+    let mut word = 0_u32;
+    // SAFETY: the helper checks the address and writes four bytes.
+    let failed = unsafe { bpf_probe_read_user((&raw mut word).cast(), 4, address as *const core::ffi::c_void) };
+    (failed == 0).then_some(word)
+}
 
 #[inline(always)]
 fn key(current: Current, comm: u64) -> CommKey {

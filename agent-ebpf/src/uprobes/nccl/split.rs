@@ -20,12 +20,14 @@ use super::{
     super::{BPF_NOEXIST, call::cookie, thread::current},
     Arguments,
     calls::called_only,
-    comms::{Init, admit, begins, find},
+    comms::{Init, admit, begins, begins_none, find},
+    user_u32,
 };
-use crate::kernel::user_u32;
-
 /// Ranks that [`Action::Shrink`] leaves out, as far as they are read.
 const MOST_EXCLUDED: u32 = 64;
+
+/// Uses of a communicator in which its rank is looked for: where not all ranks of the parent are of this node, it will not be found.
+const MOST_TRIES: u32 = 256;
 
 /// What was asked for. What is over gives way.
 #[map]
@@ -66,6 +68,7 @@ pub fn nccl_split_enter(ctx: ProbeContext) -> u32 {
     }
     // NCCL_SPLIT_NOCOLOR: of what comes of it, the caller is no member.
     if cookie.action == SPLIT && (third as u32).cast_signed() < 0 {
+        begins_none(current);
         return 0;
     }
     begins(current, &Init { out, parent: handle, action: cookie.action.into(), comm });
@@ -98,7 +101,7 @@ fn split(parent: &Comm, color: u32, key: u32, comm: &mut Comm) {
         (&raw mut (*asked).wishes).cast::<Wish>().add(place).write_volatile(wish);
     }
     comm.split = split;
-    comm.parent_rank = parent.rank.into();
+    comm.parent_rank = parent.rank;
 }
 
 /// Those who stay keep their order (`getParentRanks` in NCCL's `src/init.cc`).
@@ -107,7 +110,7 @@ fn shrink(parent: &Comm, excluded: u64, count: u32, comm: &mut Comm) {
     if parent.hash != 0 {
         comm.hash = of_child(parent.hash, 0, 0);
     }
-    if parent.rank == UNKNOWN || count > MOST_EXCLUDED {
+    if parent.rank == UNKNOWN || parent.ranks == UNKNOWN || count > MOST_EXCLUDED || count >= parent.ranks {
         return;
     }
     let mut before = 0_u32;
@@ -115,7 +118,7 @@ fn shrink(parent: &Comm, excluded: u64, count: u32, comm: &mut Comm) {
         if at >= count {
             break;
         }
-        let rank = user_u32(excluded.wrapping_add(4 * u64::from(at)));
+        let Some(rank) = user_u32(excluded.wrapping_add(4 * u64::from(at))) else { return };
         // Without a branch, which the verifier would follow each time.
         before += (u64::from(rank).wrapping_sub(parent.rank.into()) >> 63) as u32;
     }
@@ -128,7 +131,13 @@ fn shrink(parent: &Comm, excluded: u64, count: u32, comm: &mut Comm) {
 #[inline(never)]
 pub fn learn(comm: *mut Comm) -> u64 {
     // SAFETY: a map value.
-    let (split, parent_rank, hash) = unsafe { ((*comm).split, (*comm).parent_rank, (*comm).hash) };
+    let (split, parent_rank, hash) = unsafe {
+        (*comm).tries += 1;
+        if (*comm).tries > MOST_TRIES {
+            (*comm).split.child = 0;
+        }
+        ((*comm).split, (*comm).parent_rank, (*comm).hash)
+    };
     let Some(asked) = SPLITS.get_ptr(&split) else { return 0 };
     // SAFETY: a map value; the masked place lies within.
     let found = unsafe {
@@ -136,7 +145,7 @@ pub fn learn(comm: *mut Comm) -> u64 {
             let place = core::hint::black_box(at) & (MOST_RANKS - 1);
             (&raw const (*asked).wishes).cast::<Wish>().add(place).read_volatile()
         };
-        seat(wish, (*asked).ranks, parent_rank as u32)
+        seat(wish, (*asked).ranks, parent_rank)
     };
     if let Some(Seat { rank, ranks }) = found {
         // SAFETY: a map value; its process may not use it from two threads at a time.

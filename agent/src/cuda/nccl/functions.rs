@@ -2,7 +2,7 @@
 
 use plumbline_ebpf::nccl::{Action, Cookie, PLACES, Place};
 
-use super::place::Machine;
+use super::{super::part::Part, place::Machine};
 
 /// One row.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ const fn with_id(name: &'static str, symbol: &'static str) -> Function {
     Function { name, symbol, action: Action::InitByValue, parameters: &[0, 1, 3, 2], id: Some(2) }
 }
 
-/// The number of a row is the function's number in the kernel.
+/// The number of a row is the function's number in the kernel. `ncclBcast` has none: it calls `ncclBroadcast`.
 pub static FUNCTIONS: &[Function] = &[
     with_id("init", "ncclCommInitRank"),
     with_id("init", "ncclCommInitRankConfig"),
@@ -41,7 +41,6 @@ pub static FUNCTIONS: &[Function] = &[
     row("all_gather", "ncclAllGather", Action::Collective, &[4, 2, 3, 5]),
     row("all_to_all", "ncclAlltoAll", Action::Collective, &[4, 2, 3, 5]),
     row("broadcast", "ncclBroadcast", Action::Collective, &[5, 2, 3, 6]),
-    row("broadcast", "ncclBcast", Action::Collective, &[4, 1, 2, 5]),
     row("gather", "ncclGather", Action::Collective, &[5, 2, 3, 6]),
     row("scatter", "ncclScatter", Action::Collective, &[5, 2, 3, 6]),
     row("reduce", "ncclReduce", Action::Collective, &[6, 2, 3, 7]),
@@ -62,6 +61,17 @@ impl Function {
     /// Whether calls of it move something.
     pub const fn is_traffic(&self) -> bool {
         matches!(self.action, Action::Collective | Action::PointToPoint)
+    }
+
+    /// Members are compared by how many collectives each has called: none of them may be missed. What NCCL says when it is asked for errors,
+    /// as its own functions do each time, is as good now and then.
+    pub const fn part(&self) -> Part {
+        if matches!(self.action, Action::TellError) { Part::Steps } else { Part::Rest }
+    }
+
+    /// Whether a communicator begins with it.
+    pub const fn is_init(&self) -> bool {
+        matches!(self.action, Action::InitByValue | Action::InitByPointer | Action::InitAll)
     }
 
     pub fn cookie(&self, number: u8, machine: Machine) -> Cookie {
@@ -106,7 +116,6 @@ mod tests {
         check("ncclAllGather", "4 2 3 5", "4 2 3 5");
         check("ncclAlltoAll", "4 2 3 5", "4 2 3 5");
         check("ncclBroadcast", "5 2 3 s0", "5 2 3 6");
-        check("ncclBcast", "4 1 2 5", "4 1 2 5");
         check("ncclGather", "5 2 3 s0", "5 2 3 6");
         check("ncclScatter", "5 2 3 s0", "5 2 3 6");
         check("ncclReduce", "s0 2 3 s1", "6 2 3 7");
