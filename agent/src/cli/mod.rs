@@ -13,6 +13,7 @@ mod run;
 mod span;
 mod status;
 mod timeline;
+mod trace;
 mod witness;
 
 use std::{
@@ -65,6 +66,8 @@ enum Command {
     /// Show or change how much the running daemon looks at
     #[command(subcommand)]
     Probes(probes::Command),
+    /// Show what one process asks of CUDA's driver and NCCL, all of it, for a while
+    Trace(trace::Arguments),
     /// Asks the GPUs for the daemon, over the socket that is its standard input
     #[command(hide = true)]
     GpuWorker(gpu::WorkerArguments),
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Gpu(arguments) => gpu::main(&arguments),
         Command::Incident(command) => incident::main(&command),
         Command::Probes(command) => probes::main(&command),
+        Command::Trace(arguments) => trace::main(&arguments),
         Command::GpuWorker(arguments) => gpu::work(&arguments),
         Command::Canary => ExitCode::SUCCESS,
         Command::Audit(command) => audit::main(&command),

@@ -4,6 +4,7 @@ use std::{
     io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe},
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,16 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     /// Until it is taken. There is one byte in the pipe meanwhile.
-    order: Option<Detail>,
+    order: Option<Order>,
     now: View,
+}
+
+/// What somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub detail: Detail,
+    /// After which it is as before; `None` until the daemon ends.
+    pub span: Option<Duration>,
 }
 
 /// What is looked at now.
@@ -58,9 +67,9 @@ impl Control {
     }
 
     /// From soon on. The last word holds.
-    pub fn set(&self, detail: Detail) -> io::Result<()> {
+    pub fn set(&self, order: Order) -> io::Result<()> {
         let mut state = self.state();
-        if state.order.replace(detail).is_none() {
+        if state.order.replace(order).is_none() {
             (&self.0.wake).write_all(&[0])?;
         }
         Ok(())
@@ -72,7 +81,7 @@ impl Control {
 }
 
 impl Orders {
-    pub fn take(&mut self) -> Option<Detail> {
+    pub fn take(&mut self) -> Option<Order> {
         let order = self.control.state().order.take()?;
         // The byte that is there for it.
         let _ = self.woken.read(&mut [0]);
@@ -93,8 +102,6 @@ impl AsFd for Orders {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::halt::{Halt, Woken};
 
@@ -103,10 +110,12 @@ mod tests {
         let (_writer, halt) = Halt::pair().unwrap();
         let (control, mut orders) = Control::new(Detail::Sync).unwrap();
         assert_eq!(orders.take(), None);
-        control.set(Detail::Off).unwrap();
-        control.set(Detail::Full).unwrap();
+        let order = |detail, span| Order { detail, span };
+        control.set(order(Detail::Off, None)).unwrap();
+        let last = order(Detail::Full, Some(Duration::from_secs(30)));
+        control.set(last).unwrap();
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::from_secs(60)), Woken::Readable);
-        assert_eq!((orders.take(), orders.take()), (Some(Detail::Full), None));
+        assert_eq!((orders.take(), orders.take()), (Some(last), None));
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::ZERO), Woken::Late);
         orders.show(View { detail: Detail::Full, thinned: vec!["launches".to_owned()], absent: None });
         assert_eq!(control.view().thinned, ["launches"]);

@@ -44,9 +44,15 @@ use tokio::sync::mpsc;
 use self::worker::Worker;
 pub use self::{
     config::{CudaConfig, Detail},
-    control::{Control, View},
+    control::{Control, Order, View},
 };
 use crate::{halt::Halt, message::Message};
+
+/// The part of the calls that a label `call` is of, as the label `part` has it.
+pub fn part_of(call: &str) -> &'static str {
+    let known = calls::Call::numbered().find(|(_, known)| known.name == call);
+    known.map_or(part::Part::Rest, |(_, known)| known.part()).as_str()
+}
 
 /// What samples of it are called.
 pub const SOURCE: &str = "cuda";

@@ -16,7 +16,7 @@ use super::{
     account::{float, of_process},
     budget::{Budget, Change, Cost},
     config::{CudaConfig, Detail},
-    control::{Orders, View},
+    control::{Order, Orders, View},
     libraries::{FileKey, Libraries, Library, Look},
     mapped::Mapped,
     nccl::logs::Logs,
@@ -45,6 +45,8 @@ const SAMPLE: Duration = Duration::from_secs(1);
 pub struct Worker {
     proc: PathBuf,
     detail: Detail,
+    /// Until when it is so, and what it is then.
+    bounded: Option<(Instant, Detail)>,
     orders: Orders,
     libraries: Libraries,
     /// `None` while nobody wants to know, or where the kernel does not tell.
@@ -75,6 +77,7 @@ impl Worker {
             is_deaf: false,
             proc,
             detail: config.detail,
+            bounded: None,
             orders,
             found: BTreeMap::new(),
             probes: None,
@@ -102,6 +105,7 @@ impl Worker {
     /// For as long as there is nothing to do, but to look at what was just loaded.
     fn wait(&mut self) -> Result<(), Over> {
         let until = Instant::now() + EVERY;
+        let until = self.bounded.map_or(until, |(end, _)| end.min(until));
         loop {
             let was_let_go = self.probes.as_mut().is_some_and(Probes::let_one_go);
             let asked = if self.detail == Detail::Off { None } else { self.libraries.ask_one() };
@@ -145,8 +149,10 @@ impl Worker {
     }
 
     fn turn(&mut self) -> Result<(), Over> {
-        if let Some(detail) = self.orders.take() {
-            self.order(detail)?;
+        if let Some(order) = self.orders.take() {
+            self.order(order)?;
+        } else if let Some((_, then)) = self.bounded.take_if(|(until, _)| Instant::now() >= *until) {
+            self.change(then, "as its time is over")?;
         }
         for finding in self.logs.look() {
             self.say(finding)?;
@@ -292,12 +298,18 @@ impl Worker {
         reading
     }
 
-    fn order(&mut self, detail: Detail) -> Result<(), Over> {
-        let text = format!(
-            "calls of CUDA's driver and NCCL: `{}` was `{}`, by command",
-            detail.as_str(),
-            self.detail.as_str()
-        );
+    fn order(&mut self, Order { detail, span }: Order) -> Result<(), Over> {
+        let then = self.bounded.take().map_or(self.detail, |(_, then)| then);
+        self.bounded = span.map(|span| (Instant::now() + span, then));
+        match span {
+            None => self.change(detail, "by command"),
+            Some(span) => self.change(detail, &format!("by command, for {} s", span.as_secs())),
+        }
+    }
+
+    fn change(&mut self, detail: Detail, why: &str) -> Result<(), Over> {
+        let text =
+            format!("calls of CUDA's driver and NCCL: `{}` was `{}`, {why}", detail.as_str(), self.detail.as_str());
         self.detail = detail;
         self.budget.begin_anew();
         self.sampled_boot_ns = None;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -142,6 +142,44 @@ pub(super) fn the_script_for_real_drivers_compares(tools: &Tools, scratch: &Path
     let output = run(command.arg("--libcuda").arg(&library)).map_err(not_ok)?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure(output.status.success() && said.ends_with("\n11 same, 0 DIFFERS\n"), || said.clone().into_owned())
+}
+
+/// Launches are counted while somebody traces a process, and not after that.
+pub(super) fn a_process_is_traced_for_a_while(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
+    let token = scratch.join("token");
+    fs::write(&token, TOKEN)
+        .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
+        .map_err(not_ok)?;
+    let mut caller = caller(tools, "cuda-caller", &library)?;
+    let config = format!("{QUIET}cuda: {{budget_percent: 100}}\nincident: {{token_file: {}}}\n", token.display());
+    let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
+    let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
+    let few = daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
+    let trace = |pid: u32, span: &str| {
+        let mut command = Command::new(&tools.plumbline);
+        command.args(["trace", "--pid", &pid.to_string(), "--for", span]);
+        command.arg("--config").arg(scratch.join("config.yaml")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(not_ok)
+    };
+    let said = |child: Child| child.wait_with_output().map_err(not_ok);
+    let traced = trace(caller.pid(), "17s")?;
+    daemon.wait_for(&probed, |functions| functions > few).map_err(not_ok)?;
+    for _ in 0..40 {
+        caller.call("cuLaunchKernel 50", "0")?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let traced = said(traced)?;
+    let text = String::from_utf8_lossy(&traced.stdout);
+    ensure(traced.status.success() && text.contains(" /s  launch, device unknown\n"), || format!("{text:?}"))?;
+    // It is as before, by itself.
+    daemon.wait_for(&probed, |functions| (functions - few).abs() < 0.5).map_err(not_ok)?;
+    let over = |record: &Value| record.to_string().contains("`sync` was `full`, as its time is over");
+    daemon.wait_for_record("that its time is over", over).map_err(not_ok)?;
+
+    let wrong = said(trace(caller.pid(), "2s")?)?;
+    let why = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    ensure(!wrong.status.success() && why.contains("expected 10s to 1h"), || why.clone())
 }
 
 /// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.

@@ -135,6 +135,7 @@ const CHECKS: &[Check] = &[
     ("a library in a layer of two containers is counted once", nccl::a_layer_of_two_containers_is_counted_once),
     ("nccl inside of an executable is counted", nccl::nccl_inside_of_an_executable_is_counted),
     ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
+    ("what one process calls is traced for a while", cuda::a_process_is_traced_for_a_while),
     (
         "probes that cost a process too much are thinned, and a command says how much is looked at",
         cuda::probes_are_kept_within_their_budget,
