@@ -1,4 +1,5 @@
-//! What the kernel programs count of NCCL's calls, how an attachment says which call it is, and who of a communicator came when.
+//! What the kernel programs count of NCCL's calls, and who of a communicator came when. `cookie` is how an attachment says which function it
+//! is of, `hash` how NCCL names communicators, `split` who becomes which rank of what was split off.
 
 mod cookie;
 pub mod hash;

@@ -86,7 +86,9 @@ impl Logs {
                 self.skipped_bytes += offset - followed.offset;
                 followed = Followed { offset, is_within: true };
             }
-            let _ = self.read(&file, &mut followed, &mut findings);
+            if followed.offset < bytes {
+                let _ = self.read(&file, &mut followed, &mut findings);
+            }
             now.insert(key, followed);
         }
         self.files = now;
