@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -19,6 +19,13 @@ use crate::{
 
 const FAKE: &str = "libfake_cuda.so";
 const TOKEN: &str = "0123456789abcdef";
+
+/// The file of the token, which nobody else may read.
+fn token(scratch: &Path) -> Result<PathBuf, Ended> {
+    let token = scratch.join("token");
+    let written = fs::write(&token, TOKEN).and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)));
+    written.map(|()| token).map_err(not_ok)
+}
 
 /// The start of a line of the page.
 fn line(caller: &Caller, series: &str, device: &str, more: &str) -> String {
@@ -147,10 +154,7 @@ pub(super) fn the_script_for_real_drivers_compares(tools: &Tools, scratch: &Path
 /// Launches are counted while somebody traces a process, and not after that.
 pub(super) fn a_process_is_traced_for_a_while(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
-    let token = scratch.join("token");
-    fs::write(&token, TOKEN)
-        .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
-        .map_err(not_ok)?;
+    let token = token(scratch)?;
     let mut caller = caller(tools, "cuda-caller", &library)?;
     let config = format!("{QUIET}cuda: {{budget_percent: 100}}\nincident: {{token_file: {}}}\n", token.display());
     let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
@@ -185,10 +189,7 @@ pub(super) fn a_process_is_traced_for_a_while(tools: &Tools, scratch: &Path) -> 
 /// What the driver's first instructions cost here is far above what 50 000 launches may cost one process.
 pub(super) fn probes_are_kept_within_their_budget(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
-    let token = scratch.join("token");
-    fs::write(&token, TOKEN)
-        .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
-        .map_err(not_ok)?;
+    let token = token(scratch)?;
     let mut caller = caller(tools, "cuda-caller", &library)?;
     let config = format!("{QUIET}cuda: {{detail: full}}\nincident: {{token_file: {}}}\n", token.display());
     let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
