@@ -33,6 +33,8 @@ pub enum Action {
     BeginCapture = 10,
     /// As `Call`; they do not any more.
     EndCapture = 11,
+    /// As `Count`; the members of the thread's communicator are compared by it.
+    LaunchGraph = 12,
 }
 
 /// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, the kind of its
@@ -50,6 +52,9 @@ pub struct Cookie {
 
 /// Parts of the calls, each of which is looked at or not.
 pub const PARTS: usize = 3;
+
+/// The part that launches of graphs are of.
+pub const STEPS: u8 = 1;
 
 impl Cookie {
     pub const fn new(call: u8, action: Action, argument: u8, kind: u8, part: u8) -> Self {
@@ -79,7 +84,7 @@ pub const UNKNOWN_DEVICE: u32 = u32::MAX;
 /// Devices that a thread's own counts tell apart are below this one, which stands for all others and for those that are unknown.
 pub const OTHER_DEVICE: u32 = 31;
 
-/// Calls that are counted in a thread's own counts: as many as there are rows of [`Action::Count`].
+/// Calls that are counted in a thread's own counts: as many as there are rows of [`Action::Count`] and [`Action::LaunchGraph`].
 pub const KINDS: usize = 2;
 
 pub const COUNTS: usize = (OTHER_DEVICE as usize + 1) * KINDS;
@@ -103,8 +108,28 @@ pub struct Thread {
     pub device: u32,
     /// 1 while it records a graph: what it calls is not done now.
     pub is_capturing: u32,
-    /// Calls of [`Action::Count`], at [`count_of`].
+    pub launches: Launches,
+    /// Calls of [`Action::Count`] and [`Action::LaunchGraph`], at [`count_of`].
     pub counts: [u64; COUNTS],
+}
+
+/// Launches of graphs by a thread, numbered from the last collective that it called or recorded: as all members of a communicator call and
+/// launch the same in the same order, the same number is the same graph for all, whatever was not looked at before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Launches {
+    /// Of the communicator; 0 where there is none.
+    pub hash: u64,
+    /// Which of its collectives, those that were recorded among them.
+    pub collective: u64,
+    pub number: u64,
+    pub rank: u32,
+    /// Members of this node without which nobody is compared.
+    pub least: u32,
+    /// Since when launches have been looked at without a gap, as `WATCHED` has it; 0 where they were not.
+    pub watch: u32,
+    /// 1 where the collective was recorded into a graph: that is what graphs replay, whatever is called besides.
+    pub is_recorded: u32,
 }
 
 /// One call of one process on one device, which is numbered as the process numbers its own (`CUDA_VISIBLE_DEVICES`).

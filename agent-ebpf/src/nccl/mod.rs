@@ -32,6 +32,8 @@ pub struct Comm {
     pub hash: u64,
     /// Collectives so far, those that were captured left out.
     pub sequence: u64,
+    /// All of them.
+    pub collectives: u64,
     pub ranks: u32,
     pub rank: u32,
     /// How often it was split (NCCL's `childCount`).
@@ -51,6 +53,7 @@ impl Comm {
     pub const UNKNOWN: Self = Self {
         hash: 0,
         sequence: 0,
+        collectives: 0,
         ranks: UNKNOWN,
         rank: UNKNOWN,
         children: 0,
@@ -86,12 +89,31 @@ pub struct Traffic {
 /// Members of a communicator on one node are told apart by their rank's lowest bits: enough for those of a node that follow each other.
 pub const SLOTS: usize = 32;
 
-/// One collective of a communicator.
+/// At what members of a communicator meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Meeting {
+    Collective = 0,
+    GraphLaunch = 1,
+}
+
+/// One collective of a communicator, or one launch of a graph.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ArrivalKey {
     pub hash: u64,
     pub sequence: u64,
+    /// Counted from 1 after the collective of this number; 0 for a collective, and for the end of a row of launches.
+    pub launch: u64,
+}
+
+/// What members of a communicator are compared by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SkewKey {
+    pub hash: u64,
+    /// A [`Meeting`].
+    pub of: u64,
 }
 
 /// Who has come to it, and when.
@@ -100,18 +122,18 @@ pub struct ArrivalKey {
 pub struct Arrivals {
     /// CLOCK_MONOTONIC by slot, 0 for who has not come.
     pub stamps_ns: [u64; SLOTS],
-    /// Function, data type and count, which have to be the same for all.
+    /// Function, data type and count, which have to be the same for all; of a row of launches how many they were.
     pub signature: u64,
 }
 
-/// How far apart the members of a communicator came, over the collectives to which all of this node have come.
+/// How far apart the members of a communicator came, over what all of this node have come to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Skew {
     /// From the first to the last, as [`crate::cuda::bucket`] sorts.
     pub buckets: [u64; BUCKETS],
     pub sum_ns: u64,
-    /// Collectives in which somebody called another one than the first.
+    /// Collectives in which somebody called another one than the first, or rows of launches of which somebody had more than the first.
     pub mismatched: u64,
     /// By slot: how long after the first.
     pub late_ns: [u64; SLOTS],

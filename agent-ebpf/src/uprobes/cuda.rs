@@ -12,8 +12,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
-    Action, BUCKETS, COUNTS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost,
-    PARTS, UNKNOWN_DEVICE, Waits, bucket, count_of,
+    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost, PARTS,
+    UNKNOWN_DEVICE, Waits, bucket,
 };
 
 use super::{
@@ -47,8 +47,8 @@ static CAPTURED: LruHashMap<HandleKey, u8> = LruHashMap::with_max_entries(4096, 
 #[map]
 static IN_FLIGHT: LruHashMap<FlightKey, Flight> = LruHashMap::with_max_entries(16_384, 0);
 
-/// 1 for each part of the calls that is looked at now. The kernel takes its time to take a probe away: what comes meanwhile is not counted,
-/// so that all of a part is counted from one moment to another.
+/// Not 0 for each part of the calls that is looked at now, and another number after each gap. The kernel takes its time to take a probe away:
+/// what comes meanwhile is not counted, so that all of a part is counted from one moment to another.
 #[map]
 static WATCHED: Array<u32> = Array::with_max_entries(PARTS as u32, 0);
 
@@ -75,13 +75,11 @@ struct Flight {
 #[uprobe]
 pub fn cuda_count(ctx: ProbeContext) -> u32 {
     let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    if !is_watched(&cookie) {
-        return 0;
+    if is_watched(&cookie)
+        && let Some(current) = current()
+    {
+        current.count(&cookie);
     }
-    let Some(current) = current() else { return 0 };
-    let place = core::hint::black_box(count_of(current.device(), cookie.argument)) & (COUNTS - 1);
-    // SAFETY: a map value of this thread's own, which nobody else adds to; the place is masked.
-    unsafe { *(&raw mut (*current.known).counts).cast::<u64>().add(place) += 1 };
     0
 }
 
@@ -148,7 +146,13 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn is_watched(cookie: &Cookie) -> bool {
-    WATCHED.get(cookie.part.into()).is_some_and(|is| *is != 0)
+    watch(cookie.part) != 0
+}
+
+/// Since when a part has been looked at without a gap; 0 while it is not.
+#[inline(always)]
+pub fn watch(part: u8) -> u32 {
+    WATCHED.get(part.into()).copied().unwrap_or(0)
 }
 
 /// What a call that did not fail has done; the bytes that it counts for. What is freed counts for the device that it was of.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use plumbline_ebpf::cuda::{COUNTS, Lost, Thread, UNKNOWN_DEVICE};
+use plumbline_ebpf::cuda::{COUNTS, Cookie, Launches, Lost, Thread, UNKNOWN_DEVICE, count_of};
 
 use super::{BPF_F_NO_PREALLOC, BPF_NOEXIST, cuda::lost};
 use crate::kernel::{off, read};
@@ -44,6 +44,24 @@ impl Current {
     pub fn set_device(self, device: u32) {
         // SAFETY: a map value of this thread's own.
         unsafe { (*self.known).device = device };
+    }
+
+    /// Another one more, on its device.
+    #[inline(always)]
+    pub fn count(self, cookie: &Cookie) {
+        let place = core::hint::black_box(count_of(self.device(), cookie.argument)) & (COUNTS - 1);
+        // SAFETY: a map value of this thread's own, which nobody else adds to; the place is masked.
+        unsafe { *(&raw mut (*self.known).counts).cast::<u64>().add(place) += 1 };
+    }
+
+    pub fn launches(self) -> Launches {
+        // SAFETY: a map value of this thread's own.
+        unsafe { (*self.known).launches }
+    }
+
+    pub fn set_launches(self, launches: Launches) {
+        // SAFETY: a map value of this thread's own.
+        unsafe { (*self.known).launches = launches };
     }
 
     pub fn is_capturing(self) -> bool {
@@ -96,6 +114,8 @@ fn begin(current: Current, task: u64) {
         (*known).start_boot_ns = start_boot_ns;
         (*known).device = UNKNOWN_DEVICE;
         (*known).is_capturing = 0;
+        // No member of anything.
+        (*known).launches.hash = 0;
         (*known).task = task;
     }
 }

@@ -14,17 +14,16 @@ pub struct Call {
     pub action: Action,
     /// Kind of the handles that it allocates or frees.
     pub kind: u8,
-    /// Functions, and the place of the argument that the action needs, counted from 0; for [`Action::Count`] the number of the kind, below
-    /// [`plumbline_ebpf::cuda::KINDS`].
+    /// Functions, and the place of the argument that the action needs, counted from 0; for what threads count the number of the kind,
+    /// below [`plumbline_ebpf::cuda::KINDS`].
     pub functions: &'static [(&'static str, u8)],
-    is_launch: bool,
 }
 
 /// Of the same function, for the default stream of a thread.
 pub const SUFFIXES: [&str; 3] = ["", "_ptsz", "_ptds"];
 
 const fn call(name: &'static str, action: Action, functions: &'static [(&'static str, u8)]) -> Call {
-    Call { name, action, kind: 0, functions, is_launch: false }
+    Call { name, action, kind: 0, functions }
 }
 
 /// Device pointers are of kind 0.
@@ -33,15 +32,8 @@ const PHYSICAL: u8 = 1;
 /// The number of a row is the call's number in the kernel.
 pub static CALLS: &[Call] = &[
     call("init", Action::Call, &[("cuInit", 0)]),
-    Call {
-        is_launch: true,
-        ..call(
-            "launch",
-            Action::Count,
-            &[("cuLaunchKernel", 0), ("cuLaunchKernelEx", 0), ("cuLaunchCooperativeKernel", 0)],
-        )
-    },
-    call("graph_launch", Action::Count, &[("cuGraphLaunch", 1)]),
+    call("launch", Action::Count, &[("cuLaunchKernel", 0), ("cuLaunchKernelEx", 0), ("cuLaunchCooperativeKernel", 0)]),
+    call("graph_launch", Action::LaunchGraph, &[("cuGraphLaunch", 1)]),
     call(
         "graph_instantiate",
         Action::Call,
@@ -102,16 +94,20 @@ impl Call {
 
     pub fn part(&self) -> Part {
         match self.action {
-            Action::Count if self.is_launch => Part::Launches,
-            Action::Count | Action::Wait | Action::Copy => Part::Steps,
+            Action::Count => Part::Launches,
+            Action::LaunchGraph | Action::Wait | Action::Copy => Part::Steps,
             _ => Part::Rest,
         }
     }
 
-    /// The row of a kind of [`Action::Count`].
+    /// Whether its entries are counted by each thread of its own.
+    pub const fn is_of_threads(&self) -> bool {
+        matches!(self.action, Action::Count | Action::LaunchGraph)
+    }
+
+    /// The row of a kind of what threads count.
     pub fn of_kind(kind: u8) -> Option<(u8, &'static Self)> {
-        let is_it =
-            |call: &Self| call.action == Action::Count && call.functions.iter().all(|(_, number)| *number == kind);
+        let is_it = |call: &Self| call.is_of_threads() && call.functions.iter().all(|(_, number)| *number == kind);
         Self::numbered().find(|(_, call)| is_it(call))
     }
 
@@ -171,7 +167,7 @@ mod tests {
         let functions: Vec<&str> = CALLS.iter().flat_map(|call| call.functions).map(|(name, _)| *name).collect();
         assert_eq!(functions.iter().collect::<HashSet<_>>().len(), functions.len());
         assert_eq!(Call::numbered().count(), CALLS.len());
-        let counted = CALLS.iter().filter(|call| call.action == Action::Count).count();
+        let counted = CALLS.iter().filter(|call| call.is_of_threads()).count();
         assert_eq!((0..=u8::MAX).filter_map(Call::of_kind).count(), counted);
         assert!((0..KINDS).all(|kind| u8::try_from(kind).is_ok_and(|kind| Call::of_kind(kind).is_some())));
     }

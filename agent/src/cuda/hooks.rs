@@ -16,6 +16,7 @@ use super::{
 };
 
 pub const COUNT: &str = "cuda_count";
+pub const LAUNCH_GRAPH: &str = "cuda_launch_graph";
 pub const ENTER: &str = "cuda_enter";
 pub const RETURN: &str = "cuda_return";
 pub const NCCL_INIT_ENTER: &str = "nccl_init_enter";
@@ -28,8 +29,9 @@ pub const NCCL_CALL: &str = "nccl_call";
 pub const NCCL_GROUP: &str = "nccl_group";
 
 /// Programs that count.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 12] = [
     COUNT,
+    LAUNCH_GRAPH,
     ENTER,
     RETURN,
     NCCL_INIT_ENTER,
@@ -125,7 +127,11 @@ fn of_calls(path: &Path, symbols: Symbols, wanted: impl Fn(&str) -> bool) -> Res
         part: call.part(),
         place,
         cookie: call.cookie(number, argument).to_bits(),
-        programs: if call.action == Action::Count { &[COUNT] } else { &[ENTER, RETURN] },
+        programs: match call.action {
+            Action::Count => &[COUNT],
+            Action::LaunchGraph => &[LAUNCH_GRAPH],
+            _ => &[ENTER, RETURN],
+        },
     });
     Ok(hooks.collect())
 }

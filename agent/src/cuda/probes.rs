@@ -60,12 +60,20 @@ pub enum CudaError {
 pub struct Probes {
     ebpf: Ebpf,
     traps: Traps,
+    /// Of each part: since when it has been looked at without a gap, as the kernel has it, or when it was last.
+    watches: [Watch; Part::ALL.len()],
     attached: BTreeMap<FileKey, Attached>,
     /// Files whose functions are not known, with the path that was tried, so that it is said once.
     unreadable: BTreeMap<FileKey, PathBuf>,
     timed: BTreeMap<&'static str, Timed>,
     ended: Ended,
     members: nccl::account::Members,
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    number: u32,
+    is_on: bool,
 }
 
 #[derive(Debug)]
@@ -142,6 +150,7 @@ impl Probes {
         Ok(Self {
             ebpf,
             traps,
+            watches: Default::default(),
             attached: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             timed: BTreeMap::new(),
@@ -216,8 +225,12 @@ impl Probes {
     }
 
     fn watch(&mut self, part: Part, is: bool) -> Result<(), String> {
+        let watch = &mut self.watches[part as usize];
+        watch.number = watch.number.wrapping_add(u32::from(is && !watch.is_on)).max(1);
+        watch.is_on = is;
+        let number = if is { watch.number } else { 0 };
         let mut watched: Array<_, u32> = account::open(&mut self.ebpf, "WATCHED").map_err(|error| chain(&error))?;
-        watched.set(part as u32, u32::from(is), 0).map_err(|error| chain(&error))
+        watched.set(part as u32, number, 0).map_err(|error| chain(&error))
     }
 
     /// Takes one of what is not wanted away, which takes the kernel a tenth of a second; whether there was one.

@@ -64,7 +64,7 @@ fn add(sums: &mut BTreeMap<Key, u64>, pid: u32, thread: &Thread) {
 
 #[cfg(test)]
 mod tests {
-    use plumbline_ebpf::cuda::COUNTS;
+    use plumbline_ebpf::cuda::{COUNTS, Launches};
 
     use super::*;
 
@@ -74,7 +74,8 @@ mod tests {
         for (device, kind, count) in [(0, 0, 5), (UNKNOWN_DEVICE, 1, 7), (0, 0, 6)] {
             let mut counts = [0; COUNTS];
             counts[count_of(device, kind)] = count;
-            add(&mut sums, 9, &Thread { task: 1, start_boot_ns: 90, device, is_capturing: 0, counts });
+            let launches = Launches::default();
+            add(&mut sums, 9, &Thread { task: 1, start_boot_ns: 90, device, is_capturing: 0, launches, counts });
         }
         let rows = [0, 1].map(|kind| Call::of_kind(kind).expect("a row").0);
         assert_eq!(sums, [((9, 90, 0, rows[0]), 11), ((9, 90, UNKNOWN_DEVICE, rows[1]), 7)].into());

@@ -9,7 +9,7 @@ use plumbline_policy::Severity;
 use crate::{
     cuda::SOURCE,
     event::{Finding, FoundProcess},
-    series::{Sample, Series, Value, nccl},
+    series::{Sample, Value, nccl, nccl::Compared},
 };
 
 /// How long others wait for a rank before it is told.
@@ -24,8 +24,33 @@ const LATE_SECONDS: f64 = 0.001;
 /// Ranks that are remembered.
 const MOST_RANKS: usize = 8192;
 
-/// Communicator and rank, as the series name them.
-type Rank = (String, String);
+/// Communicator and rank, as the series name them, and by what the ranks are compared.
+type Rank = (String, String, By);
+
+/// By what ranks are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum By {
+    Collectives,
+    GraphLaunches,
+}
+
+impl By {
+    const ALL: [Self; 2] = [Self::Collectives, Self::GraphLaunches];
+
+    const fn series(self) -> &'static Compared {
+        match self {
+            Self::Collectives => &nccl::COLLECTIVES,
+            Self::GraphLaunches => &nccl::GRAPH_LAUNCHES,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Collectives => "collectives",
+            Self::GraphLaunches => "launches of graphs",
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub struct Ranks(HashMap<Rank, Known>);
@@ -77,7 +102,7 @@ impl Ranks {
 }
 
 impl Known {
-    fn awaited(&mut self, (comm, rank): &Rank, reading: &Reading) -> Option<Finding> {
+    fn awaited(&mut self, (comm, rank, _): &Rank, reading: &Reading) -> Option<Finding> {
         let seconds = reading.awaited_seconds;
         let is_awaited = seconds >= AWAITED_SECONDS;
         if is_awaited == self.is_awaited {
@@ -96,7 +121,7 @@ impl Known {
         Some(finding(kind, severity, comm, text, [("awaited_seconds", seconds)], reading))
     }
 
-    fn late(&mut self, (comm, rank): &Rank, reading: Reading, now_boot_ns: u64) -> Option<Finding> {
+    fn late(&mut self, (comm, rank, by): &Rank, reading: Reading, now_boot_ns: u64) -> Option<Finding> {
         let collectives = reading.collectives - self.window.collectives;
         if collectives < 0.0 {
             // It began anew.
@@ -115,8 +140,9 @@ impl Known {
         }
         self.is_late = is_late;
         let figures = format!(
-            "last to {:.0} % of {collectives} collectives, by {:.2} ms on average",
+            "last to {:.0} % of {collectives} {}, by {:.2} ms on average",
             100.0 * last_share,
+            by.as_str(),
             1e3 * late_seconds
         );
         let (kind, severity, text) = if is_late {
@@ -132,7 +158,8 @@ impl Known {
                 format!("rank {rank} of communicator {comm} is not the late one any more: {figures}"),
             )
         };
-        let evidence = [("last_ratio", last_share), ("late_seconds", late_seconds), ("collectives", collectives)];
+        let compared = if *by == By::Collectives { "collectives" } else { "graph_launches" };
+        let evidence = [("last_ratio", last_share), ("late_seconds", late_seconds), (compared, collectives)];
         Some(finding(kind, severity, comm, text, evidence, &reading))
     }
 }
@@ -158,16 +185,25 @@ fn readings(sample: &Sample) -> BTreeMap<Rank, Reading> {
     let mut processes = HashMap::new();
     for point in points {
         match (&point.value, &*point.labels) {
-            (Value::Histogram(histogram), [comm]) if *point.series == nccl::ARRIVAL_SKEW_SECONDS => {
-                collectives.insert(comm.clone(), histogram.count);
+            (Value::Histogram(histogram), [comm]) => {
+                if let Some(by) = By::ALL.into_iter().find(|by| *by.series().skew_seconds == *point.series) {
+                    collectives.insert((comm.clone(), by), histogram.count);
+                }
             }
             (Value::Number(number), [comm, rank]) => {
-                const OF_RANKS: [&Series; 3] =
-                    [&nccl::LAST_ARRIVALS_TOTAL, &nccl::LATENESS_SECONDS_TOTAL, &nccl::AWAITED_SECONDS];
-                let Some(which) = OF_RANKS.iter().position(|series| **series == *point.series) else { continue };
-                let reading = ranks.entry((comm.clone(), rank.clone())).or_default();
-                let figures = [&mut reading.last, &mut reading.late_seconds, &mut reading.awaited_seconds];
-                figures.into_iter().nth(which).into_iter().for_each(|figure| *figure = *number);
+                let mut set = |by, to: fn(&mut Reading) -> &mut f64| {
+                    *to(ranks.entry((comm.clone(), rank.clone(), by)).or_default()) = *number;
+                };
+                if *point.series == nccl::AWAITED_SECONDS {
+                    set(By::Collectives, |reading| &mut reading.awaited_seconds);
+                }
+                for by in By::ALL {
+                    if *point.series == *by.series().last {
+                        set(by, |reading| &mut reading.last);
+                    } else if *point.series == *by.series().lateness_seconds {
+                        set(by, |reading| &mut reading.late_seconds);
+                    }
+                }
             }
             (_, [pid, name, .., comm, rank, _]) if *point.series == nccl::RANK_INFO => {
                 let process = pid.parse().ok().map(|pid| FoundProcess { pid, name: name.clone() });
@@ -178,9 +214,9 @@ fn readings(sample: &Sample) -> BTreeMap<Rank, Reading> {
     }
     for (rank, reading) in &mut ranks {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-        let count = collectives.get(&rank.0).map_or(0.0, |count| *count as f64);
+        let count = collectives.get(&(rank.0.clone(), rank.2)).map_or(0.0, |count| *count as f64);
         reading.collectives = count;
-        reading.process = processes.remove(rank).flatten();
+        reading.process = processes.get(&(rank.0.clone(), rank.1.clone())).cloned().flatten();
     }
     ranks
 }
@@ -248,6 +284,30 @@ mod tests {
             (10, 10, [(0.0, 0.0, 0.0), (0.0, 0.0, 69.0)], &[]),
             (15, 11, [(0.0, 0.0, 0.0), (0.0, 0.0, 0.0)], &["nccl.awaited.end rank 1"]),
         ]);
+    }
+
+    #[test]
+    fn a_rank_that_launches_its_graphs_late_is_told_as_such() {
+        let mut ranks = Ranks::default();
+        let mut told = Vec::new();
+        for (second, count, last, late) in [(0, 0, 0.0, 0.0), (31, 100, 95.0, 0.5)] {
+            let skew = Histogram { buckets: Vec::new(), sum: 0.0, count };
+            let points = vec![
+                Point::histogram(&nccl::GRAPH_LAUNCH_SKEW_SECONDS, &["0xc"], skew.clone()),
+                // Nobody is late to collectives, of which there are as many.
+                Point::histogram(&nccl::ARRIVAL_SKEW_SECONDS, &["0xc"], skew),
+                Point::new(&nccl::RANK_INFO, &["77", "python3", "", "", "", "0xc", "1", "2"], 1.0),
+                Point::new(&nccl::LAST_ARRIVALS_TOTAL, &["0xc", "1"], 0.0),
+                Point::new(&nccl::GRAPH_LAUNCH_LAST_TOTAL, &["0xc", "1"], last),
+                Point::new(&nccl::GRAPH_LAUNCH_LATENESS_SECONDS_TOTAL, &["0xc", "1"], late),
+            ];
+            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: second * SECOND_NS, points: Ok(points) };
+            told.extend(ranks.observe(&sample));
+        }
+        let [Finding { kind: "nccl.late_rank", text, process: Some(FoundProcess { pid: 77, .. }), .. }] = &*told else {
+            panic!("{told:?}")
+        };
+        assert!(text.contains("came last to 95 % of 100 launches of graphs, by 5.00 ms on average"), "{text}");
     }
 
     #[test]

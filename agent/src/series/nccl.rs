@@ -16,6 +16,10 @@ pub const ROWS: &[&Series] = &[
     &LATENESS_SECONDS_TOTAL,
     &AWAITED_SECONDS,
     &MISMATCHED_TOTAL,
+    &GRAPH_LAUNCH_SKEW_SECONDS,
+    &GRAPH_LAUNCH_LAST_TOTAL,
+    &GRAPH_LAUNCH_LATENESS_SECONDS_TOTAL,
+    &GRAPH_LAUNCH_MISMATCHED_TOTAL,
     &WARNINGS_TOTAL,
     &LOG_FILES,
     &LOG_SKIPPED_BYTES_TOTAL,
@@ -125,6 +129,73 @@ pub static MISMATCHED_TOTAL: Series = Series::row(
     SOURCE,
     "Collectives in which a rank called another function, type or count than the first: an error of the program, or members counted from \
      different beginnings. Their arrivals are not compared.",
+);
+
+/// What members of a communicator are compared by.
+#[derive(Debug)]
+pub struct Compared {
+    pub skew_seconds: &'static Series,
+    pub mismatched: &'static Series,
+    pub last: &'static Series,
+    pub lateness_seconds: &'static Series,
+}
+
+pub static COLLECTIVES: Compared = Compared {
+    skew_seconds: &ARRIVAL_SKEW_SECONDS,
+    mismatched: &MISMATCHED_TOTAL,
+    last: &LAST_ARRIVALS_TOTAL,
+    lateness_seconds: &LATENESS_SECONDS_TOTAL,
+};
+
+pub static GRAPH_LAUNCHES: Compared = Compared {
+    skew_seconds: &GRAPH_LAUNCH_SKEW_SECONDS,
+    mismatched: &GRAPH_LAUNCH_MISMATCHED_TOTAL,
+    last: &GRAPH_LAUNCH_LAST_TOTAL,
+    lateness_seconds: &GRAPH_LAUNCH_LATENESS_SECONDS_TOTAL,
+};
+
+const LAUNCHES: &str = "probes at the functions of libnccl and at cuGraphLaunch";
+
+pub static GRAPH_LAUNCH_SKEW_SECONDS: Series = Series::row(
+    "plumbline_nccl_graph_launch_skew_seconds",
+    Kind::Histogram,
+    Unit::Seconds,
+    "plumbline.nccl.graph_launch.skew",
+    &["comm"],
+    LAUNCHES,
+    "From the first member of this node to launch a graph to the last. Launches are numbered by each thread from the last collective that it \
+     called or recorded, and those of one number are taken for one.",
+);
+
+pub static GRAPH_LAUNCH_LAST_TOTAL: Series = Series::row(
+    "plumbline_nccl_graph_launch_last_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.graph_launch.last",
+    &["comm", "rank"],
+    LAUNCHES,
+    "Launches of graphs to which the rank came last of this node.",
+);
+
+pub static GRAPH_LAUNCH_LATENESS_SECONDS_TOTAL: Series = Series::row(
+    "plumbline_nccl_graph_launch_lateness_seconds_total",
+    Kind::Counter,
+    Unit::Seconds,
+    "plumbline.nccl.graph_launch.lateness",
+    &["comm", "rank"],
+    LAUNCHES,
+    "How long after the first of this node the rank launched its graphs, summed.",
+);
+
+pub static GRAPH_LAUNCH_MISMATCHED_TOTAL: Series = Series::row(
+    "plumbline_nccl_graph_launch_mismatched_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.graph_launch.mismatched",
+    &["comm"],
+    LAUNCHES,
+    "How often a rank had launched more or fewer graphs than others when it came to a collective: what was told of their launches since the \
+     collective before is of different ones. It ought to be 0.",
 );
 
 const LOGS: &str = "files of `cuda.nccl_logs`";

@@ -7,6 +7,7 @@
 //! call FUNCTION TIMES COUNT DATATYPE
 //! group FUNCTION TIMES COUNT DATATYPE    each within a group, which ends a millisecond later
 //! run TIMES START_NS PERIOD_NS LATE_NS   ncclAllReduce at START_NS of CLOCK_MONOTONIC, and then each PERIOD_NS, LATE_NS late
+//! launch LIBCUDA TIMES START_NS PERIOD_NS LATE_NS   cuGraphLaunch likewise, by this thread
 //! capture LIBCUDA STREAM    another thread has the stream record a graph; what is called from now on goes into it
 //! captured LIBCUDA STREAM   and does not record any more
 //! among FUNCTION             once for each of the last communicators that began together, in one group
@@ -190,6 +191,19 @@ fn run() -> Result<(), Box<dyn Error>> {
                 }
                 times.join(" ")
             }
+            "launch" => {
+                let cuda = Library::load(words[1].as_ref())?;
+                // SAFETY: its type in cuda.h, where the other argument is a handle that the library does not follow.
+                let function = unsafe { cuda.find::<OfStream>("cuGraphLaunch")? };
+                let mut times = Vec::new();
+                for turn in 0..number(2)? {
+                    sleep_until(number(3)? + turn * number(4)? + number(5)?);
+                    times.push(monotonic_ns().to_string());
+                    // SAFETY: as above.
+                    unsafe { function(0, 0) };
+                }
+                times.join(" ")
+            }
             order @ ("capture" | "captured") => {
                 let cuda = Library::load(words[1].as_ref())?;
                 stream = number(2)?;
@@ -280,8 +294,11 @@ fn call(
     Ok(())
 }
 
-fn sleep_until(monotonic_ns: u64) {
+fn sleep_until(at_ns: u64) {
+    thread::sleep(Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())));
+}
+
+fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
-    let now_ns = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0);
-    thread::sleep(Duration::from_nanos(monotonic_ns.saturating_sub(now_ns)));
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -7,6 +7,7 @@ mod engines;
 mod evidence;
 mod faults;
 mod gpus;
+mod graph_launches;
 mod holders;
 mod kinds;
 mod many_policies;
@@ -141,6 +142,10 @@ const CHECKS: &[Check] = &[
         cuda::probes_are_kept_within_their_budget,
     ),
     ("who of a communicator came last is told as it was, to 50 microseconds", nccl::who_came_last_is_told),
+    (
+        "who launches a graph late is told, of ranks whose collectives are in graphs",
+        graph_launches::who_launches_late_is_told,
+    ),
     ("what is split off a communicator has nccl's own hash and ranks", nccl::what_is_split_off_is_known),
     (
         "the price per token agrees with a calculation by hand to one percent, also over a restart",

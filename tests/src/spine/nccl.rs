@@ -16,7 +16,7 @@ use crate::{
     daemon::{Daemon, Tools, run},
 };
 
-const TURNS: usize = 20;
+pub(super) const TURNS: usize = 20;
 const PERIOD_NS: u64 = 20_000_000;
 
 /// What a mean arrival may be off.
@@ -43,8 +43,8 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
         daemon.wait_for(&caller.line("plumbline_nccl_rank_info", &info), is(1.0)).map_err(not_ok)?;
     }
 
-    let expected = run_late(&mut ranks, &[0, 5_000_000, 1_000_000])?;
-    arrivals_are(&daemon, &expected)?;
+    let expected = run_late(&mut ranks, "run", &[0, 5_000_000, 1_000_000])?;
+    arrivals_are(&daemon, ["last_arrivals_total", "lateness_seconds_total"], &expected)?;
     let sum = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\"}}");
     daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
 
@@ -336,11 +336,11 @@ pub(super) fn nccl_inside_of_an_executable_is_counted(tools: &Tools, scratch: &P
 }
 
 /// All ranks call together, each so late; how often each came last, and how late in all, by the library's own clock.
-fn run_late(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
+pub(super) fn run_late(ranks: &mut [Caller], order: &str, late_ns: &[u64]) -> Result<Vec<(f64, f64)>, Ended> {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0) + 1;
     for (caller, late_ns) in ranks.iter_mut().zip(late_ns) {
-        caller.order(&format!("run {TURNS} {seconds}000000000 {PERIOD_NS} {late_ns}"))?;
+        caller.order(&format!("{order} {TURNS} {seconds}000000000 {PERIOD_NS} {late_ns}"))?;
     }
     let mut times = Vec::new();
     for caller in ranks.iter_mut() {
@@ -363,11 +363,12 @@ fn run_late(ranks: &mut [Caller], late_ns: &[u64]) -> Result<Vec<(f64, f64)>, En
     Ok(found)
 }
 
-fn arrivals_are(daemon: &Daemon, expected: &[(f64, f64)]) -> Result<(), Ended> {
+/// `series` say how often a rank was the last, and how late it was.
+pub(super) fn arrivals_are(daemon: &Daemon, series: [&str; 2], expected: &[(f64, f64)]) -> Result<(), Ended> {
     for (rank, (last, late_seconds)) in expected.iter().enumerate() {
         let line = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\",rank=\"{rank}\"}}");
-        daemon.wait_for(&line("last_arrivals_total"), is(*last)).map_err(not_ok)?;
-        let found = daemon.metric(&line("lateness_seconds_total")).map_err(not_ok)?.unwrap_or_default();
+        daemon.wait_for(&line(series[0]), is(*last)).map_err(not_ok)?;
+        let found = daemon.metric(&line(series[1])).map_err(not_ok)?.unwrap_or_default();
         let off_ns = (found - late_seconds).abs() * 1e9 / TURNS as f64;
         ensure(off_ns <= PRECISION_NS, || {
             format!("rank {rank} was late by {found} s and not {late_seconds} s: {off_ns:.0} ns each")
@@ -376,10 +377,10 @@ fn arrivals_are(daemon: &Daemon, expected: &[(f64, f64)]) -> Result<(), Ended> {
     Ok(())
 }
 
-fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {
+pub(super) fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {
     Ok(ranks.iter_mut().try_for_each(|caller| caller.call(order, "ok"))?)
 }
 
-fn is(expected: f64) -> impl Fn(f64) -> bool {
+pub(super) fn is(expected: f64) -> impl Fn(f64) -> bool {
     move |found| (found - expected).abs() < 1e-6
 }

@@ -1,4 +1,4 @@
-//! Who came when to a collective.
+//! Who came when to a collective, or to a launch of a graph.
 //!
 //! All processes of a node share a clock, so that the arrivals of its members at one collective can be compared here, where they happen.
 //! A member's collectives are numbered as it calls them: the same number is the same collective for all, as NCCL demands of its callers.
@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     cuda::{BUCKETS, bucket},
-    nccl::{ArrivalKey, Arrivals, SLOTS, Skew},
+    nccl::{ArrivalKey, Arrivals, Meeting, SLOTS, Skew, SkewKey},
 };
 
 use super::super::{BPF_F_NO_PREALLOC, BPF_NOEXIST, cuda::add};
@@ -24,12 +24,16 @@ pub static MEMBERS: HashMap<u64, u64> = HashMap::with_max_entries(4096, BPF_F_NO
 #[map]
 static ARRIVALS: LruHashMap<ArrivalKey, Arrivals> = LruHashMap::with_max_entries(2048, 0);
 
+/// Launches of graphs to which not all have come yet: of their own, as there may be many in which nobody else ever takes part.
+#[map]
+static LAUNCHES: LruHashMap<ArrivalKey, Arrivals> = LruHashMap::with_max_entries(1024, 0);
+
 /// Those that were booked, so that they are once.
 #[map]
-static BOOKED: LruHashMap<ArrivalKey, u8> = LruHashMap::with_max_entries(2048, 0);
+static BOOKED: LruHashMap<BookedKey, u8> = LruHashMap::with_max_entries(4096, 0);
 
 #[map]
-static SKEWS: HashMap<u64, Skew> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+static SKEWS: HashMap<SkewKey, Skew> = HashMap::with_max_entries(2048, BPF_F_NO_PREALLOC);
 
 /// One entry of zeros each, never written: what a new entry is made of.
 #[map]
@@ -37,13 +41,19 @@ static NOBODY: Array<Arrivals> = Array::with_max_entries(1, 0);
 #[map]
 static NO_SKEW: Array<Skew> = Array::with_max_entries(1, 0);
 
-/// A member has come to a collective.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct BookedKey {
+    arrival: ArrivalKey,
+    of: u64,
+}
+
+/// A member has come.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Arrival {
-    /// 0 where there is none.
-    pub hash: u64,
-    pub sequence: u64,
+    /// With the hash 0 there is none.
+    pub key: ArrivalKey,
     pub signature: u64,
     pub rank: u32,
     /// Members of this node without which nobody is compared.
@@ -52,20 +62,25 @@ pub struct Arrival {
 
 /// Who sees that all have come books how far apart they were.
 #[inline(always)]
-pub fn arrive(arrival: &Arrival) {
-    let Arrival { hash, sequence, signature, rank, least } = *arrival;
+pub fn arrive(arrival: &Arrival, at: Meeting) {
+    let Arrival { key, signature, rank, least } = *arrival;
+    let of = SkewKey { hash: key.hash, of: at as u64 };
+    let hash = key.hash;
     let members = MEMBERS.get_ptr(&hash);
     // SAFETY: a map value.
     let members = members.map_or(0, |members| unsafe { *members });
     if members < 2 || members < least.into() || members > SLOTS as u64 {
         return;
     }
-    let key = ArrivalKey { hash, sequence };
-    if ARRIVALS.get_ptr(&key).is_none() {
+    let awaited = match at {
+        Meeting::Collective => &ARRIVALS,
+        Meeting::GraphLaunch => &LAUNCHES,
+    };
+    if awaited.get_ptr(&key).is_none() {
         let Some(nobody) = NOBODY.get(0) else { return };
-        let _ = ARRIVALS.insert(&key, nobody, BPF_NOEXIST);
+        let _ = awaited.insert(&key, nobody, BPF_NOEXIST);
     }
-    let Some(arrivals) = ARRIVALS.get_ptr_mut(&key) else { return };
+    let Some(arrivals) = awaited.get_ptr_mut(&key) else { return };
     // SAFETY: a map value; the masked slot lies within.
     unsafe {
         let stamp = (&raw mut (*arrivals).stamps_ns).cast::<u64>().add(rank as usize & (SLOTS - 1));
@@ -73,8 +88,8 @@ pub fn arrive(arrival: &Arrival) {
         if (*arrivals).signature == 0 {
             (*arrivals).signature = signature | 1;
         } else if (*arrivals).signature != signature | 1 {
-            mismatch(hash);
-            let _ = ARRIVALS.remove(&key);
+            mismatch(&of);
+            let _ = awaited.remove(&key);
             return;
         }
         // Without a branch: the verifier would follow every combination of who has come.
@@ -87,10 +102,16 @@ pub fn arrive(arrival: &Arrival) {
             last_ns = last_ns.wrapping_add(ns).wrapping_sub(less(last_ns, ns));
         }
         // Two may see at once that all have come; one of them books it.
-        if came < members || BOOKED.insert(&key, &1, BPF_NOEXIST).is_err() {
+        let booked = BookedKey { arrival: key, of: of.of };
+        if came < members || BOOKED.insert(&booked, &1, BPF_NOEXIST).is_err() {
             return;
         }
-        let Some(skew) = skew(hash) else { return };
+        if at == Meeting::GraphLaunch && key.launch == 0 {
+            // The end of a row, at which only their number is compared.
+            let _ = awaited.remove(&key);
+            return;
+        }
+        let Some(skew) = skew(&of) else { return };
         let late = (&raw mut (*skew).late_ns).cast::<u64>();
         for slot in 0..SLOTS {
             let ns = (&raw const (*arrivals).stamps_ns).cast::<u64>().add(slot).read_volatile();
@@ -101,7 +122,7 @@ pub fn arrive(arrival: &Arrival) {
                 add((&raw mut (*skew).last).cast::<u64>().add(slot), 1);
             }
         }
-        let _ = ARRIVALS.remove(&key);
+        let _ = awaited.remove(&key);
         let between_ns = last_ns.wrapping_sub(first_ns);
         add((&raw mut (*skew).buckets).cast::<u64>().add(bucket(between_ns).min(BUCKETS - 1)), 1);
         add(&raw mut (*skew).sum_ns, between_ns);
@@ -121,17 +142,17 @@ fn less(one: u64, other: u64) -> u64 {
 }
 
 #[inline(always)]
-fn mismatch(hash: u64) {
-    if let Some(skew) = skew(hash) {
+fn mismatch(of: &SkewKey) {
+    if let Some(skew) = skew(of) {
         // SAFETY: a map value, added to atomically.
         unsafe { add(&raw mut (*skew).mismatched, 1) };
     }
 }
 
 #[inline(always)]
-fn skew(hash: u64) -> Option<*mut Skew> {
-    if SKEWS.get_ptr(&hash).is_none() {
-        let _ = SKEWS.insert(&hash, NO_SKEW.get(0)?, BPF_NOEXIST);
+fn skew(of: &SkewKey) -> Option<*mut Skew> {
+    if SKEWS.get_ptr(of).is_none() {
+        let _ = SKEWS.insert(of, NO_SKEW.get(0)?, BPF_NOEXIST);
     }
-    SKEWS.get_ptr_mut(&hash)
+    SKEWS.get_ptr_mut(of)
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     cuda::Lost,
-    nccl::{Action, Comm, Cookie, Traffic, TrafficKey, UNKNOWN, element_bytes},
+    nccl::{Action, ArrivalKey, Comm, Cookie, Meeting, Traffic, TrafficKey, UNKNOWN, element_bytes},
 };
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     Arguments,
     arrivals::{Arrival, arrive},
     comms::find,
+    launches::follow,
 };
 use crate::kernel::zero;
 
@@ -62,8 +63,11 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         // SAFETY: a map value. A communicator is its process's, which may not use it from two threads at a time (NCCL, "Thread Safety").
         unsafe {
             comm = *known;
-            if cookie.action == Action::Collective as u8 && !is_captured {
-                (*known).sequence = comm.sequence.wrapping_add(1);
+            if cookie.action == Action::Collective as u8 {
+                (*known).collectives = comm.collectives.wrapping_add(1);
+                if !is_captured {
+                    (*known).sequence = comm.sequence.wrapping_add(1);
+                }
             }
         }
     }
@@ -76,19 +80,28 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
         is_captured: is_captured.into(),
     };
     called(&traffic_key, count.wrapping_mul(element_bytes(datatype)));
-    if cookie.action != Action::Collective as u8 || is_captured || comm.hash == 0 || comm.rank == UNKNOWN {
+    if cookie.action != Action::Collective as u8 || comm.hash == 0 || comm.rank == UNKNOWN {
+        return 0;
+    }
+    follow(current, &comm, least(&comm), is_captured);
+    if is_captured {
         return 0;
     }
     let signature = count ^ u64::from(datatype) << 48 ^ u64::from(cookie.function) << 56;
-    // All ranks of a split that has a rank are on this node, though some may be known by their first call only.
-    let least = if comm.split.child != 0 { comm.ranks } else { 2 };
-    let call = Arrival { hash: comm.hash, sequence: comm.sequence, signature, rank: comm.rank, least };
+    let key = ArrivalKey { hash: comm.hash, sequence: comm.sequence, launch: 0 };
+    let call = Arrival { key, signature, rank: comm.rank, least: least(&comm) };
     match GROUPS.get_ptr_mut(&current.pid_tgid) {
         // SAFETY: a map value of this thread's own.
         Some(group) if unsafe { (*group).depth } > 0 => put(group, call),
-        _ => arrive(&call),
+        _ => arrive(&call, Meeting::Collective),
     }
     0
+}
+
+/// All ranks of a split that has a rank are on this node, though some may be known by their first call only.
+#[inline(always)]
+fn least(comm: &Comm) -> u32 {
+    if comm.split.child != 0 { comm.ranks } else { 2 }
 }
 
 #[inline(always)]
@@ -97,8 +110,8 @@ fn put(group: *mut Group, call: Arrival) {
         // SAFETY: a map value of this thread's own, and a place within.
         unsafe {
             let place = (&raw mut (*group).last).cast::<Arrival>().add(at);
-            let is_it = (*place).hash == call.hash && (*place).rank == call.rank;
-            if is_it || (*place).hash == 0 {
+            let is_it = (*place).key.hash == call.key.hash && (*place).rank == call.rank;
+            if is_it || (*place).key.hash == 0 {
                 *place = call;
                 return;
             }
@@ -162,7 +175,7 @@ pub fn nccl_group(ctx: ProbeContext) -> u32 {
         }
         for at in 0..GROUPED {
             let call = (&raw const (*group).last).cast::<Arrival>().add(at).read_volatile();
-            if call.hash == 0 {
+            if call.key.hash == 0 {
                 break;
             }
             core::hint::black_box(come(&call));
@@ -175,6 +188,6 @@ pub fn nccl_group(ctx: ProbeContext) -> u32 {
 /// Once in the program, however many of a group there are. It returns a number, as kernels refuse what a function without a result leaves.
 #[inline(never)]
 fn come(call: &Arrival) -> u64 {
-    arrive(call);
+    arrive(call, Meeting::Collective);
     zero()
 }

@@ -5,7 +5,8 @@
 //! | `comms` | communicators begin, tell of themselves, and end |
 //! | `split` | communicators of the members of another |
 //! | `calls` | collectives, transfers and groups of them |
-//! | `arrivals` | who came when to a collective |
+//! | `arrivals` | who came when to a collective, or to a launch of a graph |
+//! | `launches` | which launch of a graph is the same for all members |
 
 #![expect(unsafe_code, reason = "kernel edge: memory of the caller is read by a helper")]
 
@@ -20,6 +21,7 @@ use super::{
 mod arrivals;
 mod calls;
 mod comms;
+mod launches;
 mod split;
 
 /// Four bytes of the caller's memory.

@@ -6,7 +6,9 @@ use aya::{
     Ebpf,
     maps::{HashMap as KernelMap, PerCpuHashMap},
 };
-use plumbline_ebpf::nccl::{ArrivalKey, Arrivals, Comm, CommKey, SLOTS, Skew, Traffic, TrafficKey, UNKNOWN};
+use plumbline_ebpf::nccl::{
+    ArrivalKey, Arrivals, Comm, CommKey, Meeting, SLOTS, Skew, SkewKey, Traffic, TrafficKey, UNKNOWN,
+};
 
 use super::{
     super::{
@@ -27,6 +29,7 @@ type TrafficKeyWords = [u64; size_of::<TrafficKey>() / 8];
 type TrafficWords = [u64; size_of::<Traffic>() / 8];
 type ArrivalKeyWords = [u64; size_of::<ArrivalKey>() / 8];
 type ArrivalsWords = [u64; size_of::<Arrivals>() / 8];
+type SkewKeyWords = [u64; size_of::<SkewKey>() / 8];
 type SkewWords = [u64; size_of::<Skew>() / 8];
 
 /// By hash, the ranks of this node, and how many collectives each has called.
@@ -85,15 +88,16 @@ pub fn read(
         }
     }
 
-    let mut skews: KernelMap<_, u64, SkewWords> = open(ebpf, "SKEWS")?;
+    let mut skews: KernelMap<_, SkewKeyWords, SkewWords> = open(ebpf, "SKEWS")?;
     let entries: Vec<_> = skews.iter().filter_map(Result::ok).collect();
-    for (hash, words) in entries {
+    for (key, words) in entries {
+        let of = parse::<SkewKey>(&key);
         let Ok(skew) = <Skew as zerocopy::FromBytes>::read_from_bytes(zerocopy::IntoBytes::as_bytes(&words)) else {
             continue;
         };
-        match ranks.get(&hash) {
-            Some(ranks) => points.extend(skew_points(&name(hash), &skew, ranks)),
-            None => drop(skews.remove(&hash)),
+        match ranks.get(&of.hash) {
+            Some(ranks) => points.extend(skew_points(&of, &skew, ranks)),
+            None => drop(skews.remove(&key)),
         }
     }
     points.extend(awaited(ebpf, &ranks)?);
@@ -158,16 +162,19 @@ fn corrected(before: Option<u64>, now: u64, count: u64) -> Option<u64> {
     Some(now).filter(|_| before == Some(now) && now != count)
 }
 
-fn skew_points(comm: &str, skew: &Skew, ranks: &[(u32, u64)]) -> Vec<Point> {
+fn skew_points(of: &SkewKey, skew: &Skew, ranks: &[(u32, u64)]) -> Vec<Point> {
+    let comm = &*name(of.hash);
+    let nccl::Compared { skew_seconds, mismatched, last, lateness_seconds } =
+        if of.of == Meeting::GraphLaunch as u64 { &nccl::GRAPH_LAUNCHES } else { &nccl::COLLECTIVES };
     let mut points = vec![
-        Point::histogram(&nccl::ARRIVAL_SKEW_SECONDS, &[comm], histogram(&skew.buckets, skew.sum_ns)),
-        Point::new(&nccl::MISMATCHED_TOTAL, &[comm], float(skew.mismatched)),
+        Point::histogram(skew_seconds, &[comm], histogram(&skew.buckets, skew.sum_ns)),
+        Point::new(mismatched, &[comm], float(skew.mismatched)),
     ];
     for &(rank, _) in ranks {
         let slot = usize::try_from(rank).unwrap_or_default() % SLOTS;
         let labels = [comm, &number(rank)];
-        points.push(Point::new(&nccl::LAST_ARRIVALS_TOTAL, &labels, float(skew.last[slot])));
-        points.push(Point::new(&nccl::LATENESS_SECONDS_TOTAL, &labels, float(skew.late_ns[slot]) / 1e9));
+        points.push(Point::new(last, &labels, float(skew.last[slot])));
+        points.push(Point::new(lateness_seconds, &labels, float(skew.late_ns[slot]) / 1e9));
     }
     points
 }

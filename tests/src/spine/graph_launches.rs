@@ -1,0 +1,72 @@
+//! Ranks whose collectives are in graphs, which nobody calls: who launches them late is told all the same.
+
+use std::path::Path;
+
+use super::{
+    QUIET, caller, library,
+    nccl::{TURNS, arrivals_are, everybody, is, run_late},
+    not_ok,
+};
+use crate::{
+    caller::{COMM, Caller},
+    checks::Ended,
+    daemon::{Daemon, Tools},
+};
+
+pub(super) fn who_launches_late_is_told(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
+    let libnccl = library(tools, "libfake_nccl.so", scratch.join("libnccl.so.2"))?;
+    let libcuda = library(tools, "libfake_cuda.so", scratch.join("libcuda.so.1"))?;
+    let start = || caller(tools, "nccl-caller", &libnccl);
+    let mut ranks = [start()?, start()?, start()?];
+    let libcuda = libcuda.display();
+    let launch = |times: u32| format!("launch {libcuda} {times} 0 0 0");
+    ranks.iter_mut().try_for_each(|caller| caller.call(&launch(0), ""))?;
+    let config = format!("{QUIET}cuda: {{budget_percent: 100}}\n");
+    let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
+    for library in [libcuda.to_string(), libnccl.display().to_string()] {
+        let probed = format!("plumbline_cuda_probed_functions{{library=\"{library}\"}}");
+        daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
+    }
+    for (rank, caller) in ranks.iter_mut().enumerate() {
+        caller.call(&format!("init ncclCommInitRank 3 {rank} 0"), "ok")?;
+    }
+    let launches = |caller: usize, times: u32, ranks: &mut [Caller]| -> Result<(), Ended> {
+        ranks[caller].order(&launch(times))?;
+        ranks[caller].answer()?;
+        Ok(())
+    };
+
+    // Of no communicator yet, and not the same for all: compared with nothing.
+    launches(1, 3, &mut ranks)?;
+    // Recorded, and called: launches are numbered from here on.
+    everybody(&mut ranks, "call ncclAllReduce 1 8 7")?;
+    for caller in &mut ranks {
+        caller.call(&format!("capture {libcuda} 4660"), "0")?;
+        caller.call("call ncclAllReduce 2 8 7", "ok")?;
+        caller.call(&format!("captured {libcuda} 4660"), "0")?;
+    }
+    let expected = run_late(&mut ranks, &format!("launch {libcuda}"), &[1_000_000, 0, 5_000_000])?;
+    arrivals_are(&daemon, ["graph_launch_last_total", "graph_launch_lateness_seconds_total"], &expected)?;
+    let sum = |series: &str| format!("plumbline_nccl_graph_launch_{series}{{comm=\"{COMM}\"}}");
+    daemon.wait_for(&sum("skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
+    daemon.wait_for(&sum("mismatched_total"), is(0.0)).map_err(not_ok)?;
+
+    // One more of one rank: who launched what is found out at the next collective, from which numbers are the same again.
+    launches(0, 1, &mut ranks)?;
+    everybody(&mut ranks, "call ncclAllReduce 1 8 7")?;
+    daemon.wait_for(&sum("mismatched_total"), is(1.0)).map_err(not_ok)?;
+    (0..3).try_for_each(|caller| launches(caller, 5, &mut ranks))?;
+    daemon.wait_for(&sum("skew_seconds_count"), is(TURNS as f64 + 5.0)).map_err(not_ok)?;
+
+    // Called of another communicator than the one that is in the graphs, by one rank alone: the numbers stay.
+    ranks[0].call("init ncclCommInitRank 1 0 9", "ok")?;
+    ranks[0].call("call ncclAllReduce 1 8 7", "ok")?;
+    (0..3).try_for_each(|caller| launches(caller, 2, &mut ranks))?;
+    daemon.wait_for(&sum("skew_seconds_count"), is(TURNS as f64 + 7.0)).map_err(not_ok)?;
+    daemon.wait_for(&sum("mismatched_total"), is(1.0)).map_err(not_ok)?;
+    let calls = daemon.metric(&ranks[0].line("plumbline_cuda_calls_total", "device=\"unknown\",call=\"graph_launch\""));
+    let launched = TURNS as f64 + 8.0;
+    super::ensure(calls.as_ref().is_ok_and(|calls| *calls == Some(launched)), || {
+        format!("{calls:?} of {launched} launches")
+    })
+}
