@@ -25,7 +25,7 @@ use super::{
     nccl,
     part::Part,
     threads::Ended,
-    trap::{Prologue, TrapError, Traps},
+    trap::{NOTHING, Prologue, TrapError, Traps},
 };
 use crate::{
     core::chain,
@@ -111,13 +111,33 @@ enum State {
     Refused(PathBuf),
 }
 
-/// What the kernel counted of a program, while somebody had it count.
 #[derive(Debug, Default)]
 struct Timed {
-    ns: u64,
-    runs: u64,
+    so_far: RunTime,
     /// Of one run, in the last sample with any.
     mean_ns: Option<u64>,
+}
+
+/// What the kernel counted of a program, while somebody had it count.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RunTime {
+    ns: u64,
+    runs: u64,
+}
+
+impl RunTime {
+    pub fn of(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ProgramError> {
+        let info = program(ebpf, name)?.info()?;
+        Ok(Self { ns: u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX), runs: info.run_count() })
+    }
+
+    pub const fn since(self, before: Self) -> Self {
+        Self { ns: self.ns.saturating_sub(before.ns), runs: self.runs.saturating_sub(before.runs) }
+    }
+
+    pub const fn mean_ns(self) -> Option<u64> {
+        self.ns.checked_div(self.runs)
+    }
 }
 
 /// What was counted, in two forms.
@@ -284,13 +304,10 @@ impl Probes {
         while_timed();
         drop(timing?);
         for name in hooks::PROGRAMS {
-            let info = program(&mut self.ebpf, name).and_then(|program| program.info());
-            let info = info.map_err(|error| chain(&error))?;
-            let ns = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            let now = RunTime::of(&mut self.ebpf, name).map_err(|error| chain(&error))?;
             let timed = self.timed.entry(name).or_default();
-            let (more_ns, more_runs) = (ns.saturating_sub(timed.ns), info.run_count().saturating_sub(timed.runs));
-            timed.mean_ns = more_ns.checked_div(more_runs).or(timed.mean_ns);
-            (timed.ns, timed.runs) = (ns, info.run_count());
+            timed.mean_ns = now.since(timed.so_far).mean_ns().or(timed.mean_ns);
+            timed.so_far = now;
         }
         Ok(())
     }
@@ -302,7 +319,10 @@ impl Probes {
         let costs = of_it.map(|hook| {
             let trap = self.traps.of(hook.place.prologue);
             let trap_ns = if hook.has_return() { trap.entry_and_return } else { trap.entry };
-            let programs_ns = hook.programs.iter().map(|name| self.program_ns(name).unwrap_or(UNTIMED_NS));
+            let programs_ns = hook
+                .programs
+                .iter()
+                .map(|name| self.program_ns(name).map_or(UNTIMED_NS, |ns| ns.saturating_sub(self.traps.timing_ns)));
             (hook.part, trap_ns.saturating_add(programs_ns.sum()))
         });
         costs.max_by_key(|(_, ns)| *ns).unwrap_or((Part::Rest, 0))
@@ -321,7 +341,9 @@ impl Probes {
         });
         let programs = hooks::PROGRAMS
             .into_iter()
-            .filter_map(move |name| Some(Point::new(&cuda::PROGRAM_SECONDS, &[name], seconds(self.program_ns(name)?))));
+            .filter_map(move |name| Some((name, self.program_ns(name)?)))
+            .chain([(NOTHING, self.traps.timing_ns)])
+            .map(move |(name, ns)| Point::new(&cuda::PROGRAM_SECONDS, &[name], seconds(ns)));
         traps.chain(programs)
     }
 }

@@ -15,9 +15,10 @@ use std::{
 use aya::{
     Ebpf,
     programs::{ProgramError, uprobe::UProbeScope},
+    sys::{Stats, enable_stats},
 };
 
-use super::probes::{link, program};
+use super::probes::{RunTime, link, program};
 
 /// How the kernel gets past a function's first instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,8 @@ pub struct TrapNs {
 pub struct Traps {
     pub emulated: TrapNs,
     pub stepped: TrapNs,
+    /// Of one run of a program that does nothing, as the kernel times it: most of it is the timing, which nobody pays otherwise.
+    pub timing_ns: u64,
 }
 
 impl Traps {
@@ -89,7 +92,8 @@ impl Traps {
 
     /// Takes some 50 ms of the calling thread.
     pub fn measure(ebpf: &mut Ebpf) -> Result<Self, TrapError> {
-        Ok(Self { emulated: one(ebpf, stub::emulated)?, stepped: one(ebpf, stub::stepped)? })
+        let (emulated, stepped) = (one(ebpf, stub::emulated)?, one(ebpf, stub::stepped)?);
+        Ok(Self { emulated, stepped, timing_ns: timing_ns(ebpf, stub::emulated)? })
     }
 }
 
@@ -102,7 +106,7 @@ pub enum TrapError {
     Attach(#[from] ProgramError),
 }
 
-const NOTHING: &str = "nothing";
+pub const NOTHING: &str = "nothing";
 const NOTHING_RETURN: &str = "nothing_return";
 
 /// Programs that do nothing.
@@ -111,10 +115,26 @@ pub const PROGRAMS: [&str; 2] = [NOTHING, NOTHING_RETURN];
 /// This program, as the kernel finds it in whatever namespace.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-fn one(ebpf: &mut Ebpf, function: extern "C" fn()) -> Result<TrapNs, TrapError> {
+fn place(function: extern "C" fn()) -> Result<u64, TrapError> {
     let maps = fs::read_to_string("/proc/self/maps").map_err(TrapError::Place)?;
-    let missing = || TrapError::Place(io::ErrorKind::NotFound.into());
-    let offset = offset_of(&maps, function as usize as u64).ok_or_else(missing)?;
+    offset_of(&maps, function as usize as u64).ok_or_else(|| TrapError::Place(io::ErrorKind::NotFound.into()))
+}
+
+/// 0 where the kernel does not time programs.
+fn timing_ns(ebpf: &mut Ebpf, function: extern "C" fn()) -> Result<u64, TrapError> {
+    let entry = link(ebpf, NOTHING, Path::new(OWN_PROGRAM), place(function)?, 0, UProbeScope::CallingProcess)?;
+    let before = RunTime::of(ebpf, NOTHING);
+    let timing = enable_stats(Stats::RunTime);
+    call_ns(function);
+    let is_timed = timing.is_ok();
+    drop(timing);
+    let after = RunTime::of(ebpf, NOTHING);
+    program(ebpf, NOTHING)?.detach(entry)?;
+    Ok(if is_timed { after?.since(before?).mean_ns().unwrap_or(0) } else { 0 })
+}
+
+fn one(ebpf: &mut Ebpf, function: extern "C" fn()) -> Result<TrapNs, TrapError> {
+    let offset = place(function)?;
     let (path, scope) = (Path::new(OWN_PROGRAM), UProbeScope::CallingProcess);
     let bare = call_ns(function);
     let entry = link(ebpf, NOTHING, path, offset, 0, scope)?;

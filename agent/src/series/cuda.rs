@@ -156,7 +156,8 @@ pub static PROGRAM_SECONDS: Series = Series::row(
     "plumbline.cuda.program.duration",
     &["program"],
     "BPF_ENABLE_STATS, for a second of each minute",
-    "What a program of a probe took for one run in the last such second in which it ran.",
+    "What a program of a probe took for one run in the last such second in which it ran. Of `nothing`, which does nothing, it is nearly all the \
+     timing itself, once when the first library is found: what a call costs is told without it.",
 );
 
 pub static LOST_TOTAL: Series = Series::row(

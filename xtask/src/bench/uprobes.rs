@@ -166,8 +166,15 @@ impl Bench {
         let daemon = self.daemon("full")?;
         let _ = early.wait();
         sleep(Duration::from_secs(6));
-        let program_ns = 1e9 * daemon.sum("plumbline_cuda_program_seconds{program=\"cuda_count\"}").unwrap_or(f64::NAN);
-        println!("launch program: {program_ns:.0} ns a run, as the kernel times it");
+        let took = |program: &str| {
+            let series = format!("plumbline_cuda_program_seconds{{program=\"{program}\"}}");
+            1e9 * daemon.sum(&series).unwrap_or(f64::NAN)
+        };
+        let (timed_ns, nothing_ns) = (took("cuda_count"), took("nothing"));
+        let program_ns = timed_ns - nothing_ns;
+        println!(
+            "launch program: {timed_ns:.0} ns a run, as the kernel times it; one that does nothing: {nothing_ns:.0} ns"
+        );
         for threads in FLOOD_THREADS {
             let mut flood = self.called(stepped, &["flood", &threads.to_string(), &seconds]);
             let flood = flood.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
