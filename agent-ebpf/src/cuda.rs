@@ -231,9 +231,11 @@ pub enum Lost {
     InFlight = 2,
     /// A communicator, or one's traffic, for which there was no room.
     Communicators = 3,
+    /// What was to be told at once, and found its ring full.
+    Records = 4,
 }
 
-pub const LOST: usize = 4;
+pub const LOST: usize = 5;
 
 #[cfg(test)]
 mod tests {

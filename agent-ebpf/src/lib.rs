@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod cuda;
+pub mod cuda_told;
 pub mod deny;
 pub mod nccl;
 pub mod offsets;

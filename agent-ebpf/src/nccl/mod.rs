@@ -40,6 +40,9 @@ pub struct Comm {
     pub children: u32,
     /// What NCCL last said went wrong (`ncclResult_t`); 0 for nothing.
     pub error: u32,
+    /// Which results it has said so far, as bits.
+    pub told_errors: u32,
+    pub reserved: u32,
     /// Where its rank is to be learnt while it is unknown; all zeros if nowhere.
     pub split: SplitKey,
     /// In the communicator that was split.
@@ -58,6 +61,8 @@ impl Comm {
         rank: UNKNOWN,
         children: 0,
         error: 0,
+        told_errors: 0,
+        reserved: 0,
         split: SplitKey { parent: 0, child: 0 },
         parent_rank: 0,
         tries: 0,

@@ -15,10 +15,12 @@ use plumbline_ebpf::cuda::{
     Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost, PARTS,
     UNKNOWN_DEVICE, Waits, bucket,
 };
+use plumbline_ebpf::cuda_told::{Record, Told};
 
 use super::{
     BPF_F_NO_PREALLOC, BPF_NOEXIST,
     call::{cookie, registers},
+    tell::tell,
     thread::{Current, current},
 };
 use crate::kernel::user_word;
@@ -136,7 +138,9 @@ pub fn cuda_return(ctx: RetProbeContext) -> u32 {
         let _ = CAPTURED.remove(&HandleKey { start_boot_ns, pid, kind: KIND_STREAM, handle: first });
     }
     if result != 0 {
-        failed(&CallKey { result, ..key });
+        let has_bytes = [Action::Allocate as u8, Action::Copy as u8].contains(&cookie.action);
+        let bytes = if has_bytes { amount } else { 0 };
+        failed(current, &CallKey { result, ..key }, bytes);
     }
     if cookie.action == Action::Wait as u8 {
         waited(&key, ns);
@@ -230,10 +234,11 @@ pub fn is_captured(current: Current, stream: u64) -> bool {
 }
 
 #[inline(always)]
-fn failed(key: &CallKey) {
-    if FAILURES.get_ptr(key).is_none() {
-        // Another thread may have made it meanwhile.
-        let _ = FAILURES.insert(key, &0, BPF_NOEXIST);
+fn failed(current: Current, key: &CallKey, bytes: u64) {
+    // Another thread may have made it meanwhile.
+    if FAILURES.get_ptr(key).is_none() && FAILURES.insert(key, &0, BPF_NOEXIST).is_ok() {
+        let (call, result, device) = (key.call, key.result, key.device);
+        tell(current, Told::Failed, Record { call, result, device, bytes, ..Record::default() });
     }
     match FAILURES.get_ptr_mut(key) {
         // SAFETY: a map value, added to atomically.

@@ -8,4 +8,5 @@ mod call;
 mod cuda;
 mod nccl;
 mod nothing;
+mod tell;
 mod thread;

@@ -179,7 +179,7 @@ fn points(counts: &Counts) -> Vec<Point> {
         let labels = point(&cuda::WAIT_SECONDS, pid, device, &[call.name], 0.0).labels;
         points.push(Point { series: &cuda::WAIT_SECONDS, labels, value: Value::Histogram(histogram(buckets, sum_ns)) });
     }
-    let lost = ["calls", "handles", "in_flight", "communicators"].into_iter().zip(counts.lost);
+    let lost = ["calls", "handles", "in_flight", "communicators", "records"].into_iter().zip(counts.lost);
     points.extend(lost.map(|(what, count)| Point::new(&cuda::LOST_TOTAL, &[what], float(count))));
     points
 }

@@ -14,6 +14,7 @@
 //! | `probes` | the programs in the kernel, and their attachments |
 //! | `threads` | what each thread counted of its own |
 //! | `account` | what they counted, as points |
+//! | `told` | what is told at once, as findings |
 //! | `budget` | what they cost each process, and what is given up |
 //! | `control` | how much is looked at, as somebody says |
 //! | `worker` | the thread that does all this |
@@ -34,6 +35,7 @@ mod part;
 mod probes;
 mod symbols;
 mod threads;
+mod told;
 mod trap;
 mod worker;
 

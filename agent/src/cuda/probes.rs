@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::Array,
+    maps::{Array, MapData, RingBuf},
     programs::{
         ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLinkId, UProbeScope},
@@ -56,9 +56,9 @@ pub enum CudaError {
 }
 
 /// Dropping it detaches everything.
-#[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
+    told: RingBuf<MapData>,
     traps: Traps,
     /// Of each part: since when it has been looked at without a gap, as the kernel has it, or when it was last.
     watches: [Watch; Part::ALL.len()],
@@ -167,8 +167,12 @@ impl Probes {
         }
         let traps = Traps::measure(&mut ebpf)?;
         tracing::info!(?traps, "what a probe costs the thread that it stops, in nanoseconds");
+        const TOLD: &str = "TOLD";
+        let told = ebpf.take_map(TOLD).ok_or(ProbesError::NoMap(TOLD))?;
+        let told = RingBuf::try_from(told).map_err(|error| ProbesError::Map(TOLD, Box::new(error)))?;
         Ok(Self {
             ebpf,
+            told,
             traps,
             watches: Default::default(),
             attached: BTreeMap::new(),
@@ -274,6 +278,11 @@ impl Probes {
             !is_over
         });
         was_one
+    }
+
+    /// What the kernel tells at once.
+    pub const fn told(&mut self) -> &mut RingBuf<MapData> {
+        &mut self.told
     }
 
     /// What was counted so far. Those of processes that have ended are given a last time, and forgotten.

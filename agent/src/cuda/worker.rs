@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     os::fd::AsFd as _,
     path::PathBuf,
     time::{Duration, Instant},
@@ -22,6 +21,7 @@ use super::{
     nccl::logs::Logs,
     part::{Part, Thinned},
     probes::{Probes, Reading},
+    told::{Telling, process_name},
 };
 use crate::{
     clock,
@@ -61,6 +61,7 @@ pub struct Worker {
     sampled_boot_ns: Option<u64>,
     were_steps_thinned: bool,
     logs: Logs,
+    telling: Telling,
     out: mpsc::WeakSender<Message>,
     halt: Halt,
 }
@@ -88,6 +89,7 @@ impl Worker {
             sampled_boot_ns: None,
             were_steps_thinned: false,
             logs: Logs::of(&config.nccl_logs),
+            telling: Telling::default(),
             out,
             halt,
         }
@@ -113,12 +115,13 @@ impl Worker {
             let rest = if was_let_go || asked.is_some() {
                 // There may be more.
                 Duration::ZERO
-            } else if self.mapped.is_some() {
+            } else if self.mapped.is_some() || self.probes.is_some() {
                 rest.min(NEWS_EVERY)
             } else {
                 rest
             };
             let is_woken = self.halt.wait_or(Some(self.orders.as_fd()), rest) != Woken::Late;
+            self.tell_news()?;
             let mut news = self.mapped.as_mut().map(Mapped::news).unwrap_or_default();
             news.extend(asked.flatten());
             if !news.is_empty() {
@@ -128,6 +131,15 @@ impl Worker {
                 return Ok(());
             }
         }
+    }
+
+    /// What went wrong meanwhile, and began and ended.
+    fn tell_news(&mut self) -> Result<(), Over> {
+        let Some(probes) = &mut self.probes else { return Ok(()) };
+        for event in self.telling.take(probes.told(), &self.proc) {
+            self.send_event(event)?;
+        }
+        Ok(())
     }
 
     /// Before anybody is looked at, so that what is mapped after that is not missed.
@@ -149,6 +161,7 @@ impl Worker {
     }
 
     fn turn(&mut self) -> Result<(), Over> {
+        self.telling.begin_turn();
         if let Some(order) = self.orders.take() {
             self.order(order)?;
         } else if let Some((_, then)) = self.bounded.take_if(|(until, _)| Instant::now() >= *until) {
@@ -160,6 +173,7 @@ impl Worker {
         self.listen();
         let has_lost = self.mapped.as_mut().is_some_and(Mapped::forget);
         if self.detail == Detail::Off && self.probes.is_some() {
+            self.tell_news()?;
             self.found.clear();
             return self.unload();
         }
@@ -318,8 +332,7 @@ impl Worker {
 
     fn tell(&self, Change { thinned, dearest }: Change) -> Result<(), Over> {
         let (pid, share) = dearest.unwrap_or_default();
-        let name = fs::read_to_string(self.proc.join(pid.to_string()).join("comm")).unwrap_or_default();
-        let name = if name.is_empty() { "a process that has ended" } else { name.trim_end() }.to_owned();
+        let name = process_name(&self.proc, pid);
         let budget = self.budget.share();
         let costs = match dearest {
             None => "no process calls what probes are at".to_owned(),
@@ -342,9 +355,14 @@ impl Worker {
     }
 
     fn say(&self, finding: Finding) -> Result<(), Over> {
-        tracing::info!(kind = finding.kind, text = finding.text);
         let what = What::Finding(finding);
-        let event = Event { boot_ns: clock::boot_ns(), origin: None, task: None, what };
+        self.send_event(Event { boot_ns: clock::boot_ns(), origin: None, task: None, what })
+    }
+
+    fn send_event(&self, event: Event) -> Result<(), Over> {
+        if let What::Finding(finding) = &event.what {
+            tracing::info!(kind = finding.kind, text = finding.text);
+        }
         self.send(Message::Event(Box::new(event)))
     }
 
@@ -354,6 +372,7 @@ impl Worker {
 
     fn own_points(&self) -> Vec<Point> {
         let mut points = self.logs.points();
+        points.push(Point::new(&cuda::LOST_TOTAL, &["findings"], float(self.telling.withheld)));
         for cost in &self.costs {
             points.push(of_process(&cuda::PROBE_RATIO, cost.pid, &[], cost.share()));
             points.push(of_process(&cuda::PROBE_SECONDS_TOTAL, cost.pid, &[], float(cost.spent_ns) / 1e9));

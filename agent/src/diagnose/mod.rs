@@ -4,7 +4,6 @@
 //! and nothing here asks anybody anything. A finding goes on until a reading denies it; then it can begin anew. What a
 //! source does not tell is neither a finding nor the end of one.
 
-mod calls;
 mod clock_drop;
 mod ranks;
 
@@ -12,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use plumbline_policy::Severity;
 
-use self::{calls::Failures, clock_drop::ClockDrops, ranks::Ranks};
+use self::{clock_drop::ClockDrops, ranks::Ranks};
 use crate::{
     event::Finding,
     series::{
@@ -143,7 +142,6 @@ pub struct Diagnosis {
     seen: HashMap<Part, Seen>,
     clock_drops: ClockDrops,
     ranks: Ranks,
-    failures: Failures,
 }
 
 impl Diagnosis {
@@ -160,7 +158,6 @@ impl Diagnosis {
         }
         findings.extend(self.clock_drops.observe(sample));
         findings.extend(self.ranks.observe(sample));
-        findings.extend(self.failures.observe(sample));
         findings
     }
 

@@ -168,5 +168,6 @@ pub static LOST_TOTAL: Series = Series::row(
     &["what"],
     SOURCE,
     "What is not in the counts: calls for which a table had no room, handles that are freed and were not seen to be allocated, returns whose \
-     entry was not seen, communicators of NCCL for which a table had no room.",
+     entry was not seen, communicators of NCCL for which a table had no room, records of what is told at once that found their ring full, and findings that were \
+     too many.",
 );

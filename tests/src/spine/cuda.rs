@@ -80,7 +80,8 @@ pub(super) fn calls_are_counted_exactly(tools: &Tools, scratch: &Path) -> Result
     }
     let is_failure = |record: &Value| record["finding_info"]["types"] == json!(["cuda.failure"]);
     let failure = daemon.wait_for_record("the failure", is_failure).map_err(not_ok)?.to_string();
-    ensure(failure.contains("allocate failed on its device 3: out_of_memory"), || failure.clone())?;
+    let text = "allocate of 999999999999999 bytes failed on its device 3: out_of_memory";
+    ensure(failure.contains(text), || failure.clone())?;
     let waited = line(&one, "wait_seconds_sum", "3", ",call=\"stream_synchronize\"");
     daemon.wait_for(&waited, |seconds| (0.06..1.0).contains(&seconds)).map_err(not_ok)?;
 

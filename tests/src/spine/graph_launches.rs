@@ -46,9 +46,9 @@ pub(super) fn who_launches_late_is_told(tools: &Tools, scratch: &Path) -> Result
         caller.call(&format!("captured {libcuda} 4660"), "0")?;
     }
     let expected = run_late(&mut ranks, &format!("launch {libcuda}"), &[1_000_000, 0, 5_000_000])?;
-    arrivals_are(&daemon, ["graph_launch_last_total", "graph_launch_lateness_seconds_total"], &expected)?;
     let sum = |series: &str| format!("plumbline_nccl_graph_launch_{series}{{comm=\"{COMM}\"}}");
     daemon.wait_for(&sum("skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
+    arrivals_are(&daemon, ["graph_launch_last_total", "graph_launch_lateness_seconds_total"], &expected)?;
     daemon.wait_for(&sum("mismatched_total"), is(0.0)).map_err(not_ok)?;
 
     // One more of one rank: who launched what is found out at the next collective, from which numbers are the same again.

@@ -158,9 +158,11 @@ pub(super) fn what_is_split_off_is_known(tools: &Tools, scratch: &Path) -> Resul
         let count_of = format!("plumbline_nccl_arrival_skew_seconds_count{{comm=\"{comm}\"}}");
         daemon.wait_for(&count_of, is(count)).map_err(not_ok)
     };
+    let before_ns = boot_ns();
     for (rank, caller) in ranks.iter_mut().enumerate() {
         caller.call(&format!("init ncclCommInitRank 4 {rank} 0"), "ok")?;
     }
+    let after_ns = boot_ns();
 
     // By colour, and in it by key: the even ones are turned around, of the odd ones one wants to be in none.
     for (caller, wish) in ranks.iter_mut().zip(["0 2", "1 0", "0 -2", "-1 0"]) {
@@ -207,11 +209,22 @@ pub(super) fn what_is_split_off_is_known(tools: &Tools, scratch: &Path) -> Resul
     let finding = |record: &Value| record["finding_info"]["types"] == json!(["nccl.async_error"]);
     daemon.wait_for_record("what NCCL says", finding).map_err(not_ok)?;
     ranks[2].call("fail 0", "0")?;
+    // Who became a member, and of what, has its moment.
+    let text = format!("it is rank 0 of 4 in NCCL's communicator {COMM}");
+    let begins = |record: &Value| record["message"].as_str().is_some_and(|message| message.contains(&text));
+    let begun = daemon.wait_for_record("a communicator that begins", begins).map_err(not_ok)?;
+    let seen_ns = begun["unmapped"]["plumbline"]["boot_ns"].as_u64().unwrap_or_default();
+    ensure((before_ns..after_ns).contains(&seen_ns), || {
+        format!("{seen_ns} is not between {before_ns} and {after_ns}")
+    })?;
     let is_gone = || daemon.metric(&error).is_ok_and(|found| found.is_none());
     wait_until(is_gone, "an error that is over")?;
 
     // NCCL asks for errors once more while it ends a communicator, of which nothing is left all the same.
     early.call("destroy", "ok")?;
+    let text = "it ended NCCL's communicator unknown, in which it was rank 2 of 5, by ncclCommDestroy";
+    let ends = |record: &Value| record["message"].as_str().is_some_and(|message| message.contains(text));
+    daemon.wait_for_record("a communicator that ends", ends).map_err(not_ok)?;
     let of_early = early.line("plumbline_nccl_rank_info", "");
     let of_early = of_early.trim_end_matches('}').to_owned();
     wait_until(|| daemon.metrics().is_ok_and(|page| !page.contains(&of_early)), "a communicator that has ended")
@@ -375,6 +388,11 @@ pub(super) fn arrivals_are(daemon: &Daemon, series: [&str; 2], expected: &[(f64,
         })?;
     }
     Ok(())
+}
+
+fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 pub(super) fn everybody(ranks: &mut [Caller], order: &str) -> Result<(), Ended> {

@@ -13,6 +13,7 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::{
     cuda::Lost,
+    cuda_told::{Record, Told},
     nccl::{
         Action, Comm, CommKey, Cookie, UNKNOWN,
         hash::{ID_WORDS, of_id},
@@ -24,6 +25,7 @@ use super::{
         BPF_F_NO_PREALLOC, BPF_NOEXIST,
         call::{cookie, stack_address},
         cuda::{add, lost},
+        tell::tell,
         thread::{Current, current},
     },
     Arguments,
@@ -33,7 +35,7 @@ use super::{
     split::learn,
     user_u32,
 };
-use crate::kernel::user_word;
+use crate::kernel::{user_word, zero};
 
 /// `ncclInvalidArgument` and `ncclInProgress` of `ncclResult_t`.
 const INVALID_ARGUMENT: u32 = 4;
@@ -165,6 +167,7 @@ pub fn nccl_init_return(ctx: RetProbeContext) -> u32 {
             }
             let comm = user_word(init.out.wrapping_add(8 * u64::from(rank)));
             begin(current, comm, &Comm { hash, rank, ..init.comm });
+            core::hint::black_box(tell_begun(current, comm));
         }
         return 0;
     }
@@ -175,6 +178,7 @@ pub fn nccl_init_return(ctx: RetProbeContext) -> u32 {
             begin(current, handle, &init.comm);
             // NCCL has waited for all who say what they want.
             let _ = find(current, handle);
+            core::hint::black_box(tell_begun(current, handle));
         }
     }
     0
@@ -254,6 +258,7 @@ fn has_come(current: Current, handle: u64) -> bool {
                 let comm = (*init).comm;
                 (*init).out = 0;
                 begin(current, handle, &comm);
+                core::hint::black_box(tell_begun(current, handle));
                 return true;
             }
         }
@@ -276,6 +281,16 @@ fn begin(current: Current, handle: u64, comm: &Comm) {
     if comm.hash != 0 && comm.rank != UNKNOWN {
         admit(comm.hash);
     }
+}
+
+/// Whether it did is a number, as kernels refuse what a function without a result leaves.
+#[inline(never)]
+fn tell_begun(current: Current, handle: u64) -> u64 {
+    let Some(comm) = COMMS.get_ptr(&key(current, handle)) else { return zero() };
+    // SAFETY: a map value.
+    let Comm { hash, rank, ranks, .. } = unsafe { *comm };
+    tell(current, Told::Begun, Record { hash, rank, ranks, ..Record::default() });
+    zero()
 }
 
 /// One more member, on this node.
@@ -301,9 +316,13 @@ pub fn nccl_end(ctx: ProbeContext) -> u32 {
     // SAFETY: a map value, read before it is removed.
     let comm = unsafe { *comm };
     // Destroyed once, whoever says it how often.
-    if COMMS.remove(&key).is_ok()
-        && comm.rank != UNKNOWN
-        && let Some(count) = MEMBERS.get_ptr_mut(&comm.hash)
+    if COMMS.remove(&key).is_err() {
+        return 0;
+    }
+    let Comm { hash, rank, ranks, .. } = comm;
+    tell(current, Told::Ended, Record { call: cookie.function.into(), hash, rank, ranks, ..Record::default() });
+    if rank != UNKNOWN
+        && let Some(count) = MEMBERS.get_ptr_mut(&hash)
     {
         // SAFETY: a map value, added to atomically.
         unsafe { add(count, u64::MAX) };
@@ -346,7 +365,7 @@ pub fn nccl_ask_return(ctx: RetProbeContext) -> u32 {
     unsafe {
         let was_known = (*comm).rank != UNKNOWN;
         match cookie.action {
-            TELL_ERROR => (*comm).error = if answer == IN_PROGRESS { 0 } else { answer },
+            TELL_ERROR => goes_wrong(current, comm, if answer == IN_PROGRESS { 0 } else { answer }),
             // What follows of what all asked for was not read from the caller's memory; this is.
             TELL_RANK if !was_known => (*comm).rank = answer,
             TELL_RANKS if (*comm).ranks == UNKNOWN => (*comm).ranks = answer,
@@ -361,6 +380,24 @@ pub fn nccl_ask_return(ctx: RetProbeContext) -> u32 {
         }
     }
     0
+}
+
+/// Each result is told once of a communicator: a process may ask as often as it likes.
+///
+/// SAFETY: `comm` is a map value.
+#[inline(always)]
+unsafe fn goes_wrong(current: Current, comm: *mut Comm, result: u32) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*comm).error = result;
+        let one = 1_u32 << (result & 31);
+        if result == 0 || (*comm).told_errors & one != 0 {
+            return;
+        }
+        (*comm).told_errors |= one;
+        let Comm { hash, rank, ranks, .. } = *comm;
+        tell(current, Told::Error, Record { result, hash, rank, ranks, ..Record::default() });
+    }
 }
 
 const TELL_ERROR: u8 = Action::TellError as u8;

@@ -37,6 +37,8 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("incident.begin", "somebody or something began an incident: what changes fast is looked at more often"),
     ("incident.end", "an incident is over"),
     ("cuda.failure", "a call of CUDA's driver failed, the first of a process with this result"),
+    ("nccl.communicator", "a process is a member of a communicator of NCCL now"),
+    ("nccl.communicator.end", "a process has ended a communicator, or given it up (`ncclCommAbort`)"),
     (
         "nccl.async_error",
         "NCCL says of a communicator that something went wrong, the first of a process with this result",

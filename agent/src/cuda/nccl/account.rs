@@ -180,12 +180,12 @@ fn skew_points(of: &SkewKey, skew: &Skew, ranks: &[(u32, u64)]) -> Vec<Point> {
 }
 
 /// As NCCL prints it.
-fn name(hash: u64) -> String {
+pub fn name(hash: u64) -> String {
     if hash == 0 { "unknown".to_owned() } else { format!("{hash:#x}") }
 }
 
 /// A `ncclResult_t` by its name in nccl.h, in snake case.
-fn result(number: u32) -> String {
+pub fn result(number: u32) -> String {
     const NAMES: [&str; 9] = [
         "success",
         "unhandled_cuda_error",
@@ -201,7 +201,8 @@ fn result(number: u32) -> String {
     name.map_or_else(|| number.to_string(), |name| (*name).to_owned())
 }
 
-fn number(number: u32) -> String {
+/// A rank, or how many there are.
+pub fn number(number: u32) -> String {
     if number == UNKNOWN { "unknown".to_owned() } else { number.to_string() }
 }
 
