@@ -22,6 +22,7 @@ pub mod incident;
 pub mod infiniband;
 pub mod kubelet;
 pub mod message;
+pub mod netns;
 pub mod own;
 pub mod patience;
 pub mod probes;

@@ -150,6 +150,13 @@ impl Daemon {
         }
     }
 
+    /// What it has of the machine's memory (proc_pid_status(5), `VmRSS`).
+    pub fn resident_kib(&self) -> Result<u64, String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).map_err(|error| error.to_string())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).ok_or_else(|| "no VmRSS".to_owned())
+    }
+
     /// Every record so far, as it stands in the log.
     pub fn records(&self) -> Result<Vec<Value>, String> {
         records(&self.tools, &self.log_dir())

@@ -54,14 +54,10 @@ impl Current {
         unsafe { *(&raw mut (*self.known).counts).cast::<u64>().add(place) += 1 };
     }
 
-    pub fn launches(self) -> Launches {
-        // SAFETY: a map value of this thread's own.
-        unsafe { (*self.known).launches }
-    }
-
-    pub fn set_launches(self, launches: Launches) {
-        // SAFETY: a map value of this thread's own.
-        unsafe { (*self.known).launches = launches };
+    /// Of this thread's own, which nobody else writes to.
+    pub fn launches(self) -> *mut Launches {
+        // SAFETY: a map value.
+        unsafe { &raw mut (*self.known).launches }
     }
 
     pub fn is_capturing(self) -> bool {
@@ -116,6 +112,8 @@ fn begin(current: Current, task: u64) {
         (*known).is_capturing = 0;
         // No member of anything.
         (*known).launches.hash = 0;
+        (*known).launches.number = 0;
+        (*known).launches.is_recorded = 0;
         (*known).task = task;
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod activity;
 mod audit;
 mod config;
 mod daemon;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     error::Error,
+    path::PathBuf,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 use plumbline_exposition::{Format, Line, Lines, Sample};
 use serde_json::json;
 
-use super::{ask, daemon::DaemonArguments, failed, say, span::Span};
+use super::{activity::Activity, ask, daemon::DaemonArguments, failed, say, span::Span};
 use crate::{
     cuda::part_of,
     series::{cuda, nccl},
@@ -35,6 +36,9 @@ pub(super) struct Arguments {
     /// For so long, from 10s to 1h
     #[arg(long = "for", value_name = "SPAN", default_value = "30s")]
     span: Span,
+    /// A file to which a tool in the process writes what its GPU does, as this command sees it: NCCL Inspector's, or lines of one's own
+    #[arg(long = "activity", value_name = "FILE")]
+    activities: Vec<PathBuf>,
     #[command(flatten)]
     daemon: DaemonArguments,
 }
@@ -46,15 +50,19 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn trace(Arguments { pid, span: Span(span), daemon }: &Arguments) -> Result<(), Box<dyn Error>> {
+fn trace(Arguments { pid, span: Span(span), activities, daemon }: &Arguments) -> Result<(), Box<dyn Error>> {
     if !(LEAST..=MOST).contains(span) {
         return Err(format!("{} s is no time to trace for; expected 10s to 1h", span.as_secs()).into());
     }
+    let opened = activities
+        .iter()
+        .map(|path| Activity::follow(path).map_err(|error| format!("{} cannot be followed: {error}", path.display())));
+    let mut activities: Vec<Activity> = opened.collect::<Result<_, _>>()?;
     let address = daemon.address()?;
     daemon.post("/api/v1/probes/cuda", &json!({ "detail": "full", "for_seconds": span.as_secs() }))?;
     let (begin, mut before) = (Instant::now(), None);
     let mut has_called = false;
-    while begin.elapsed() < *span {
+    loop {
         let page =
             ask(address, "/metrics").map_err(|error| format!("the daemon on {address} does not answer: {error}"))?;
         let now = Counts::of(&page, *pid);
@@ -63,8 +71,18 @@ fn trace(Arguments { pid, span: Span(span), daemon }: &Arguments) -> Result<(), 
             has_called = true;
             say(&format!("{} s\n{}", begin.elapsed().as_secs(), lines(&rates)));
         }
+        for activity in &mut activities {
+            if let Some(news) = activity.news()? {
+                has_called = true;
+                say(&news);
+            }
+        }
         before = Some(now);
-        thread::sleep(EVERY.min(span.saturating_sub(begin.elapsed())));
+        let rest = span.saturating_sub(begin.elapsed());
+        if rest.is_zero() {
+            break;
+        }
+        thread::sleep(EVERY.min(rest));
     }
     if has_called {
         return Ok(());

@@ -1,5 +1,7 @@
 //! The `cuda` part of the configuration.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize, de::Error as _};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -12,15 +14,35 @@ pub struct CudaConfig {
     /// Files in which NCCL's log ends up, as the host sees them, with `*` in their names.
     #[serde(deserialize_with = "patterns")]
     pub nccl_logs: Vec<String>,
+    /// Files that NCCL Inspector writes for a node exporter, with `*` in their names.
+    #[serde(deserialize_with = "patterns")]
+    pub nccl_inspector: Vec<String>,
+    /// A directory of journald's files in which it ends up, such as /var/log/journal.
+    #[serde(deserialize_with = "directory")]
+    pub nccl_journal: Option<PathBuf>,
+    /// Ask NCCL's own RAS, once a minute.
+    pub nccl_ras: bool,
 }
 
 impl Default for CudaConfig {
     fn default() -> Self {
-        Self { detail: Detail::default(), budget_percent: 0.5, nccl_logs: Vec::new() }
+        Self {
+            detail: Detail::default(),
+            budget_percent: 0.5,
+            nccl_logs: Vec::new(),
+            nccl_inspector: Vec::new(),
+            nccl_journal: None,
+            nccl_ras: false,
+        }
     }
 }
 
 impl CudaConfig {
+    /// Whether something is read beside what processes call.
+    pub fn reads_others(&self) -> bool {
+        self.nccl_ras || self.nccl_journal.is_some() || !self.nccl_logs.is_empty() || !self.nccl_inspector.is_empty()
+    }
+
     /// All of it is no limit: what is reckoned may be more.
     pub fn budget_share(&self) -> f64 {
         if self.budget_percent < 100.0 { self.budget_percent / 100.0 } else { f64::INFINITY }
@@ -33,6 +55,17 @@ fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::
         return Ok(percent);
     }
     Err(D::Error::custom(format!("{percent} is no share of a CPU; expected more than 0 and at most 100, such as 0.5")))
+}
+
+fn directory<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let directory = Option::<PathBuf>::deserialize(deserializer)?;
+    match &directory {
+        Some(relative) if !relative.is_absolute() => {
+            let wanted = "expected the whole path, such as /var/log/journal";
+            Err(D::Error::custom(format!("`{}` is no absolute path; {wanted}", relative.display())))
+        }
+        _ => Ok(directory),
+    }
 }
 
 fn patterns<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -102,6 +135,10 @@ mod tests {
         check("nccl_logs: [/var/log/pods/*/*/*.log]", Ok(CudaConfig { nccl_logs, ..CudaConfig::default() }));
         check("nccl_logs: [nccl.log]", Err("`nccl.log` is no absolute path; expected the whole path"));
         check("nccl_logs: [/var/log/***]", Err("`/var/log/***`: "));
+        check(
+            "nccl_journal: journal",
+            Err("`journal` is no absolute path; expected the whole path, such as /var/log/journal"),
+        );
         check("nccl_logs: /var/log/nccl.log", Err("expected sequence start"));
     }
 }

@@ -181,6 +181,12 @@ impl Libraries {
         Some(is_one.then_some(pid))
     }
 
+    /// Processes that map NCCL, as far as is known.
+    pub fn with_nccl(&self) -> impl Iterator<Item = u32> {
+        let has_it = |process: &Process| process.maps.iter().any(|library| library.kind != Kind::Cuda);
+        self.processes.iter().filter(move |(_, process)| has_it(process)).map(|(pid, _)| *pid)
+    }
+
     pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
         self.proc.join(format!("{pid}/task/{tid}")).exists()
     }

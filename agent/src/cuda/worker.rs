@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     os::fd::AsFd as _,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use plumbline_policy::Severity;
@@ -18,7 +18,7 @@ use super::{
     control::{Order, Orders, View},
     libraries::{FileKey, Libraries, Library, Look},
     mapped::Mapped,
-    nccl::logs::Logs,
+    nccl::{inspector::Inspector, logs::Logs, ras::Ras},
     part::{Part, Thinned},
     probes::{Probes, Reading},
     told::{Telling, process_name},
@@ -60,7 +60,10 @@ pub struct Worker {
     watched: Watched,
     sampled_boot_ns: Option<u64>,
     were_steps_thinned: bool,
+    is_told_by_others: bool,
     logs: Logs,
+    inspector: Inspector,
+    ras: Ras,
     telling: Telling,
     out: mpsc::WeakSender<Message>,
     halt: Halt,
@@ -88,7 +91,10 @@ impl Worker {
             watched: Watched::default(),
             sampled_boot_ns: None,
             were_steps_thinned: false,
-            logs: Logs::of(&config.nccl_logs),
+            is_told_by_others: config.reads_others(),
+            logs: Logs::of(&config.nccl_logs, config.nccl_journal.as_deref()),
+            inspector: Inspector::of(&config.nccl_inspector),
+            ras: Ras::of(config.nccl_ras),
             telling: Telling::default(),
             out,
             halt,
@@ -170,6 +176,7 @@ impl Worker {
         for finding in self.logs.look() {
             self.say(finding)?;
         }
+        self.inspector.look(SystemTime::now());
         self.listen();
         let has_lost = self.mapped.as_mut().is_some_and(Mapped::forget);
         if self.detail == Detail::Off && self.probes.is_some() {
@@ -179,10 +186,13 @@ impl Worker {
         }
         self.look(if has_lost { Look::Everybody } else { Look::Around })?;
         self.show(None);
+        for finding in self.ras.look(self.libraries.with_nccl(), &self.proc) {
+            self.say(finding)?;
+        }
         if self.probes.is_none() {
-            let points = self.logs.points();
+            let points = self.told_by_others();
             let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
-            return if self.logs.are_followed() { self.send(Message::Sample(sample)) } else { Ok(()) };
+            return if self.is_told_by_others { self.send(Message::Sample(sample)) } else { Ok(()) };
         }
         let reading = self.read(false);
         self.publish(reading)?;
@@ -370,8 +380,13 @@ impl Worker {
         self.out.upgrade().ok_or(Over)?.blocking_send(message).map_err(|_| Over)
     }
 
+    /// What NCCL says of itself, in one way or another.
+    fn told_by_others(&self) -> Vec<Point> {
+        self.logs.points().into_iter().chain(self.ras.points()).chain(self.inspector.points()).collect()
+    }
+
     fn own_points(&self) -> Vec<Point> {
-        let mut points = self.logs.points();
+        let mut points = self.told_by_others();
         points.push(Point::new(&cuda::LOST_TOTAL, &["findings"], float(self.telling.withheld)));
         for cost in &self.costs {
             points.push(of_process(&cuda::PROBE_RATIO, cost.pid, &[], cost.share()));

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::config::ConfigError;
+use crate::netns::Network;
 use crate::trust::OwnCertificate;
 
 /// Where an engine's page is: `http://host[:port]/path` or the same with `https`, the path `/metrics` where none is given.
@@ -72,15 +73,6 @@ impl Within {
         }
         Ok((socket, found))
     }
-}
-
-/// A network namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network {
-    /// Of `/proc/PID/ns`, or where such a file is bound to.
-    pub path: PathBuf,
-    /// What it must be; a process id may have gone to another process meanwhile.
-    pub inode: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,27 +1,18 @@
 //! The stream that a request for a page goes over.
 //!
-//! A socket belongs for ever to the network namespace of the thread that made it (`setns(2)`, `net/socket.c`
-//! `sock_create`): one made by a thread of its own within an engine's namespace is connected, read and closed out here, like any other.
+//! A socket that was made by a thread of its own within an engine's network namespace is connected, read and closed out here, like any other.
 
-use std::{
-    fs::File,
-    io,
-    net::SocketAddr,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    path::PathBuf,
-    sync::Arc,
-    thread,
-};
+use std::{io, net::SocketAddr, os::fd::AsRawFd as _, path::PathBuf, sync::Arc, thread};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 
-use super::access::{Access, Network, Way};
+use super::access::{Access, Way};
+use crate::netns::{Network, NetworkError};
 use crate::trust::{self, TrustError};
 
 /// Anything that carries a request and its answer.
@@ -36,10 +27,8 @@ pub enum ConnectError {
     Connect { host: String, port: u16, source: io::Error },
     #[error("connecting to {}", path.display())]
     Unix { path: PathBuf, source: io::Error },
-    #[error("entering the network namespace {} (needs CAP_SYS_ADMIN, and CAP_SYS_PTRACE for a process's)", path.display())]
-    Namespace { path: PathBuf, source: io::Error },
-    #[error("{} is another network namespace by now", path.display())]
-    AnotherNamespace { path: PathBuf },
+    #[error(transparent)]
+    Namespace(#[from] NetworkError),
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error("agreeing on TLS with the engine")]
@@ -80,7 +69,7 @@ pub async fn connect(access: &Access) -> Result<Box<dyn Stream>, ConnectError> {
 /// A socket of the other namespace, not connected yet.
 async fn socket_in(network: Network, address: SocketAddr) -> Result<TcpSocket, ConnectError> {
     let path = network.path.clone();
-    let failed = |source| ConnectError::Namespace { path: path.clone(), source };
+    let failed = |source| NetworkError::Enter { path: path.clone(), source };
     // A thread that has been elsewhere is not used again.
     let make = move || {
         thread::Builder::new()
@@ -89,20 +78,14 @@ async fn socket_in(network: Network, address: SocketAddr) -> Result<TcpSocket, C
             .join()
             .map_err(|_| io::ErrorKind::Other.into())
     };
-    tokio::task::spawn_blocking(make).await.map_err(|error| failed(error.into()))?.map_err(failed)?
+    tokio::task::spawn_blocking(make).await.map_err(|error| failed(error.into()))?.map_err(failed)?.map_err(Into::into)
 }
 
-fn make_in(network: &Network, address: SocketAddr) -> Result<TcpSocket, ConnectError> {
-    let failed = |source| ConnectError::Namespace { path: network.path.clone(), source };
-    let file = File::open(&network.path).map_err(failed)?;
-    let inode = file.metadata().map_err(failed)?.ino();
-    if network.inode.is_some_and(|expected| expected != inode) {
-        return Err(ConnectError::AnotherNamespace { path: network.path.clone() });
-    }
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
-        .map_err(|errno| failed(errno.into()))?;
+fn make_in(network: &Network, address: SocketAddr) -> Result<TcpSocket, NetworkError> {
+    network.enter()?;
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let failed = |source| NetworkError::Enter { path: network.path.clone(), source };
     let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(|errno| failed(errno.into()))?;
     Ok(TcpSocket::from_std_stream(socket.into()))
 }

@@ -17,12 +17,13 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::access::{Access, MetricsUrl, Network, Way, Within};
+use super::access::{Access, MetricsUrl, Way, Within};
 use super::dialect::{Command, DIALECTS, Dialect, Process};
 use crate::identity::{
     cgroup::Cgroup,
     pod::{Page, Pod},
 };
+use crate::netns::Network;
 
 /// Engines of one node, found or not; what is beyond is not looked at.
 const MAX_CANDIDATES: usize = 256;

@@ -75,7 +75,7 @@ impl ScrapeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Connect(ConnectError::Connect { .. } | ConnectError::Unix { .. }) => "connect",
-            Self::Connect(ConnectError::Namespace { .. } | ConnectError::AnotherNamespace { .. }) => "namespace",
+            Self::Connect(ConnectError::Namespace(_)) => "namespace",
             Self::Connect(ConnectError::Trust(_)) => "credentials",
             Self::Connect(ConnectError::Handshake(_)) => "tls",
             Self::Timeout(_) => "timeout",

@@ -20,8 +20,14 @@ pub const ROWS: &[&Series] = &[
     &GRAPH_LAUNCH_LAST_TOTAL,
     &GRAPH_LAUNCH_LATENESS_SECONDS_TOTAL,
     &GRAPH_LAUNCH_MISMATCHED_TOTAL,
+    &RAS_RANKS,
+    &RAS_BEHIND,
+    &RAS_ANSWERS_TOTAL,
+    &INSPECTOR_BUS_BANDWIDTH,
+    &INSPECTOR_DURATION,
     &WARNINGS_TOTAL,
     &LOG_FILES,
+    &LOG_JOURNAL,
     &LOG_SKIPPED_BYTES_TOTAL,
 ];
 
@@ -198,6 +204,65 @@ pub static GRAPH_LAUNCH_MISMATCHED_TOTAL: Series = Series::row(
      collective before is of different ones. It ought to be 0.",
 );
 
+const INSPECTOR: &str = "files that NCCL Inspector writes (`cuda.nccl_inspector`)";
+const INSPECTOR_LABELS: &[&str] = &["gpu", "comm", "ranks", "operation", "message_size", "algorithm"];
+
+pub static INSPECTOR_BUS_BANDWIDTH: Series = Series::row(
+    "plumbline_nccl_inspector_bus_bandwidth_bytes_per_second",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.inspector.bus_bandwidth",
+    INSPECTOR_LABELS,
+    INSPECTOR,
+    "What the GPU moved, as NCCL reckons bandwidth of the bus, on average of what Inspector wrote last. `gpu`, `comm` and the rest are what \
+     Inspector calls them: `comm` is a name, or the hash, `gpu` the process's own number.",
+);
+
+pub static INSPECTOR_DURATION: Series = Series::row(
+    "plumbline_nccl_inspector_duration_seconds",
+    Kind::Gauge,
+    Unit::Seconds,
+    "plumbline.nccl.inspector.duration",
+    INSPECTOR_LABELS,
+    INSPECTOR,
+    "How long a collective or transfer took on the GPU, on average of what Inspector wrote last.",
+);
+
+const RAS: &str = "NCCL's RAS, asked once a minute (`cuda.nccl_ras`)";
+
+pub static RAS_RANKS: Series = Series::row(
+    "plumbline_nccl_ras_ranks",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.ras.ranks",
+    &["pid", "process", "pod", "namespace", "container", "comm", "state"],
+    RAS,
+    "Ranks of a communicator, those of other nodes among them: `running`, `ending`, `failed`, `unresponsive` or `dead`. The process is the one \
+     by whose network namespace RAS was asked.",
+);
+
+pub static RAS_BEHIND: Series = Series::row(
+    "plumbline_nccl_ras_behind",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.ras.behind",
+    &["pid", "process", "pod", "namespace", "container", "comm", "rank"],
+    RAS,
+    "How many collectives fewer than another the rank has called, of the function of which that is most; for ranks that are behind, the 64 \
+     furthest of each communicator. What graphs replay does not count.",
+);
+
+pub static RAS_ANSWERS_TOTAL: Series = Series::row(
+    "plumbline_nccl_ras_answers_total",
+    Kind::Counter,
+    Unit::None,
+    "plumbline.nccl.ras.answers",
+    &["outcome"],
+    RAS,
+    "What became of asking: `report`, `nobody` listens (NCCL before 2.24, or `NCCL_RAS_ENABLE=0`, or another `NCCL_RAS_ADDR`), or `error` \
+     (NCCL before 2.28 speaks no JSON).",
+);
+
 const LOGS: &str = "files of `cuda.nccl_logs`";
 
 pub static WARNINGS_TOTAL: Series = Series::row(
@@ -218,6 +283,16 @@ pub static LOG_FILES: Series = Series::row(
     &[],
     LOGS,
     "Files that are followed for lines of NCCL's log.",
+);
+
+pub static LOG_JOURNAL: Series = Series::row(
+    "plumbline_nccl_log_journal",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.nccl.log.journal",
+    &[],
+    "`journalctl`, of the files in `cuda.nccl_journal`",
+    "1 while journald is followed for lines of NCCL's log.",
 );
 
 pub static LOG_SKIPPED_BYTES_TOTAL: Series = Series::row(

@@ -3,13 +3,15 @@
 //! `cuda-caller LIBRARY`; a line of the standard input is a function of `cuda.h` and how often to call it, with the number that matters of
 //! its arguments: `cuMemAlloc_v2 3 4096`. What a call gives is kept, the last in front, for those that take it: `cuMemFree_v2 1` frees
 //! what was allocated last. With `thread` in front, a thread of its own does it and ends. After each line it says which result came last.
+//!
+//! `fork 100 cuGraphLaunch 3` has so many processes do it, which stay until this one ends; it is answered when all have.
 #![expect(unsafe_code, reason = "calls a library by its C interface")]
 
 use std::{
     env,
     error::Error,
     ffi::{CString, c_int, c_void},
-    io::{self, BufRead as _, Write as _},
+    io::{self, BufRead as _, Read as _, Write as _},
     os::unix::ffi::OsStrExt as _,
     process::ExitCode,
     thread,
@@ -48,19 +50,47 @@ fn run() -> Result<(), Box<dyn Error>> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let in_thread = line.strip_prefix("thread ");
-        let mut words = in_thread.unwrap_or(&line).split_whitespace();
+        let in_processes = line.strip_prefix("fork ");
+        let mut words = in_processes.or(in_thread).unwrap_or(&line).split_whitespace();
+        let processes: u32 = in_processes.and_then(|_| words.next()).unwrap_or("0").parse()?;
         let name = words.next().ok_or("a line is a function and a number")?;
         let times: u64 = words.next().unwrap_or("1").parse()?;
         let number: u64 = words.next().unwrap_or("0").parse()?;
         let function = find(handle, name)?;
         let mut calls = || (0..times).fold(0, |_, _| call(function, name, number, &mut given));
         let result = match in_thread {
+            _ if processes > 0 => fork(processes, &mut calls)?,
             Some(_) => thread::scope(|scope| scope.spawn(calls).join()).map_err(|_| "the thread panicked")?,
             None => calls(),
         };
         say(&result.to_string())?;
     }
     Ok(())
+}
+
+/// The results of all, of which 0 is that of none.
+fn fork(processes: u32, calls: &mut impl FnMut() -> c_int) -> io::Result<c_int> {
+    let (mut done, mut tell) = io::pipe()?;
+    for _ in 0..processes {
+        // SAFETY: this process has one thread.
+        match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()),
+            0 => {
+                // SAFETY: has no preconditions; who was forked by one that has ended stays, and is ended by whoever looks after all.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                let result = u8::try_from(calls()).unwrap_or(u8::MAX);
+                let _ = tell.write_all(&[result]);
+                loop {
+                    // SAFETY: has no preconditions.
+                    unsafe { libc::pause() };
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut results = vec![0; usize::try_from(processes).unwrap_or(0)];
+    done.read_exact(&mut results)?;
+    Ok(results.into_iter().max().unwrap_or(0).into())
 }
 
 fn say(word: &str) -> io::Result<()> {

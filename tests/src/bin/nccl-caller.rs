@@ -16,6 +16,7 @@
 //! shrink EXCLUDED…
 //! back                       to the communicator before
 //! ask                        of which rank it is, and of how many
+//! ras FILE                   answers as NCCL's RAS does from now on, with the report in FILE
 //! fail RESULT                the library has this to say of every communicator from now on, and is asked
 //! destroy
 //! ```
@@ -27,7 +28,8 @@ use std::{
     env,
     error::Error,
     ffi::{CString, c_int, c_void},
-    io::{self, BufRead as _, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
     os::unix::ffi::OsStrExt as _,
     process::ExitCode,
     ptr::null_mut,
@@ -214,6 +216,14 @@ fn run() -> Result<(), Box<dyn Error>> {
                 let result = thread::spawn(move || unsafe { function(stream, 0) }).join();
                 result.map_or_else(|_| "the thread panicked".to_owned(), |result| result.to_string())
             }
+            "ras" => {
+                let report = std::fs::read(words[1])?;
+                let listener = TcpListener::bind("127.0.0.1:28028")?;
+                thread::spawn(move || {
+                    listener.incoming().flatten().try_for_each(|stream| answer_ras(&stream, &report))
+                });
+                "ok".to_owned()
+            }
             "destroy" => {
                 // SAFETY: its type in nccl.h.
                 unsafe { library.find::<OfComm>("ncclCommDestroy")?(comm) };
@@ -222,6 +232,20 @@ fn run() -> Result<(), Box<dyn Error>> {
             other => return Err(format!("{other} is no order").into()),
         };
         say(&answer)?;
+    }
+    Ok(())
+}
+
+/// As `src/ras/client_support.cc` of NCCL has it.
+fn answer_ras(mut stream: &TcpStream, report: &[u8]) -> io::Result<()> {
+    for line in BufReader::new(stream).lines() {
+        match line?.as_str() {
+            "CLIENT PROTOCOL 2" => stream.write_all(b"SERVER PROTOCOL 2\n")?,
+            "SET FORMAT json" => stream.write_all(b"OK\n")?,
+            timeout if timeout.starts_with("TIMEOUT ") => stream.write_all(b"OK\n")?,
+            "STATUS" => return stream.write_all(report),
+            other => stream.write_all(format!("ERROR: Unknown command {other}\n").as_bytes())?,
+        }
     }
     Ok(())
 }

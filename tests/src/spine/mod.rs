@@ -9,12 +9,15 @@ mod faults;
 mod gpus;
 mod graph_launches;
 mod holders;
+mod journald;
 mod kinds;
 mod many_policies;
+mod many_processes;
 mod names;
 mod nccl;
 mod pods;
 mod policies;
+mod ras;
 mod review;
 mod ship;
 mod sight;
@@ -132,7 +135,12 @@ const CHECKS: &[Check] = &[
         cuda::the_script_for_real_drivers_compares,
     ),
     ("a library is looked at soon after it is loaded", cuda::a_library_is_looked_at_soon_after_it_is_loaded),
+    (
+        "what nccl's ras knows is asked for where it listens, in a network namespace of its own",
+        ras::what_ras_knows_is_asked_for,
+    ),
     ("what nccl warns of in a log is told once and counted", nccl::warnings_in_a_log_are_told),
+    ("what nccl warns of in journald is told once and counted", journald::warnings_in_the_journal_are_told),
     ("a library in a layer of two containers is counted once", nccl::a_layer_of_two_containers_is_counted_once),
     ("nccl inside of an executable is counted", nccl::nccl_inside_of_an_executable_is_counted),
     ("calls of nvidia's own libraries are counted exactly, without a gpu", nccl::real_libraries_are_counted_exactly),
@@ -140,6 +148,10 @@ const CHECKS: &[Check] = &[
     (
         "probes that cost a process too much are thinned, and a command says how much is looked at",
         cuda::probes_are_kept_within_their_budget,
+    ),
+    (
+        "ten thousand processes that load the driver are counted exactly, and forgotten",
+        many_processes::ten_thousand_are_counted,
     ),
     ("who of a communicator came last is told as it was, to 50 microseconds", nccl::who_came_last_is_told),
     (

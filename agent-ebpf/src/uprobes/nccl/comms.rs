@@ -233,6 +233,8 @@ pub fn find(current: Current, handle: u64) -> Option<*mut Comm> {
     // SAFETY: a map value.
     let is_blank = known.is_none_or(|known| unsafe { (*known).hash == 0 && (*known).split.child == 0 });
     if is_blank && handle != 0 && has_come(current, handle) {
+        // From here, as a chain of calls has little room for all that is on its stacks.
+        core::hint::black_box(tell_begun(current, handle));
         known = COMMS.get_ptr_mut(&key);
     }
     let known = known?;
@@ -258,7 +260,6 @@ fn has_come(current: Current, handle: u64) -> bool {
                 let comm = (*init).comm;
                 (*init).out = 0;
                 begin(current, handle, &comm);
-                core::hint::black_box(tell_begun(current, handle));
                 return true;
             }
         }

@@ -3,6 +3,7 @@
 //! What a graph replays of NCCL is called nowhere. But members launch their graphs when they come to them, so that who launches late is late:
 //! launches are numbered by each thread from the last collective that it called or recorded, which is the same for all members, and those of
 //! the same number are compared.
+#![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
 
 use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
 use plumbline_ebpf::{
@@ -23,24 +24,25 @@ use crate::kernel::zero;
 /// The thread calls or records a collective, from which its launches are numbered now.
 #[inline(always)]
 pub fn follow(current: Current, comm: &Comm, least: u32, is_recorded: bool) {
-    let before = current.launches();
-    let is_same = before.hash == comm.hash && before.rank == comm.rank;
-    if before.is_recorded != 0 && !is_recorded && !is_same {
-        return;
+    let launches = current.launches();
+    // SAFETY: a map value of this thread's own.
+    unsafe {
+        let is_same = (*launches).hash == comm.hash && (*launches).rank == comm.rank;
+        if (*launches).is_recorded != 0 && !is_recorded && !is_same {
+            return;
+        }
+        let watch = watch(STEPS);
+        if (*launches).number > 0 && (*launches).watch == watch {
+            core::hint::black_box(come(&at(launches, 0, (*launches).number)));
+        }
+        (*launches).hash = comm.hash;
+        (*launches).collective = comm.collectives;
+        (*launches).number = 0;
+        (*launches).rank = comm.rank;
+        (*launches).least = least;
+        (*launches).watch = watch;
+        (*launches).is_recorded |= u32::from(is_recorded);
     }
-    let watch = watch(STEPS);
-    if before.number > 0 && before.watch == watch {
-        core::hint::black_box(come(&at(&before, 0, before.number)));
-    }
-    current.set_launches(Launches {
-        hash: comm.hash,
-        collective: comm.collectives,
-        number: 0,
-        rank: comm.rank,
-        least,
-        watch,
-        is_recorded: (is_recorded || before.is_recorded != 0).into(),
-    });
 }
 
 #[uprobe]
@@ -53,20 +55,26 @@ pub fn cuda_launch_graph(ctx: ProbeContext) -> u32 {
     let stream: u64 = ctx.arg(1).unwrap_or(0);
     let Some(current) = current() else { return 0 };
     current.count(&cookie);
-    let mut launches = current.launches();
-    if launches.hash == 0 || launches.watch != watch || is_captured(current, stream) {
-        return 0;
+    let launches = current.launches();
+    // SAFETY: a map value of this thread's own.
+    unsafe {
+        if (*launches).hash == 0 || (*launches).watch != watch || is_captured(current, stream) {
+            return 0;
+        }
+        (*launches).number += 1;
+        core::hint::black_box(come(&at(launches, (*launches).number, 0)));
     }
-    launches.number += 1;
-    current.set_launches(launches);
-    core::hint::black_box(come(&at(&launches, launches.number, 0)));
     0
 }
 
+/// SAFETY: `launches` is a map value.
 #[inline(always)]
-fn at(launches: &Launches, launch: u64, signature: u64) -> Arrival {
-    let key = ArrivalKey { hash: launches.hash, sequence: launches.collective, launch };
-    Arrival { key, signature: signature << 1, rank: launches.rank, least: launches.least }
+unsafe fn at(launches: *const Launches, launch: u64, signature: u64) -> Arrival {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let key = ArrivalKey { hash: (*launches).hash, sequence: (*launches).collective, launch };
+        Arrival { key, signature: signature << 1, rank: (*launches).rank, least: (*launches).least }
+    }
 }
 
 /// It returns a number, as kernels refuse what a function without a result leaves.

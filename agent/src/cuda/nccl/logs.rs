@@ -1,4 +1,4 @@
-//! NCCL's warnings out of the files in which its log ends up: told once for each process and place, and counted.
+//! NCCL's warnings out of the files in which its log ends up, or out of journald: told once for each process and place, and counted.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 
 use plumbline_policy::Severity;
 
-use super::warning::Warning;
+use super::{journal::Journal, warning::Warning};
 use crate::{
     event::Finding,
     series::{Point, nccl},
@@ -36,6 +36,7 @@ const OTHER: &str = "other";
 #[derive(Debug, Default)]
 pub struct Logs {
     patterns: Vec<String>,
+    journal: Option<Journal>,
     files: HashMap<(u64, u64), Followed>,
     /// What was there at the first look is read from its end.
     has_looked: bool,
@@ -52,8 +53,8 @@ struct Followed {
 }
 
 impl Logs {
-    pub fn of(patterns: &[String]) -> Self {
-        Self { patterns: patterns.to_vec(), ..Self::default() }
+    pub fn of(patterns: &[String], journal: Option<&Path>) -> Self {
+        Self { patterns: patterns.to_vec(), journal: journal.map(Journal::of), ..Self::default() }
     }
 
     /// What was written since the last look.
@@ -93,6 +94,10 @@ impl Logs {
         }
         self.files = now;
         self.has_looked = true;
+        let journal = self.journal.as_mut().map(Journal::look).unwrap_or_default();
+        for warning in journal.split(|&byte| byte == b'\n').filter_map(Warning::of) {
+            findings.extend(self.observe(warning, findings.len()));
+        }
         findings
     }
 
@@ -133,7 +138,7 @@ impl Logs {
     }
 
     pub fn are_followed(&self) -> bool {
-        !self.patterns.is_empty()
+        !self.patterns.is_empty() || self.journal.is_some()
     }
 
     /// Nothing where nobody wants to know.
@@ -147,6 +152,11 @@ impl Logs {
             self.counts.iter().map(|(place, count)| Point::new(&nccl::WARNINGS_TOTAL, &[place], float(*count)));
         let own = [
             Point::new(&nccl::LOG_FILES, &[], float(self.files.len() as u64)),
+            Point::new(
+                &nccl::LOG_JOURNAL,
+                &[],
+                f64::from(u8::from(self.journal.as_ref().is_some_and(Journal::is_followed))),
+            ),
             Point::new(&nccl::LOG_SKIPPED_BYTES_TOTAL, &[], float(self.skipped_bytes)),
         ];
         counts.chain(own).collect()
@@ -194,7 +204,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("one.log");
         append(&path, &line(1, "old.cc:1"));
-        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()]);
+        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()], None);
         assert!(told(&mut logs).is_empty());
         append(&path, &(line(1, "a.cc:1") + &line(1, "a.cc:1") + "an engine's own\n" + &line(2, "a.cc:1")));
         assert_eq!(told(&mut logs), [of(1, "a.cc:1"), of(2, "a.cc:1")]);
@@ -214,7 +224,7 @@ mod tests {
     fn a_file_that_is_renamed_goes_on_and_one_that_is_cut_off_begins_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("one.log");
-        let mut logs = Logs::of(&[directory.path().join("one.log*").display().to_string()]);
+        let mut logs = Logs::of(&[directory.path().join("one.log*").display().to_string()], None);
         assert!(told(&mut logs).is_empty());
         append(&path, &line(1, "a.cc:1"));
         assert_eq!(told(&mut logs).len(), 1);
@@ -232,7 +242,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe.log");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()]);
+        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()], None);
         assert!(told(&mut logs).is_empty());
         let path = directory.path().join("one.log");
         append(&path, &("x".repeat(MOST_BYTES) + &line(1, "a.cc:1") + &line(2, "a.cc:1")));
@@ -247,7 +257,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_tells_a_few() {
         let directory = tempfile::tempdir().unwrap();
-        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()]);
+        let mut logs = Logs::of(&[directory.path().join("*.log").display().to_string()], None);
         assert!(told(&mut logs).is_empty());
         let flood: String = (0..200).map(|number| line(number, &format!("a.cc:{number}"))).collect();
         append(&directory.path().join("one.log"), &flood);

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 use regex::bytes::{Captures, Regex};
+use serde::Deserialize;
 
 /// Of a message; NCCL's own buffer holds 1024 bytes.
 const MOST_BYTES: usize = 1024;
@@ -37,7 +38,8 @@ impl Warning {
     pub fn of(line: &[u8]) -> Option<Self> {
         // Most lines are not.
         memmem::find(line, b" NCCL WARN ")?;
-        let found = LINE.as_ref()?.captures(line)?;
+        let within = docker(line);
+        let found = LINE.as_ref()?.captures(within.as_deref().unwrap_or(line))?;
         let number = |name| text(&found, name).parse().ok();
         Some(Self {
             host: text(&found, "host"),
@@ -47,6 +49,18 @@ impl Warning {
             message: text(&found, "message"),
         })
     }
+}
+
+/// What is within a line as Docker's driver `json-file` keeps it: `{"log":"…\n","stream":"stdout","time":"…"}`.
+fn docker(line: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Kept {
+        log: String,
+    }
+    if !line.starts_with(br#"{"log":"#) {
+        return None;
+    }
+    Some(serde_json::from_slice::<Kept>(line).ok()?.log.into_bytes())
 }
 
 /// Whoever writes the log may write anything.
@@ -87,6 +101,8 @@ mod tests {
         );
         check(line.as_bytes(), expect);
         check(format!("2026-11-27T07:00:01.123456789Z stdout F {line}").as_bytes(), expect);
+        let kept = serde_json::json!({"log": format!("{line}\n"), "stream": "stdout", "time": "2026-11-27T07:00:01Z"});
+        check(format!("{{\"log\":{},\"stream\":\"stdout\"}}", kept["log"]).as_bytes(), expect);
     }
 
     #[test]
@@ -96,6 +112,8 @@ mod tests {
         check(b"an engine says: NCCL WARN is what NCCL says", None);
         check(b"gpu-7:99999999999:4400 [3] misc/socket.cc:552 NCCL WARN x", None);
         check(b"gpu-7:4294967296:4400 [3] misc/socket.cc:552 NCCL WARN x", None);
+        check(br#"{"log":"gpu-7:1:1 [3] a.cc:1 NCCL WARN x"#, None);
+        check(br#"{"log":7,"time":"gpu-7:1:1 [3] a.cc:1 NCCL WARN x"}"#, None);
     }
 
     #[test]

@@ -1,0 +1,397 @@
+//! NCCL's RAS, asked now and then what it knows of the ranks of a job, those of other nodes among them (`cuda.nccl_ras`).
+//!
+//! | file | its one job |
+//! |---|---|
+//! | `ask` | the protocol |
+//! | `report` | what an answer says |
+//!
+//! RAS listens on the loopback address of the network namespace that its processes are in, one process for all of a job. Whoever is in that
+//! namespace may answer in its place: what is said is told with the process by which it was asked, and is believed of nobody else.
+
+mod ask;
+mod report;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::mpsc::{Receiver, TryRecvError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use plumbline_policy::Severity;
+
+use self::{
+    ask::{AskError, ask},
+    report::{Job, Known, State, job, read},
+};
+use super::{
+    super::{
+        account::{float, of_process},
+        told::process_name,
+    },
+    account::result,
+};
+use crate::{
+    core::chain,
+    event::{Finding, FoundProcess},
+    netns::{Network, NetworkError},
+    series::{Point, nccl},
+};
+
+/// NCCL_RAS_CLIENT_PORT of NCCL's `src/include/ras.h`.
+const PORT: u16 = 28028;
+
+/// From one round to the next. RAS has all processes of a job asked each time.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Network namespaces that are asked in one round: a node has no more GPUs.
+const MOST_NETWORKS: usize = 16;
+
+/// Ranks of a communicator that are told to be behind, the furthest.
+const MOST_BEHIND: usize = 64;
+
+/// Ranks that are remembered.
+const MOST_KNOWN: usize = 65_536;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+enum RasError {
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("what RAS says is no report")]
+    Report(#[from] serde_json::Error),
+    #[error("no thread to ask with")]
+    Thread(#[from] std::io::Error),
+}
+
+/// By whom a job is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    pid: u32,
+    name: String,
+    network: Network,
+}
+
+type Answer = (Asked, Result<Job, RasError>);
+
+#[derive(Debug, Default)]
+pub struct Ras {
+    is_wanted: bool,
+    asked_at: Option<Instant>,
+    /// How many have not answered yet.
+    asking: Option<(usize, Receiver<Answer>)>,
+    /// Of this round, as far as it is.
+    answers: Vec<(Asked, Job)>,
+    /// Of the last that was whole.
+    jobs: Vec<(Asked, Job)>,
+    known: HashMap<Rank, Progress>,
+    outcomes: BTreeMap<&'static str, u64>,
+}
+
+/// A rank by the namespace in which its job is asked, its communicator, and its number.
+type Rank = (u64, String, u32);
+
+#[derive(Debug, Default)]
+struct Progress {
+    called: u64,
+    was: Option<State>,
+    is_lost: bool,
+    is_stuck: bool,
+}
+
+impl Ras {
+    pub fn of(is_wanted: bool) -> Self {
+        Self { is_wanted, ..Self::default() }
+    }
+
+    /// Asks again if it is time to, those that these processes belong to; and what begins and ends by what was answered meanwhile.
+    pub fn look(&mut self, processes: impl Iterator<Item = u32>, proc: &Path) -> Vec<Finding> {
+        if !self.is_wanted {
+            return Vec::new();
+        }
+        if self.asking.is_none() && self.asked_at.is_none_or(|at| at.elapsed() >= EVERY) {
+            let networks = networks(processes, proc);
+            if !networks.is_empty() {
+                self.asked_at = Some(Instant::now());
+            }
+            self.asking = Some(round(networks));
+        }
+        let Some((mut left, answers)) = self.asking.take() else { return Vec::new() };
+        loop {
+            match answers.try_recv() {
+                Ok((asked, answer)) => {
+                    left = left.saturating_sub(1);
+                    self.take(asked, answer);
+                }
+                Err(TryRecvError::Empty) if left > 0 => {
+                    self.asking = Some((left, answers));
+                    return Vec::new();
+                }
+                Err(_) => {
+                    let answers = std::mem::take(&mut self.answers);
+                    return self.observe(answers);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, asked: Asked, answer: Result<Job, RasError>) {
+        let outcome = match answer {
+            Ok(job) => {
+                self.answers.push((asked, job));
+                "report"
+            }
+            // NCCL before 2.24, or told not to.
+            Err(RasError::Ask(AskError::Connect(..))) => "nobody",
+            Err(error) => {
+                tracing::debug!(
+                    process = asked.name,
+                    pid = asked.pid,
+                    reason = chain(&error),
+                    "NCCL's RAS says nothing"
+                );
+                "error"
+            }
+        };
+        *self.outcomes.entry(outcome).or_default() += 1;
+    }
+
+    fn observe(&mut self, jobs: Vec<(Asked, Job)>) -> Vec<Finding> {
+        let mut before = std::mem::take(&mut self.known);
+        let mut findings = Vec::new();
+        for (asked, job) in &jobs {
+            let network = asked.network.inode.unwrap_or_default();
+            for (comm, ranks) in job {
+                for (rank, known) in ranks {
+                    let key = (network, comm.clone(), *rank);
+                    if self.known.len() >= MOST_KNOWN {
+                        continue;
+                    }
+                    let mut progress = before.remove(&key).unwrap_or_default();
+                    let told = progress.observe(known);
+                    findings.extend(told.map(|told| finding(told, asked, comm, *rank, known)));
+                    self.known.insert(key, progress);
+                }
+            }
+        }
+        self.jobs = jobs;
+        findings
+    }
+
+    /// Nothing where nobody wants to know.
+    pub fn points(&self) -> Vec<Point> {
+        let mut points = Vec::new();
+        for (outcome, count) in &self.outcomes {
+            points.push(Point::new(&nccl::RAS_ANSWERS_TOTAL, &[outcome], float(*count)));
+        }
+        for (asked, job) in &self.jobs {
+            for (comm, ranks) in job {
+                points.extend(State::NAMES.map(|state| {
+                    let count = ranks.values().filter(|known| known.state.as_str() == state).count();
+                    of_process(&nccl::RAS_RANKS, asked.pid, &[comm, state], float(count as u64))
+                }));
+                let mut behind: Vec<_> = ranks.iter().filter(|(_, known)| known.behind > 0).collect();
+                behind.sort_by_key(|(rank, known)| (std::cmp::Reverse(known.behind), **rank));
+                points.extend(behind.into_iter().take(MOST_BEHIND).map(|(rank, known)| {
+                    of_process(&nccl::RAS_BEHIND, asked.pid, &[comm, &rank.to_string()], float(known.behind))
+                }));
+            }
+        }
+        points
+    }
+}
+
+/// What is to be told of a rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Lost,
+    Stuck,
+    Moves,
+}
+
+impl Progress {
+    fn observe(&mut self, known: &Known) -> Option<Told> {
+        let before = self.was.replace(known.state);
+        let is_lost = match known.state {
+            State::Dead | State::Failed(_) => true,
+            // It may have been busy.
+            State::Unresponsive => before == Some(State::Unresponsive),
+            State::Running | State::Ending => false,
+        };
+        let has_moved = before.is_none() || known.called != self.called;
+        self.called = known.called;
+        let was_lost = std::mem::replace(&mut self.is_lost, is_lost);
+        if is_lost && !was_lost {
+            return Some(Told::Lost);
+        }
+        let is_stuck = known.state == State::Running && known.behind > 0 && !has_moved;
+        let was_stuck = std::mem::replace(&mut self.is_stuck, is_stuck);
+        match (was_stuck, is_stuck) {
+            (false, true) => Some(Told::Stuck),
+            (true, false) if known.state == State::Running => Some(Told::Moves),
+            _ => None,
+        }
+    }
+}
+
+fn finding(told: Told, asked: &Asked, comm: &str, rank: u32, known: &Known) -> Finding {
+    let Known { state, place, behind, .. } = known;
+    let whose = format!(
+        "RAS of NCCL, asked by way of {} ({}): rank {rank} of communicator {comm} ({place})",
+        asked.name, asked.pid
+    );
+    let (kind, severity, text) = match (told, state) {
+        (Told::Lost, State::Failed(error)) => {
+            ("nccl.ras.lost", Severity::High, format!("{whose} has failed: {}", result(*error)))
+        }
+        (Told::Lost, state) => ("nccl.ras.lost", Severity::High, format!("{whose} is {}", state.as_str())),
+        (Told::Stuck, _) => {
+            let text = format!("{whose} has called {behind} collectives fewer than another, and none for a minute");
+            ("nccl.ras.stuck", Severity::High, text)
+        }
+        (Told::Moves, _) => ("nccl.ras.stuck.end", Severity::Low, format!("{whose} goes on")),
+    };
+    let process = Some(FoundProcess { pid: asked.pid, name: asked.name.clone() });
+    let evidence = vec![("behind".to_owned(), float(*behind))];
+    Finding { process, evidence, ..Finding::new(kind, severity, comm.to_owned(), text) }
+}
+
+/// One process of each network namespace.
+fn networks(processes: impl Iterator<Item = u32>, proc: &Path) -> Vec<Asked> {
+    let mut found: BTreeMap<u64, u32> = BTreeMap::new();
+    for pid in processes {
+        let inode = fs::metadata(proc.join(format!("{pid}/ns/net"))).map(|metadata| metadata.ino());
+        if let Ok(inode) = inode
+            && (found.len() < MOST_NETWORKS || found.contains_key(&inode))
+        {
+            // The oldest, most likely.
+            let first = found.entry(inode).or_insert(pid);
+            *first = pid.min(*first);
+        }
+    }
+    let asked = found.into_iter().map(|(inode, pid)| {
+        let network = Network { path: proc.join(format!("{pid}/ns/net")), inode: Some(inode) };
+        Asked { pid, name: process_name(proc, pid), network }
+    });
+    asked.collect()
+}
+
+/// Each is asked by a thread of its own, which ends with its answer.
+fn round(networks: Vec<Asked>) -> (usize, Receiver<Answer>) {
+    let (answers, receiver) = channel();
+    let count = networks.len();
+    for asked in networks {
+        let (out, own) = (answers.clone(), asked.clone());
+        let spawned = thread::Builder::new().name("ras".to_owned()).spawn(move || {
+            let answer = ask_one(&own.network);
+            let _ = out.send((own, answer));
+        });
+        if let Err(error) = spawned {
+            let _ = answers.send((asked, Err(error.into())));
+        }
+    }
+    (count, receiver)
+}
+
+fn ask_one(network: &Network) -> Result<Job, RasError> {
+    network.enter()?;
+    let bytes = ask(SocketAddr::from(([127, 0, 0, 1], PORT)))?;
+    Ok(job(&read(&bytes)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of one rank in each round: its state, how many collectives it has called and how many it is behind; and what is told.
+    type Round = (State, u64, u64, Option<Told>);
+
+    #[track_caller]
+    fn check(rounds: &[Round]) {
+        let mut progress = Progress::default();
+        for (number, (state, called, behind, expect)) in rounds.iter().enumerate() {
+            let known = Known { state: *state, place: String::new(), called: *called, behind: *behind };
+            assert_eq!(progress.observe(&known), *expect, "round {number}");
+        }
+    }
+
+    #[test]
+    fn who_is_behind_and_does_not_move_is_stuck_until_it_does() {
+        use State::Running;
+        check(&[
+            (Running, 5, 1, None),
+            (Running, 6, 1, None),
+            (Running, 6, 1, Some(Told::Stuck)),
+            (Running, 6, 2, None),
+        ]);
+        check(&[(Running, 5, 1, None), (Running, 5, 1, Some(Told::Stuck)), (Running, 7, 0, Some(Told::Moves))]);
+        // Nobody calls anything.
+        check(&[(Running, 5, 0, None), (Running, 5, 0, None)]);
+        // Who ends it is behind for good.
+        check(&[(Running, 5, 1, None), (State::Ending, 5, 1, None), (State::Ending, 5, 1, None)]);
+    }
+
+    #[test]
+    fn who_is_dead_or_has_failed_is_lost_at_once_and_who_does_not_answer_if_it_stays_so() {
+        use State::{Dead, Failed, Running, Unresponsive};
+        check(&[(Running, 5, 0, None), (Dead, 0, 0, Some(Told::Lost)), (Dead, 0, 0, None)]);
+        check(&[(Failed(6), 5, 3, Some(Told::Lost)), (Failed(6), 5, 3, None)]);
+        check(&[(Unresponsive, 0, 0, None), (Running, 5, 0, None), (Unresponsive, 0, 0, None)]);
+        check(&[(Unresponsive, 0, 0, None), (Unresponsive, 0, 0, Some(Told::Lost)), (Dead, 0, 0, None)]);
+    }
+
+    #[test]
+    fn a_report_becomes_counts_of_states_and_those_who_are_behind() {
+        let asked = Asked {
+            pid: 7,
+            name: "python3".to_owned(),
+            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
+        };
+        let mut ras = Ras::of(true);
+        ras.take(asked.clone(), Ok(job(&read(include_bytes!("testdata/status.json")).unwrap())));
+        ras.take(asked, Err(AskError::Long.into()));
+        let answers = std::mem::take(&mut ras.answers);
+        let told: Vec<String> = ras.observe(answers).into_iter().map(|finding| finding.text).collect();
+        let of = "RAS of NCCL, asked by way of python3 (7): rank";
+        let comm = "of communicator 0x6afe1cc17717e1f4";
+        assert_eq!(
+            told,
+            [
+                format!("{of} 2 {comm} (process 77 of 10.0.0.2) has failed: remote_error"),
+                format!("{of} 3 {comm} (process 78 of 10.0.0.2) is dead"),
+            ]
+        );
+        let words = ras.points().into_iter().map(|point| {
+            let labels: Vec<&str> = point.labels.iter().map(String::as_str).filter(|label| !label.is_empty()).collect();
+            format!("{} {} {}", point.series.name, labels.join(" "), point.number().unwrap())
+        });
+        assert_eq!(
+            words.collect::<Vec<_>>(),
+            [
+                "plumbline_nccl_ras_answers_total error 1",
+                "plumbline_nccl_ras_answers_total report 1",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 running 2",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 ending 0",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 failed 1",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 unresponsive 0",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 dead 1",
+                "plumbline_nccl_ras_behind 7 0x6afe1cc17717e1f4 1 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn one_process_of_each_network_namespace_is_asked() {
+        let proc = Path::new("/proc");
+        let own = std::process::id();
+        let found = networks([own, own, u32::MAX].into_iter(), proc);
+        assert_eq!(found.iter().map(|asked| asked.pid).collect::<Vec<_>>(), [own]);
+        assert!(Ras::of(false).look([own].into_iter(), proc).is_empty());
+    }
+}
