@@ -46,10 +46,11 @@ fn show(daemon: &DaemonArguments) -> Result<String, Box<dyn Error>> {
     let address = daemon.address()?;
     let answer = ask(address, "/api/v1/probes/cuda")
         .map_err(|error| format!("the daemon on {address} does not answer: {error}"))?;
-    let View { detail, thinned, absent } = serde_json::from_str(&answer)?;
+    let View { detail, traced, thinned, absent } = serde_json::from_str(&answer)?;
     if let Some(why) = absent {
         return Ok(format!("cuda: nothing is counted: {why}"));
     }
     let thinned = thinned.iter().map(|part| format!("\n{part}: for 1 s of each minute, as it costs too much"));
-    Ok(format!("cuda: {}{}", detail.as_str(), thinned.collect::<String>()))
+    let traced = traced.map(|pid| format!("\nprocess {pid}: full, as it is traced")).unwrap_or_default();
+    Ok(format!("cuda: {}{traced}{}", detail.as_str(), thinned.collect::<String>()))
 }

@@ -26,7 +26,7 @@ const MOST: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Launches of single kernels are counted meanwhile, of all processes, as far as `cuda.budget_percent` allows. The daemon ends that by \
+    after_help = "Launches of single kernels are counted meanwhile, of this process alone, as far as `cuda.budget_percent` allows. The daemon ends that by \
                   itself. It wants the token of `incident.token_file`, which this command reads from the same configuration."
 )]
 pub(super) struct Arguments {
@@ -59,7 +59,7 @@ fn trace(Arguments { pid, span: Span(span), activities, daemon }: &Arguments) ->
         .map(|path| Activity::follow(path).map_err(|error| format!("{} cannot be followed: {error}", path.display())));
     let mut activities: Vec<Activity> = opened.collect::<Result<_, _>>()?;
     let address = daemon.address()?;
-    daemon.post("/api/v1/probes/cuda", &json!({ "detail": "full", "for_seconds": span.as_secs() }))?;
+    daemon.post("/api/v1/probes/cuda", &json!({ "trace_pid": pid, "for_seconds": span.as_secs() }))?;
     let (begin, mut before) = (Instant::now(), None);
     let mut has_called = false;
     loop {

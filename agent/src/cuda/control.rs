@@ -1,15 +1,15 @@
-//! How much is looked at, as somebody says while the daemon runs.
+//! What somebody says of how much is looked at, while the daemon runs.
 
 use std::{
     io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe},
+    num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::config::Detail;
+use super::{attention::Order, config::Detail};
 
 /// For those who say it; all clones are one.
 #[derive(Debug, Clone)]
@@ -28,18 +28,13 @@ struct State {
     now: View,
 }
 
-/// What somebody wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    pub detail: Detail,
-    /// After which it is as before; `None` until the daemon ends.
-    pub span: Option<Duration>,
-}
-
 /// What is looked at now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     pub detail: Detail,
+    /// A process all of which is looked at, for a while.
+    #[serde(default)]
+    pub traced: Option<NonZeroU32>,
     /// Parts that are looked at for a moment now and then only, as they cost too much.
     pub thinned: Vec<String>,
     /// Why nothing can be looked at, whatever is wanted.
@@ -57,7 +52,8 @@ pub struct Orders {
 impl Control {
     pub fn new(detail: Detail) -> io::Result<(Self, Orders)> {
         let (woken, wake) = pipe()?;
-        let state = Mutex::new(State { order: None, now: View { detail, thinned: Vec::new(), absent: None } });
+        let state =
+            Mutex::new(State { order: None, now: View { detail, traced: None, thinned: Vec::new(), absent: None } });
         let control = Self(Arc::new(Shared { state, wake }));
         Ok((control.clone(), Orders { control, woken }))
     }
@@ -102,6 +98,8 @@ impl AsFd for Orders {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::halt::{Halt, Woken};
 
@@ -110,14 +108,13 @@ mod tests {
         let (_writer, halt) = Halt::pair().unwrap();
         let (control, mut orders) = Control::new(Detail::Sync).unwrap();
         assert_eq!(orders.take(), None);
-        let order = |detail, span| Order { detail, span };
-        control.set(order(Detail::Off, None)).unwrap();
-        let last = order(Detail::Full, Some(Duration::from_secs(30)));
+        control.set(Order::Detail(Detail::Off)).unwrap();
+        let last = Order::Trace { pid: NonZeroU32::MIN, span: Duration::from_secs(30) };
         control.set(last).unwrap();
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::from_secs(60)), Woken::Readable);
         assert_eq!((orders.take(), orders.take()), (Some(last), None));
         assert_eq!(halt.wait_or(Some(orders.as_fd()), Duration::ZERO), Woken::Late);
-        orders.show(View { detail: Detail::Full, thinned: vec!["launches".to_owned()], absent: None });
+        orders.show(View { detail: Detail::Full, traced: None, thinned: vec!["launches".to_owned()], absent: None });
         assert_eq!(control.view().thinned, ["launches"]);
     }
 }

@@ -16,13 +16,15 @@
 //! | `account` | what they counted, as points |
 //! | `told` | what is told at once, as findings |
 //! | `budget` | what they cost each process, and what is given up |
-//! | `control` | how much is looked at, as somebody says |
+//! | `attention` | how much is looked at, and whose |
+//! | `control` | what somebody says of that while the daemon runs |
 //! | `worker` | the thread that does all this |
 //!
 //! A probe is attached to a file, for whoever maps it now or later: once for each inode, and taken away when nobody maps it any more.
 //! What is counted is what the process asked, when it asked it: nothing here says when, or whether, a GPU did it.
 
 mod account;
+mod attention;
 mod budget;
 mod calls;
 mod config;
@@ -45,8 +47,9 @@ use tokio::sync::mpsc;
 
 use self::worker::Worker;
 pub use self::{
+    attention::Order,
     config::{CudaConfig, Detail},
-    control::{Control, Order, View},
+    control::{Control, View},
 };
 use crate::{halt::Halt, message::Message};
 

@@ -20,6 +20,7 @@ use zerocopy::IntoBytes as _;
 
 use super::{
     account::{self, Hits},
+    attention::Whose,
     hooks::{self, Counted, Hook},
     libraries::{FileKey, Libraries, Library},
     nccl,
@@ -88,25 +89,30 @@ struct Attached {
 struct Wanted {
     hook: Hook,
     state: State,
-    is: bool,
+    /// Whose calls it is to be at.
+    whose: Option<Whose>,
 }
 
 impl Wanted {
     /// Whether it is to be attached, and was not tried by this path.
     fn is_lacking(&self, path: &Path) -> bool {
-        self.is
+        self.whose.is_some()
             && match &self.state {
                 State::Off => true,
-                State::On(_) => false,
+                State::On(whose, _) => self.whose != Some(*whose),
                 State::Refused(tried) => tried != path,
             }
+    }
+
+    const fn is_off(&self) -> bool {
+        matches!(self.state, State::Off)
     }
 }
 
 #[derive(Debug)]
 enum State {
     Off,
-    On(Vec<(&'static str, UProbeLinkId)>),
+    On(Whose, Vec<(&'static str, UProbeLinkId)>),
     /// By this path, which may have been that of a process that has ended since; not tried again by the same.
     Refused(PathBuf),
 }
@@ -188,15 +194,16 @@ impl Probes {
     pub fn attach(
         &mut self,
         libraries: &BTreeMap<FileKey, Library>,
-        is_wanted: impl Fn(Part) -> bool,
+        whose: impl Fn(Part) -> Option<Whose>,
     ) -> Result<(), String> {
-        let watched = Part::ALL.map(&is_wanted);
+        let watched = Part::ALL.map(|part| whose(part).is_some());
         // What is not wanted any more ends before anything is attached, and what is wanted begins after that.
         let mut ends = Part::ALL.into_iter().filter(|part| !watched[*part as usize]);
         ends.try_for_each(|part| self.watch(part, false))?;
         for (key, attached) in &mut self.attached {
             attached.is_gone = !libraries.contains_key(key);
-            attached.hooks.iter_mut().for_each(|wanted| wanted.is = !attached.is_gone && is_wanted(wanted.hook.part));
+            let (hooks, is_gone) = (&mut attached.hooks, attached.is_gone);
+            hooks.iter_mut().for_each(|wanted| wanted.whose = whose(wanted.hook.part).filter(|_| !is_gone));
         }
         self.unreadable.retain(|key, _| libraries.contains_key(key));
         for (key, library) in libraries {
@@ -217,8 +224,8 @@ impl Probes {
                     Ok(hooks) => {
                         tracing::info!(library = library.name, functions = hooks.len(), "a library's calls are known");
                         let hooks = hooks.into_iter().map(|hook| {
-                            let is = is_wanted(hook.part);
-                            Wanted { hook, state: State::Off, is }
+                            let whose = whose(hook.part);
+                            Wanted { hook, state: State::Off, whose }
                         });
                         let hooks = hooks.collect();
                         self.attached.insert(*key, Attached { name: library.name.clone(), hooks, is_gone: false });
@@ -232,8 +239,11 @@ impl Probes {
             let Some(attached) = self.attached.get_mut(key) else { continue };
             let mut refused = None;
             for wanted in attached.hooks.iter_mut().filter(|wanted| wanted.is_lacking(&library.path)) {
-                match attach(&mut self.ebpf, &path, &wanted.hook) {
-                    Ok(links) => wanted.state = State::On(links),
+                let Some(whose) = wanted.whose else { continue };
+                // Somebody else's until now.
+                detach(&mut self.ebpf, &mut wanted.state);
+                match attach(&mut self.ebpf, &path, &wanted.hook, whose) {
+                    Ok(links) => wanted.state = State::On(whose, links),
                     Err(error) => {
                         wanted.state = State::Refused(library.path.clone());
                         refused.get_or_insert_with(|| chain(&error));
@@ -263,13 +273,13 @@ impl Probes {
         let mut attached: Vec<&mut Attached> = self.attached.values_mut().collect();
         attached.sort_by_key(|attached| attached.is_gone);
         let hooks = attached.into_iter().flat_map(|attached| &mut attached.hooks);
-        let mut unwanted = hooks.filter(|wanted| !wanted.is && !matches!(wanted.state, State::Off));
+        let mut unwanted = hooks.filter(|wanted| wanted.whose.is_none() && !wanted.is_off());
         let found = unwanted.next().map(|wanted| &mut wanted.state);
         let was_one = found.is_some();
         if let Some(state) = found {
             detach(&mut self.ebpf, state);
         }
-        let is_over = |wanted: &Wanted| !wanted.is && matches!(wanted.state, State::Off);
+        let is_over = |wanted: &Wanted| wanted.whose.is_none() && wanted.is_off();
         self.attached.retain(|_, attached| {
             let is_over = attached.is_gone && attached.hooks.iter().all(is_over);
             if is_over {
@@ -296,7 +306,7 @@ impl Probes {
         // Several files may have one name.
         let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
         for attached in self.attached.values() {
-            let is_on = |wanted: &&Wanted| wanted.is && matches!(wanted.state, State::On(_));
+            let is_on = |wanted: &&Wanted| wanted.whose.is_some() && matches!(wanted.state, State::On(..));
             let on = attached.hooks.iter().filter(is_on).count();
             *by_name.entry(&attached.name).or_default() += on;
         }
@@ -374,13 +384,23 @@ pub fn link(
 }
 
 /// All programs of a hook, or none.
-fn attach(ebpf: &mut Ebpf, path: &Path, hook: &Hook) -> Result<Vec<(&'static str, UProbeLinkId)>, ProgramError> {
+fn attach(
+    ebpf: &mut Ebpf,
+    path: &Path,
+    hook: &Hook,
+    whose: Whose,
+) -> Result<Vec<(&'static str, UProbeLinkId)>, ProgramError> {
+    let scope = match whose {
+        Whose::Everybodys => UProbeScope::AllProcesses,
+        // The kernel puts its breakpoint into the memory of that process alone, for all of its threads (`uprobe_perf_filter`).
+        Whose::Ones(pid) => UProbeScope::OneProcess(pid),
+    };
     let mut links = Vec::new();
     for &name in hook.programs {
-        match link(ebpf, name, path, hook.place.offset, hook.cookie, UProbeScope::AllProcesses) {
+        match link(ebpf, name, path, hook.place.offset, hook.cookie, scope) {
             Ok(link) => links.push((name, link)),
             Err(error) => {
-                detach(ebpf, &mut State::On(links));
+                detach(ebpf, &mut State::On(whose, links));
                 return Err(error);
             }
         }
@@ -390,7 +410,7 @@ fn attach(ebpf: &mut Ebpf, path: &Path, hook: &Hook) -> Result<Vec<(&'static str
 
 /// The last attached first. The kernel waits for all CPUs at each, a tenth of a second, one after the other.
 fn detach(ebpf: &mut Ebpf, state: &mut State) {
-    let State::On(links) = std::mem::replace(state, State::Off) else { return };
+    let State::On(_, links) = std::mem::replace(state, State::Off) else { return };
     for (name, link) in links.into_iter().rev() {
         // It may be gone with what it was attached to.
         let _ = program(ebpf, name).and_then(|program| program.detach(link));

@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use super::{
     SOURCE,
     account::{float, of_process},
+    attention::{Attention, Whose},
     budget::{Budget, Change, Cost},
-    config::{CudaConfig, Detail},
-    control::{Order, Orders, View},
+    config::CudaConfig,
+    control::{Orders, View},
     libraries::{FileKey, Libraries, Library, Look},
     mapped::Mapped,
     nccl::{inspector::Inspector, logs::Logs, ras::Ras},
@@ -44,9 +45,7 @@ const SAMPLE: Duration = Duration::from_secs(1);
 
 pub struct Worker {
     proc: PathBuf,
-    detail: Detail,
-    /// Until when it is so, and what it is then.
-    bounded: Option<(Instant, Detail)>,
+    attention: Attention,
     orders: Orders,
     libraries: Libraries,
     /// `None` while nobody wants to know, or where the kernel does not tell.
@@ -80,8 +79,7 @@ impl Worker {
             mapped: None,
             is_deaf: false,
             proc,
-            detail: config.detail,
-            bounded: None,
+            attention: Attention::new(config.detail),
             orders,
             found: BTreeMap::new(),
             probes: None,
@@ -113,10 +111,10 @@ impl Worker {
     /// For as long as there is nothing to do, but to look at what was just loaded.
     fn wait(&mut self) -> Result<(), Over> {
         let until = Instant::now() + EVERY;
-        let until = self.bounded.map_or(until, |(end, _)| end.min(until));
+        let until = self.attention.ends().map_or(until, |end| end.min(until));
         loop {
             let was_let_go = self.probes.as_mut().is_some_and(Probes::let_one_go);
-            let asked = if self.detail == Detail::Off { None } else { self.libraries.ask_one() };
+            let asked = if self.attention.is_off() { None } else { self.libraries.ask_one() };
             let rest = until.saturating_duration_since(Instant::now());
             let rest = if was_let_go || asked.is_some() {
                 // There may be more.
@@ -150,7 +148,7 @@ impl Worker {
 
     /// Before anybody is looked at, so that what is mapped after that is not missed.
     fn listen(&mut self) {
-        if self.detail == Detail::Off {
+        if self.attention.is_off() {
             self.mapped = None;
         } else if self.mapped.is_none() && !self.is_deaf {
             self.mapped = Mapped::open()
@@ -168,10 +166,10 @@ impl Worker {
 
     fn turn(&mut self) -> Result<(), Over> {
         self.telling.begin_turn();
-        if let Some(order) = self.orders.take() {
-            self.order(order)?;
-        } else if let Some((_, then)) = self.bounded.take_if(|(until, _)| Instant::now() >= *until) {
-            self.change(then, "as its time is over")?;
+        let now = Instant::now();
+        let ordered = self.orders.take().map(|order| self.attention.order(order, now));
+        if let Some(change) = ordered.or_else(|| self.attention.expire(now)) {
+            self.change(&change)?;
         }
         for finding in self.logs.look() {
             self.say(finding)?;
@@ -179,7 +177,7 @@ impl Worker {
         self.inspector.look(SystemTime::now());
         self.listen();
         let has_lost = self.mapped.as_mut().is_some_and(Mapped::forget);
-        if self.detail == Detail::Off && self.probes.is_some() {
+        if self.attention.is_off() && self.probes.is_some() {
             self.tell_news()?;
             self.found.clear();
             return self.unload();
@@ -208,7 +206,7 @@ impl Worker {
 
     /// Attaches to what is mapped.
     fn look(&mut self, look: Look<'_>) -> Result<(), Over> {
-        self.found = if self.detail == Detail::Off { BTreeMap::new() } else { self.libraries.look(look) };
+        self.found = if self.attention.is_off() { BTreeMap::new() } else { self.libraries.look(look) };
         // Nothing is loaded before there is something to look at.
         if self.probes.is_none() && !self.found.is_empty() {
             match Probes::load() {
@@ -263,27 +261,27 @@ impl Worker {
 
     fn show(&self, absent: Option<String>) {
         let thinned = self.thinned(self.budget.thinned()).map(|part| part.as_str().to_owned()).collect();
-        self.orders.show(View { detail: self.detail, thinned, absent });
+        self.orders.show(View { detail: self.attention.detail(), traced: self.attention.traced(), thinned, absent });
     }
 
     /// Parts that are wanted and given up.
     fn thinned(&self, thinned: Thinned) -> impl Iterator<Item = Part> + use<> {
-        let detail = self.detail;
-        Part::ALL.into_iter().filter(move |part| part.is_of(detail) && thinned.has(*part))
+        let attention = self.attention;
+        Part::ALL.into_iter().filter(move |part| attention.whose(*part).is_some() && thinned.has(*part))
     }
 
     fn attach(&mut self) {
-        let (detail, thinned) = (self.detail, self.budget.thinned());
-        self.watch(move |part| part.is_of(detail) && !thinned.has(part));
+        let (attention, thinned) = (self.attention, self.budget.thinned());
+        self.watch(move |part| attention.whose(part).filter(|_| !thinned.has(part)));
     }
 
-    fn watch(&mut self, is_wanted: impl Fn(Part) -> bool) {
+    fn watch(&mut self, whose: impl Fn(Part) -> Option<Whose>) {
         if let Some(probes) = &mut self.probes
-            && let Err(reason) = probes.attach(&self.found, &is_wanted)
+            && let Err(reason) = probes.attach(&self.found, &whose)
         {
             tracing::warn!(reason, "what is counted of CUDA's driver and NCCL is more or less than what is wanted");
         }
-        let is_watched = |part| !self.found.is_empty() && is_wanted(part);
+        let is_watched = |part| !self.found.is_empty() && whose(part).is_some();
         self.watched.turn(clock::boot_ns(), Part::ALL.map(is_watched));
     }
 
@@ -303,8 +301,8 @@ impl Worker {
 
     /// Looks at all that is wanted for a moment, while the kernel times its programs. What was counted before was read.
     fn sample(&mut self) -> Result<Reading, String> {
-        let detail = self.detail;
-        self.watch(|part| part.is_of(detail));
+        let attention = self.attention;
+        self.watch(|part| attention.whose(part));
         let halt = self.halt.clone();
         let timed = self.probes.as_mut().map(|probes| {
             probes.time(|| {
@@ -322,21 +320,10 @@ impl Worker {
         reading
     }
 
-    fn order(&mut self, Order { detail, span }: Order) -> Result<(), Over> {
-        let then = self.bounded.take().map_or(self.detail, |(_, then)| then);
-        self.bounded = span.map(|span| (Instant::now() + span, then));
-        match span {
-            None => self.change(detail, "by command"),
-            Some(span) => self.change(detail, &format!("by command, for {} s", span.as_secs())),
-        }
-    }
-
-    fn change(&mut self, detail: Detail, why: &str) -> Result<(), Over> {
-        let text =
-            format!("calls of CUDA's driver and NCCL: `{}` was `{}`, {why}", detail.as_str(), self.detail.as_str());
-        self.detail = detail;
+    fn change(&mut self, change: &str) -> Result<(), Over> {
         self.budget.begin_anew();
         self.sampled_boot_ns = None;
+        let text = format!("calls of CUDA's driver and NCCL: {change}");
         self.say(Finding::new("probes.detail", Severity::Low, "node".to_owned(), text))
     }
 

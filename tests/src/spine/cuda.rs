@@ -156,30 +156,44 @@ pub(super) fn the_script_for_real_drivers_compares(tools: &Tools, scratch: &Path
 pub(super) fn a_process_is_traced_for_a_while(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
     let library = library(tools, FAKE, scratch.join("libcuda.so.1"))?;
     let token = token(scratch)?;
+    let mut neighbour = caller(tools, "cuda-caller", &library)?;
     let mut caller = caller(tools, "cuda-caller", &library)?;
     let config = format!("{QUIET}cuda: {{budget_percent: 100}}\nincident: {{token_file: {}}}\n", token.display());
     let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", library.display());
     let few = daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
+    let activity = scratch.join("activity.log");
+    fs::write(&activity, "").map_err(not_ok)?;
     let trace = |pid: u32, span: &str| {
         let mut command = Command::new(&tools.plumbline);
-        command.args(["trace", "--pid", &pid.to_string(), "--for", span]);
+        command.args(["trace", "--pid", &pid.to_string(), "--for", span, "--activity"]).arg(&activity);
         command.arg("--config").arg(scratch.join("config.yaml")).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(not_ok)
     };
     let said = |child: Child| child.wait_with_output().map_err(not_ok);
     let traced = trace(caller.pid(), "17s")?;
     daemon.wait_for(&probed, |functions| functions > few).map_err(not_ok)?;
+    // As NCCL Inspector, in the process, would write it.
+    let inspected =
+        "{\"coll_perf\": {\"coll\": \"AllReduce\", \"coll_msg_size_bytes\": 4096, \"coll_exec_time_us\": 250}}\n";
+    fs::write(&activity, inspected.repeat(3)).map_err(not_ok)?;
     for _ in 0..40 {
         caller.call("cuLaunchKernel 50", "0")?;
+        neighbour.call("cuLaunchKernel 50", "0")?;
         std::thread::sleep(Duration::from_millis(200));
     }
     let traced = said(traced)?;
     let text = String::from_utf8_lossy(&traced.stdout);
     ensure(traced.status.success() && text.contains(" /s  launch, device unknown\n"), || format!("{text:?}"))?;
+    ensure(text.contains("collective AllReduce: 3 times 250.0 us, 12288 bytes"), || format!("{text:?}"))?;
+    // All of the one, and nothing of its neighbour.
+    let launches = |caller: &Caller| line(caller, "calls_total", "unknown", ",call=\"launch\"");
+    daemon.wait_for(&launches(&caller), |launches| (launches - 2000.0).abs() < 0.5).map_err(not_ok)?;
+    let found = daemon.metric(&launches(&neighbour)).map_err(not_ok)?;
+    ensure(found.is_none(), || format!("{found:?} launches of a process that is not traced"))?;
     // It is as before, by itself.
     daemon.wait_for(&probed, |functions| (functions - few).abs() < 0.5).map_err(not_ok)?;
-    let over = |record: &Value| record.to_string().contains("`sync` was `full`, as its time is over");
+    let over = |record: &Value| record.to_string().contains(" as for all, as its time is over");
     daemon.wait_for_record("that its time is over", over).map_err(not_ok)?;
 
     let wrong = said(trace(caller.pid(), "2s")?)?;

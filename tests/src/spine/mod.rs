@@ -153,6 +153,10 @@ const CHECKS: &[Check] = &[
         "ten thousand processes that load the driver are counted exactly, and forgotten",
         many_processes::ten_thousand_are_counted,
     ),
+    (
+        "a process that has the number of one that ended is counted for itself",
+        many_processes::a_number_that_is_used_again_is_another_process,
+    ),
     ("who of a communicator came last is told as it was, to 50 microseconds", nccl::who_came_last_is_told),
     (
         "who launches a graph late is told, of ranks whose collectives are in graphs",

@@ -45,7 +45,7 @@ impl Journal {
             match Following::begin(&self.directory) {
                 Ok(following) => self.following = Some(following),
                 Err(error) => {
-                    tracing::warn!(%error, "journald is not read for NCCL's warnings: `journalctl` cannot be started")
+                    tracing::warn!(%error, "journald is not read for NCCL's warnings: `journalctl` cannot be started");
                 }
             }
         }
