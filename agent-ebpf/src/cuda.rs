@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
-    /// Count, at its entry only, in the thread's own counts.
-    Count = 0,
+    /// A launch of a single kernel: counted at its entry only, in the thread's own counts.
+    Launch = 0,
     /// Count at its return, with its time and its error.
     Call = 1,
     /// As `Call`; its time is waiting, and goes into a histogram.
@@ -33,7 +33,7 @@ pub enum Action {
     BeginCapture = 10,
     /// As `Call`; they do not any more.
     EndCapture = 11,
-    /// As `Count`; the members of the thread's communicator are compared by it.
+    /// A launch of a graph: as `Launch`, and the members of the thread's communicator are compared by it.
     LaunchGraph = 12,
 }
 
@@ -53,7 +53,8 @@ pub struct Cookie {
 /// Parts of the calls, each of which is looked at or not.
 pub const PARTS: usize = 3;
 
-/// The part that launches of graphs are of.
+/// The part that launches of single kernels are of, and the one that those of graphs are.
+pub const LAUNCHES: u8 = 0;
 pub const STEPS: u8 = 1;
 
 impl Cookie {
@@ -84,12 +85,16 @@ pub const UNKNOWN_DEVICE: u32 = u32::MAX;
 /// Devices that a thread's own counts tell apart are below this one, which stands for all others and for those that are unknown.
 pub const OTHER_DEVICE: u32 = 31;
 
-/// Calls that are counted in a thread's own counts: as many as there are rows of [`Action::Count`] and [`Action::LaunchGraph`].
+/// Kinds of calls that are counted in a thread's own counts.
 pub const KINDS: usize = 2;
+
+/// Each has a program of its own, which need not ask which call it is at.
+pub const KIND_LAUNCH: u8 = 0;
+pub const KIND_GRAPH_LAUNCH: u8 = 1;
 
 pub const COUNTS: usize = (OTHER_DEVICE as usize + 1) * KINDS;
 
-/// Where in a thread's counts a call is counted; the number of its kind is the cookie's `argument`.
+/// Where in a thread's counts a call is counted.
 #[inline(always)]
 pub const fn count_of(device: u32, kind: u8) -> usize {
     let device = if device < OTHER_DEVICE { device } else { OTHER_DEVICE };
@@ -109,7 +114,7 @@ pub struct Thread {
     /// 1 while it records a graph: what it calls is not done now.
     pub is_capturing: u32,
     pub launches: Launches,
-    /// Calls of [`Action::Count`] and [`Action::LaunchGraph`], at [`count_of`].
+    /// Calls of [`Action::Launch`] and [`Action::LaunchGraph`], at [`count_of`].
     pub counts: [u64; COUNTS],
 }
 

@@ -12,8 +12,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
-    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_STREAM, LOST, Lost, PARTS,
-    UNKNOWN_DEVICE, Waits, bucket,
+    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_LAUNCH, KIND_STREAM, LAUNCHES,
+    LOST, Lost, PARTS, UNKNOWN_DEVICE, Waits, bucket,
 };
 use plumbline_ebpf::cuda_told::{Record, Told};
 
@@ -73,14 +73,14 @@ struct Flight {
     amount: u64,
 }
 
-/// At the entry of a call of which only the number matters.
+/// At the entry of a launch of a single kernel, of which only the number matters: what is done here is done tens of thousands of times a
+/// second.
 #[uprobe]
-pub fn cuda_count(ctx: ProbeContext) -> u32 {
-    let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    if is_watched(&cookie)
+pub fn cuda_launch(_: ProbeContext) -> u32 {
+    if watch(LAUNCHES) != 0
         && let Some(current) = current()
     {
-        current.count(&cookie);
+        current.count(KIND_LAUNCH);
     }
     0
 }

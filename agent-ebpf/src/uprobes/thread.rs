@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
-use plumbline_ebpf::cuda::{COUNTS, Cookie, Launches, Lost, Thread, UNKNOWN_DEVICE, count_of};
+use plumbline_ebpf::cuda::{COUNTS, Launches, Lost, Thread, UNKNOWN_DEVICE, count_of};
 
 use super::{BPF_F_NO_PREALLOC, BPF_NOEXIST, cuda::lost};
 use crate::kernel::{off, read};
@@ -48,8 +48,8 @@ impl Current {
 
     /// Another one more, on its device.
     #[inline(always)]
-    pub fn count(self, cookie: &Cookie) {
-        let place = core::hint::black_box(count_of(self.device(), cookie.argument)) & (COUNTS - 1);
+    pub fn count(self, kind: u8) {
+        let place = core::hint::black_box(count_of(self.device(), kind)) & (COUNTS - 1);
         // SAFETY: a map value of this thread's own, which nobody else adds to; the place is masked.
         unsafe { *(&raw mut (*self.known).counts).cast::<u64>().add(place) += 1 };
     }

@@ -157,7 +157,7 @@ fn points(counts: &Counts) -> Vec<Point> {
         match call.action {
             Action::Allocate => *allocated.entry((pid, device)).or_default() += i128::from(stats.bytes),
             Action::Free => *allocated.entry((pid, device)).or_default() -= i128::from(stats.bytes),
-            Action::Count | Action::LaunchGraph | Action::Wait => {}
+            Action::Launch | Action::LaunchGraph | Action::Wait => {}
             _ => {
                 let seconds = float(stats.ns) / 1e9;
                 points.push(point(&cuda::CALL_SECONDS_TOTAL, pid, device, &[call.name], seconds));

@@ -2,7 +2,7 @@
 //! `cuda_runtime_api.h`; the driver exports older and newer forms of one function beside each other (`_v2`, and `_ptsz` and `_ptds` for the
 //! stream of a thread), and a program may call any of them.
 
-use plumbline_ebpf::cuda::{Action, Cookie};
+use plumbline_ebpf::cuda::{Action, Cookie, KIND_GRAPH_LAUNCH, KIND_LAUNCH};
 
 use super::part::Part;
 
@@ -32,8 +32,16 @@ const PHYSICAL: u8 = 1;
 /// The number of a row is the call's number in the kernel.
 pub static CALLS: &[Call] = &[
     call("init", Action::Call, &[("cuInit", 0)]),
-    call("launch", Action::Count, &[("cuLaunchKernel", 0), ("cuLaunchKernelEx", 0), ("cuLaunchCooperativeKernel", 0)]),
-    call("graph_launch", Action::LaunchGraph, &[("cuGraphLaunch", 1)]),
+    call(
+        "launch",
+        Action::Launch,
+        &[
+            ("cuLaunchKernel", KIND_LAUNCH),
+            ("cuLaunchKernelEx", KIND_LAUNCH),
+            ("cuLaunchCooperativeKernel", KIND_LAUNCH),
+        ],
+    ),
+    call("graph_launch", Action::LaunchGraph, &[("cuGraphLaunch", KIND_GRAPH_LAUNCH)]),
     call(
         "graph_instantiate",
         Action::Call,
@@ -94,7 +102,7 @@ impl Call {
 
     pub fn part(&self) -> Part {
         match self.action {
-            Action::Count => Part::Launches,
+            Action::Launch => Part::Launches,
             Action::LaunchGraph | Action::Wait | Action::Copy => Part::Steps,
             _ => Part::Rest,
         }
@@ -102,7 +110,7 @@ impl Call {
 
     /// Whether its entries are counted by each thread of its own.
     pub const fn is_of_threads(&self) -> bool {
-        matches!(self.action, Action::Count | Action::LaunchGraph)
+        matches!(self.action, Action::Launch | Action::LaunchGraph)
     }
 
     /// The row of a kind of what threads count.

@@ -15,7 +15,7 @@ use super::{
     symbols::{self, Place, Symbols, SymbolsError},
 };
 
-pub const COUNT: &str = "cuda_count";
+pub const LAUNCH: &str = "cuda_launch";
 pub const LAUNCH_GRAPH: &str = "cuda_launch_graph";
 pub const ENTER: &str = "cuda_enter";
 pub const RETURN: &str = "cuda_return";
@@ -30,7 +30,7 @@ pub const NCCL_GROUP: &str = "nccl_group";
 
 /// Programs that count.
 pub const PROGRAMS: [&str; 12] = [
-    COUNT,
+    LAUNCH,
     LAUNCH_GRAPH,
     ENTER,
     RETURN,
@@ -128,7 +128,7 @@ fn of_calls(path: &Path, symbols: Symbols, wanted: impl Fn(&str) -> bool) -> Res
         place,
         cookie: call.cookie(number, argument).to_bits(),
         programs: match call.action {
-            Action::Count => &[COUNT],
+            Action::Launch => &[LAUNCH],
             Action::LaunchGraph => &[LAUNCH_GRAPH],
             _ => &[ENTER, RETURN],
         },

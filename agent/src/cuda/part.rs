@@ -7,7 +7,7 @@ use super::config::Detail;
 #[repr(u8)]
 pub enum Part {
     /// Of single kernels: tens of thousands in a second.
-    Launches = 0,
+    Launches = plumbline_ebpf::cuda::LAUNCHES,
     /// What an engine does at each step: launches of graphs, copies, waits. None of them needs another to be understood.
     Steps = plumbline_ebpf::cuda::STEPS,
     /// What adds up over a process's life, of which none may be missed: memory, contexts, captures, and all of NCCL.

@@ -170,7 +170,7 @@ impl Bench {
             let series = format!("plumbline_cuda_program_seconds{{program=\"{program}\"}}");
             1e9 * daemon.sum(&series).unwrap_or(f64::NAN)
         };
-        let (timed_ns, nothing_ns) = (took("cuda_count"), took("nothing"));
+        let (timed_ns, nothing_ns) = (took("cuda_launch"), took("nothing"));
         let program_ns = timed_ns - nothing_ns;
         println!(
             "launch program: {timed_ns:.0} ns a run, as the kernel times it; one that does nothing: {nothing_ns:.0} ns"

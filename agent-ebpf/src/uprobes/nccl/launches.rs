@@ -5,15 +5,14 @@
 //! the same number are compared.
 #![expect(unsafe_code, reason = "kernel edge: map values are raw pointers")]
 
-use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use plumbline_ebpf::{
-    cuda::{Cookie, Launches, STEPS},
+    cuda::{KIND_GRAPH_LAUNCH, Launches, STEPS},
     nccl::{ArrivalKey, Comm, Meeting},
 };
 
 use super::{
     super::{
-        call::cookie,
         cuda::{is_captured, watch},
         thread::{Current, current},
     },
@@ -47,14 +46,13 @@ pub fn follow(current: Current, comm: &Comm, least: u32, is_recorded: bool) {
 
 #[uprobe]
 pub fn cuda_launch_graph(ctx: ProbeContext) -> u32 {
-    let cookie = Cookie::from_bits(cookie(ctx.as_ptr()));
-    let watch = watch(cookie.part);
+    let watch = watch(STEPS);
     if watch == 0 {
         return 0;
     }
     let stream: u64 = ctx.arg(1).unwrap_or(0);
     let Some(current) = current() else { return 0 };
-    current.count(&cookie);
+    current.count(KIND_GRAPH_LAUNCH);
     let launches = current.launches();
     // SAFETY: a map value of this thread's own.
     unsafe {
