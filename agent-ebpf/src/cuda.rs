@@ -128,6 +128,8 @@ pub struct Launches {
     /// Which of its collectives, those that were recorded among them.
     pub collective: u64,
     pub number: u64,
+    /// When the last one was, or the collective: CLOCK_MONOTONIC.
+    pub last_ns: u64,
     pub rank: u32,
     /// Members of this node without which nobody is compared.
     pub least: u32,

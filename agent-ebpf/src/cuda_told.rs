@@ -23,8 +23,6 @@ pub enum Told {
 pub struct Record {
     /// CLOCK_BOOTTIME.
     pub boot_ns: u64,
-    /// Of the process.
-    pub start_boot_ns: u64,
     pub pid: u32,
     pub tid: u32,
     /// A [`Told`].

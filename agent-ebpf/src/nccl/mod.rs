@@ -129,6 +129,8 @@ pub struct Arrivals {
     pub stamps_ns: [u64; SLOTS],
     /// Function, data type and count, which have to be the same for all; of a row of launches how many they were.
     pub signature: u64,
+    /// Of launches: the shortest time that one had taken since its one before. Who comes later than half of it may have come for another.
+    pub interval_ns: u64,
 }
 
 /// How far apart the members of a communicator came, over what all of this node have come to.
@@ -138,7 +140,7 @@ pub struct Skew {
     /// From the first to the last, as [`crate::cuda::bucket`] sorts.
     pub buckets: [u64; BUCKETS],
     pub sum_ns: u64,
-    /// Collectives in which somebody called another one than the first, or rows of launches of which somebody had more than the first.
+    /// Collectives in which somebody called another one than the first; launches of which it cannot be told whether they are the same.
     pub mismatched: u64,
     /// By slot: how long after the first.
     pub late_ns: [u64; SLOTS],

@@ -19,7 +19,6 @@ pub fn tell(current: Current, what: Told, record: Record) {
     let record = Record {
         // SAFETY: the helper has no preconditions.
         boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        start_boot_ns: current.start_boot_ns(),
         pid: current.pid(),
         tid: current.pid_tgid as u32,
         what: what as u32,

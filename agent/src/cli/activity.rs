@@ -10,9 +10,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -21,11 +21,14 @@ use serde::Deserialize;
 /// Read at a time, and the most that one line may be.
 const MOST_BYTES: usize = 4 << 20;
 
+/// How often it is read at a time; what is beyond waits.
+const MOST_READS: usize = 16;
+
 /// Different activities that are told apart; the others are one.
 const MOST_NAMES: usize = 4096;
 const OTHERS: &str = "others";
 
-/// Bytes of a name: those of templates go on for pages.
+/// Characters of a name: those of templates go on for pages.
 const MOST_NAME: usize = 100;
 
 /// Activities that are shown of one interval, the longest.
@@ -96,14 +99,23 @@ struct Own {
 
 impl Activity {
     pub(super) fn follow(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let offset = file.metadata()?.len();
+        // A pipe of that name is not waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        let offset = metadata.len();
         Ok(Self { path: path.to_owned(), file, offset, sums: BTreeMap::new(), unread: 0 })
     }
 
     /// What was written since the last time, in lines to show.
     pub(super) fn news(&mut self) -> io::Result<Option<String>> {
-        loop {
+        if self.file.metadata()?.len() < self.offset {
+            // It was cut off, and is written anew.
+            self.offset = 0;
+        }
+        for _ in 0..MOST_READS {
             let mut buffer = vec![0; MOST_BYTES];
             let bytes = self.file.read_at(&mut buffer, self.offset)?;
             let end = match memchr::memrchr(b'\n', &buffer[..bytes]) {
@@ -181,7 +193,7 @@ fn shown(sums: BTreeMap<String, Sum>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::OpenOptions, io::Write as _};
+    use std::io::Write as _;
 
     use super::*;
 

@@ -63,6 +63,8 @@ impl Attention {
         match order {
             Order::Detail(detail) => {
                 let before = std::mem::replace(&mut self.detail, detail);
+                // What is counted of one is counted of those it belongs together with, or of nobody.
+                self.traced.take_if(|_| detail == Detail::Off);
                 format!("`{}` was `{}`, by command", detail.as_str(), before.as_str())
             }
             Order::Trace { pid, span } => {
@@ -117,5 +119,8 @@ mod tests {
         check(&attention, [Some(Whose::Ones(PID)); 3]);
         assert_eq!(attention.order(Order::Detail(Detail::Full), now), "`full` was `off`, by command");
         check(&attention, [Some(Whose::Everybodys); 3]);
+        // Off is off, whoever is traced.
+        attention.order(Order::Detail(Detail::Off), now);
+        assert!(attention.is_off());
     }
 }

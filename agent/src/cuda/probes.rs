@@ -100,7 +100,7 @@ impl Wanted {
             && match &self.state {
                 State::Off => true,
                 State::On(whose, _) => self.whose != Some(*whose),
-                State::Refused(tried) => tried != path,
+                State::Refused(whose, tried) => self.whose != Some(*whose) || tried != path,
             }
     }
 
@@ -114,7 +114,7 @@ enum State {
     Off,
     On(Whose, Vec<(&'static str, UProbeLinkId)>),
     /// By this path, which may have been that of a process that has ended since; not tried again by the same.
-    Refused(PathBuf),
+    Refused(Whose, PathBuf),
 }
 
 #[derive(Debug, Default)]
@@ -245,7 +245,7 @@ impl Probes {
                 match attach(&mut self.ebpf, &path, &wanted.hook, whose) {
                     Ok(links) => wanted.state = State::On(whose, links),
                     Err(error) => {
-                        wanted.state = State::Refused(library.path.clone());
+                        wanted.state = State::Refused(whose, library.path.clone());
                         refused.get_or_insert_with(|| chain(&error));
                     }
                 }

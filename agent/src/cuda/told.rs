@@ -1,7 +1,7 @@
 //! What the kernel tells at once of calls: what went wrong for the first time, and communicators that begin and end; as findings, with the
 //! moment.
 
-use std::{fs, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use aya::maps::{MapData, RingBuf};
 use plumbline_ebpf::{
@@ -39,8 +39,10 @@ const FATAL: [&str; 12] = [
 /// What is an answer to a question, and no failure: of programs that can do without a GPU.
 const ANSWERS: [&str; 3] = ["no_device", "insufficient_driver", "not_ready"];
 
-/// Findings from one turn to the next: processes may begin and end communicators as often as they like.
+/// Findings from one turn to the next, the grave ones and the others, and of one process: it may begin and end communicators, and fail, as
+/// often as it likes.
 const MOST_IN_A_TURN: usize = 256;
+const MOST_OF_ONE: usize = 16;
 
 /// Records that are taken at once.
 const MOST_AT_ONCE: usize = 1024;
@@ -48,14 +50,14 @@ const MOST_AT_ONCE: usize = 1024;
 /// What is told, and what was too much.
 #[derive(Debug, Default)]
 pub struct Telling {
-    in_this_turn: usize,
+    in_this_turn: HashMap<(bool, u32), usize>,
     /// Findings that nobody was told, as there were too many.
     pub withheld: u64,
 }
 
 impl Telling {
     pub fn begin_turn(&mut self) {
-        self.in_this_turn = 0;
+        self.in_this_turn.clear();
     }
 
     /// What is in the ring now.
@@ -72,11 +74,15 @@ impl Telling {
 
     fn event(&mut self, record: &Record, process: impl FnOnce() -> String) -> Option<Event> {
         let Said { kind, severity, text, evidence } = said(record)?;
-        if self.in_this_turn >= MOST_IN_A_TURN {
+        let is_grave = severity >= Severity::High;
+        let of_kind = self.in_this_turn.iter().filter(|((grave, _), _)| *grave == is_grave);
+        let of_kind: usize = of_kind.map(|(_, count)| count).sum();
+        let of_one = self.in_this_turn.entry((is_grave, record.pid)).or_default();
+        if of_kind >= MOST_IN_A_TURN || *of_one >= MOST_OF_ONE {
             self.withheld += 1;
             return None;
         }
-        self.in_this_turn += 1;
+        *of_one += 1;
         let name = process();
         let text = format!("{name} ({}): {text}", record.pid);
         let evidence = evidence.into_iter().map(|(name, figure)| (name.to_owned(), super::account::float(figure)));
@@ -210,11 +216,14 @@ mod tests {
     #[test]
     fn what_is_too_much_is_withheld_and_counted_until_the_next_turn() {
         let mut telling = Telling::default();
-        let begun = record(Told::Begun, "init");
-        let tell = |telling: &mut Telling| telling.event(&begun, String::new).is_some();
-        assert_eq!((0..300).filter(|_| tell(&mut telling)).count(), MOST_IN_A_TURN);
-        assert_eq!(telling.withheld, 44);
+        let begun = |pid| Record { pid, ..record(Told::Begun, "init") };
+        let tell = |telling: &mut Telling, record: &Record| telling.event(record, String::new).is_some();
+        assert_eq!((0..20).filter(|_| tell(&mut telling, &begun(1))).count(), MOST_OF_ONE);
+        assert_eq!((2..300).filter(|pid| tell(&mut telling, &begun(*pid))).count(), MOST_IN_A_TURN - MOST_OF_ONE);
+        assert_eq!(telling.withheld, 4 + 298 - 240);
+        // What is grave has room of its own.
+        assert!(tell(&mut telling, &Record { result: 6, ..record(Told::Error, "async_error") }));
         telling.begin_turn();
-        assert!(tell(&mut telling));
+        assert!(tell(&mut telling, &begun(1)));
     }
 }

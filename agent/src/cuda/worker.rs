@@ -53,6 +53,8 @@ pub struct Worker {
     is_deaf: bool,
     found: BTreeMap<FileKey, Library>,
     probes: Option<Probes>,
+    /// Why there are none, and will be none.
+    absent: Option<String>,
     budget: Budget,
     costs: Vec<Cost>,
     changes: Vec<Change>,
@@ -83,6 +85,7 @@ impl Worker {
             orders,
             found: BTreeMap::new(),
             probes: None,
+            absent: None,
             budget: Budget::new(config.budget_share()),
             costs: Vec::new(),
             changes: Vec::new(),
@@ -167,8 +170,15 @@ impl Worker {
     fn turn(&mut self) -> Result<(), Over> {
         self.telling.begin_turn();
         let now = Instant::now();
+        let before = self.attention.whose(Part::Rest);
         let ordered = self.orders.take().map(|order| self.attention.order(order, now));
         if let Some(change) = ordered.or_else(|| self.attention.expire(now)) {
+            // What adds up, and what is compared, is of all of the time and of all processes, or begins anew.
+            if self.attention.whose(Part::Rest) != before && self.probes.is_some() {
+                self.tell_news()?;
+                self.found.clear();
+                self.unload()?;
+            }
             self.change(&change)?;
         }
         for finding in self.logs.look() {
@@ -183,13 +193,15 @@ impl Worker {
             return self.unload();
         }
         self.look(if has_lost { Look::Everybody } else { Look::Around })?;
-        self.show(None);
-        for finding in self.ras.look(self.libraries.with_nccl(), &self.proc) {
+        self.show();
+        let processes = self.libraries.with_nccl().filter(|_| !self.attention.is_off());
+        for finding in self.ras.look(processes, &self.proc) {
             self.say(finding)?;
         }
         if self.probes.is_none() {
             let points = self.told_by_others();
-            let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
+            let source = if self.absent.is_some() { "nccl" } else { SOURCE };
+            let sample = Sample { source: source.to_owned(), taken_boot_ns: clock::boot_ns(), points: Ok(points) };
             return if self.is_told_by_others { self.send(Message::Sample(sample)) } else { Ok(()) };
         }
         let reading = self.read(false);
@@ -208,18 +220,17 @@ impl Worker {
     fn look(&mut self, look: Look<'_>) -> Result<(), Over> {
         self.found = if self.attention.is_off() { BTreeMap::new() } else { self.libraries.look(look) };
         // Nothing is loaded before there is something to look at.
-        if self.probes.is_none() && !self.found.is_empty() {
+        if self.probes.is_none() && self.absent.is_none() && !self.found.is_empty() {
             match Probes::load() {
                 Ok(probes) => self.probes = Some(probes),
                 Err(error) => {
                     let reason = chain(&error);
                     tracing::warn!(reason, "calls of CUDA's driver and NCCL are not counted");
                     let taken_boot_ns = clock::boot_ns();
-                    self.show(Some(reason.clone()));
+                    self.absent = Some(reason.clone());
                     // So that the status says why.
                     let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points: Err(reason) };
                     self.send(Message::Sample(sample))?;
-                    return Err(Over);
                 }
             }
         }
@@ -235,7 +246,7 @@ impl Worker {
         self.were_steps_thinned = false;
         self.costs.clear();
         self.watched.turn(clock::boot_ns(), Part::ALL.map(|_| false));
-        self.show(None);
+        self.show();
         self.send(Message::Sample(Sample {
             source: SOURCE.to_owned(),
             taken_boot_ns: clock::boot_ns(),
@@ -244,7 +255,7 @@ impl Worker {
     }
 
     fn publish(&mut self, reading: Result<Reading, String>) -> Result<(), Over> {
-        self.show(None);
+        self.show();
         self.were_steps_thinned |= self.budget.thinned().has(Part::Steps);
         for change in std::mem::take(&mut self.changes) {
             self.tell(change)?;
@@ -259,7 +270,8 @@ impl Worker {
         self.send(Message::Sample(sample))
     }
 
-    fn show(&self, absent: Option<String>) {
+    fn show(&self) {
+        let absent = self.absent.clone();
         let thinned = self.thinned(self.budget.thinned()).map(|part| part.as_str().to_owned()).collect();
         self.orders.show(View { detail: self.attention.detail(), traced: self.attention.traced(), thinned, absent });
     }

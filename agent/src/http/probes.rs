@@ -1,6 +1,6 @@
 //! `/api/v1/probes/cuda`: how much is looked at, and saying so.
 
-use std::{num::NonZeroU32, path::Path, time::Duration};
+use std::{fs, num::NonZeroU32, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -49,8 +49,13 @@ pub fn set_cuda(gate: &Gate, control: &Control, headers: &HeaderMap, body: &Byte
             let why = format!("expected `for_seconds` from 1 to {MOST_SECONDS}");
             return refused(StatusCode::BAD_REQUEST, &why);
         }
-        Ok(Wanted::Trace(WantedTrace { trace_pid, .. })) if !Path::new(&format!("/proc/{trace_pid}")).exists() => {
+        Ok(Wanted::Trace(WantedTrace { trace_pid, .. })) if !is_process(trace_pid) => {
             return refused(StatusCode::NOT_FOUND, &format!("there is no process {trace_pid} on this host"));
+        }
+        Ok(Wanted::Trace(WantedTrace { trace_pid, .. }))
+            if control.view().traced.is_some_and(|pid| pid != trace_pid) =>
+        {
+            return refused(StatusCode::CONFLICT, "another process is traced; `plumbline probes cuda` says which");
         }
         Ok(Wanted::Trace(WantedTrace { trace_pid, for_seconds })) => {
             Order::Trace { pid: trace_pid, span: Duration::from_secs(for_seconds) }
@@ -64,4 +69,11 @@ pub fn set_cuda(gate: &Gate, control: &Control, headers: &HeaderMap, body: &Byte
         Ok(()) => answered(&String::from_utf8_lossy(body)),
         Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// And no thread of one, which has a directory of its own too.
+fn is_process(pid: NonZeroU32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let leader = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    leader.is_some_and(|leader| leader.trim() == pid.to_string())
 }

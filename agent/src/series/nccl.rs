@@ -200,12 +200,12 @@ pub static GRAPH_LAUNCH_MISMATCHED_TOTAL: Series = Series::row(
     "plumbline.nccl.graph_launch.mismatched",
     &["comm"],
     LAUNCHES,
-    "How often a rank had launched more or fewer graphs than others when it came to a collective: what was told of their launches since the \
-     collective before is of different ones. It ought to be 0.",
+    "Launches of which it cannot be told whether they are the same, and were not compared: ranks came further apart than half of the time \
+     since the launch before, of the one for which that is least. And how often a rank had launched more or fewer graphs than others when it came to a collective.",
 );
 
 const INSPECTOR: &str = "files that NCCL Inspector writes (`cuda.nccl_inspector`)";
-const INSPECTOR_LABELS: &[&str] = &["gpu", "comm", "ranks", "operation", "message_size", "algorithm"];
+const INSPECTOR_LABELS: &[&str] = &["file", "gpu", "comm", "ranks", "operation", "message_size", "algorithm"];
 
 pub static INSPECTOR_BUS_BANDWIDTH: Series = Series::row(
     "plumbline_nccl_inspector_bus_bandwidth_bytes_per_second",
@@ -214,8 +214,8 @@ pub static INSPECTOR_BUS_BANDWIDTH: Series = Series::row(
     "plumbline.nccl.inspector.bus_bandwidth",
     INSPECTOR_LABELS,
     INSPECTOR,
-    "What the GPU moved, as NCCL reckons bandwidth of the bus, on average of what Inspector wrote last. `gpu`, `comm` and the rest are what \
-     Inspector calls them: `comm` is a name, or the hash, `gpu` the process's own number.",
+    "What the GPU moved, as NCCL reckons bandwidth of the bus, the geometric mean of what Inspector wrote last. `file` is what the file is called, in which \
+     the GPU's UUID is; `gpu`, `comm` and the rest are what Inspector calls them: `comm` is a name, or the hash, `gpu` the process's own number.",
 );
 
 pub static INSPECTOR_DURATION: Series = Series::row(
@@ -263,7 +263,7 @@ pub static RAS_ANSWERS_TOTAL: Series = Series::row(
      (NCCL before 2.28 speaks no JSON).",
 );
 
-const LOGS: &str = "files of `cuda.nccl_logs`";
+const LOGS: &str = "files of `cuda.nccl_logs`, and journald (`cuda.nccl_journal`)";
 
 pub static WARNINGS_TOTAL: Series = Series::row(
     "plumbline_nccl_warnings_total",

@@ -80,6 +80,7 @@ fn fork(processes: u32, calls: &mut impl FnMut() -> c_int) -> io::Result<c_int> 
                 unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                 let result = u8::try_from(calls()).unwrap_or(u8::MAX);
                 let _ = tell.write_all(&[result]);
+                drop(tell);
                 loop {
                     // SAFETY: has no preconditions.
                     unsafe { libc::pause() };
@@ -88,6 +89,8 @@ fn fork(processes: u32, calls: &mut impl FnMut() -> c_int) -> io::Result<c_int> 
             _ => {}
         }
     }
+    // So that there is an end if one of them is killed.
+    drop(tell);
     let mut results = vec![0; usize::try_from(processes).unwrap_or(0)];
     done.read_exact(&mut results)?;
     Ok(results.into_iter().max().unwrap_or(0).into())

@@ -182,6 +182,10 @@ pub(super) fn a_process_is_traced_for_a_while(tools: &Tools, scratch: &Path) -> 
         neighbour.call("cuLaunchKernel 50", "0")?;
         std::thread::sleep(Duration::from_millis(200));
     }
+    // A second one would end the first.
+    let second = said(trace(neighbour.pid(), "10s")?)?;
+    let why = String::from_utf8_lossy(&second.stderr).into_owned();
+    ensure(!second.status.success() && why.contains("another process is traced"), || why.clone())?;
     let traced = said(traced)?;
     let text = String::from_utf8_lossy(&traced.stdout);
     ensure(traced.status.success() && text.contains(" /s  launch, device unknown\n"), || format!("{text:?}"))?;

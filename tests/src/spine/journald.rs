@@ -24,8 +24,8 @@ mkdir -p /var/log/journal /run/systemd/journal /run/systemd/journald.conf.d
 printf '[Journal]\nStorage=persistent\nReadKMsg=no\nAudit=no\nSeal=no\n' > /run/systemd/journald.conf.d/own.conf
 touch /run/systemd/journal/flushed
 /lib/systemd/systemd-journald & daemon=$!
-until [ -S /run/systemd/journal/stdout ]; do sleep 0.1; done
-systemd-cat -t engine
+for _ in $(seq 100); do [ -S /run/systemd/journal/stdout ] && break; sleep 0.1; done
+systemd-cat -t engine || cat > /dev/null
 kill $daemon
 wait
 "#;

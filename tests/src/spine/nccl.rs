@@ -44,7 +44,7 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     }
 
     let expected = run_late(&mut ranks, "run", &[0, 5_000_000, 1_000_000])?;
-    arrivals_are(&daemon, ["last_arrivals_total", "lateness_seconds_total"], &expected)?;
+    arrivals_are(&daemon, ["last_arrivals_total", "lateness_seconds_total"], PRECISION_NS, &expected)?;
     let sum = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\"}}");
     daemon.wait_for(&sum("arrival_skew_seconds_count"), is(TURNS as f64)).map_err(not_ok)?;
 
@@ -376,14 +376,19 @@ pub(super) fn run_late(ranks: &mut [Caller], order: &str, late_ns: &[u64]) -> Re
     Ok(found)
 }
 
-/// `series` say how often a rank was the last, and how late it was.
-pub(super) fn arrivals_are(daemon: &Daemon, series: [&str; 2], expected: &[(f64, f64)]) -> Result<(), Ended> {
+/// `series` say how often a rank was the last, and how late it was, each time to so many nanoseconds.
+pub(super) fn arrivals_are(
+    daemon: &Daemon,
+    series: [&str; 2],
+    precision_ns: f64,
+    expected: &[(f64, f64)],
+) -> Result<(), Ended> {
     for (rank, (last, late_seconds)) in expected.iter().enumerate() {
         let line = |series: &str| format!("plumbline_nccl_{series}{{comm=\"{COMM}\",rank=\"{rank}\"}}");
         daemon.wait_for(&line(series[0]), is(*last)).map_err(not_ok)?;
         let found = daemon.metric(&line(series[1])).map_err(not_ok)?.unwrap_or_default();
         let off_ns = (found - late_seconds).abs() * 1e9 / TURNS as f64;
-        ensure(off_ns <= PRECISION_NS, || {
+        ensure(off_ns <= precision_ns, || {
             format!("rank {rank} was late by {found} s and not {late_seconds} s: {off_ns:.0} ns each")
         })?;
     }

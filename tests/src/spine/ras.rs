@@ -11,7 +11,7 @@ use crate::{
     daemon::{Daemon, Tools},
 };
 
-/// As NCCL 2.28 writes it: four ranks, of which one is behind, one has failed, and one is dead.
+/// As NCCL 2.28 writes it: six ranks, of which one is behind, one has failed, one is dead, one does not answer, and one has ended.
 const REPORT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src/cuda/nccl/ras/testdata/status.json");
 
 pub(super) fn what_ras_knows_is_asked_for(tools: &Tools, scratch: &Path) -> Result<(), Ended> {
@@ -29,7 +29,7 @@ pub(super) fn what_ras_knows_is_asked_for(tools: &Tools, scratch: &Path) -> Resu
     caller.call(&format!("ras {REPORT}"), "ok")?;
     let config = format!("{QUIET}cuda: {{nccl_ras: true}}\n");
     let daemon = Daemon::start(tools, scratch, &config).map_err(not_ok)?;
-    for (state, ranks) in [("running", 2.0), ("failed", 1.0), ("dead", 1.0), ("unresponsive", 0.0)] {
+    for (state, ranks) in [("running", 2.0), ("failed", 1.0), ("dead", 1.0), ("unresponsive", 1.0), ("ending", 1.0)] {
         let labels = format!("comm=\"{COMM}\",state=\"{state}\"");
         daemon.wait_for(&caller.line("plumbline_nccl_ras_ranks", &labels), is(ranks)).map_err(not_ok)?;
     }
@@ -41,7 +41,8 @@ pub(super) fn what_ras_knows_is_asked_for(tools: &Tools, scratch: &Path) -> Resu
     };
     let said = daemon.wait_for_record("a rank that is dead", is_dead).map_err(not_ok)?;
     let expected = format!(
-        "RAS of NCCL, asked by way of nccl-caller ({}): rank 3 of communicator {COMM} (process 78 of 10.0.0.2) is dead",
+        "RAS of NCCL, asked by way of nccl-caller ({}), of communicator {COMM}: rank 2 (process 77 of 10.0.0.2) has failed: \
+         remote_error; rank 3 (process 78 of 10.0.0.2) is dead",
         caller.pid()
     );
     ensure(said["message"] == expected, || said.to_string())

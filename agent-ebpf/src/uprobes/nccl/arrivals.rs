@@ -55,20 +55,27 @@ pub struct Arrival {
     /// With the hash 0 there is none.
     pub key: ArrivalKey,
     pub signature: u64,
+    /// Since its one before, of a launch.
+    pub interval_ns: u64,
     pub rank: u32,
     /// Members of this node without which nobody is compared.
     pub least: u32,
 }
 
+/// Of a communicator, on this node.
+#[inline(always)]
+pub fn members(hash: u64) -> u64 {
+    // SAFETY: a map value.
+    MEMBERS.get_ptr(&hash).map_or(0, |members| unsafe { *members })
+}
+
 /// Who sees that all have come books how far apart they were.
 #[inline(always)]
 pub fn arrive(arrival: &Arrival, at: Meeting) {
-    let Arrival { key, signature, rank, least } = *arrival;
+    let Arrival { key, signature, interval_ns, rank, least } = *arrival;
     let of = SkewKey { hash: key.hash, of: at as u64 };
     let hash = key.hash;
-    let members = MEMBERS.get_ptr(&hash);
-    // SAFETY: a map value.
-    let members = members.map_or(0, |members| unsafe { *members });
+    let members = members(hash);
     if members < 2 || members < least.into() || members > SLOTS as u64 {
         return;
     }
@@ -87,11 +94,13 @@ pub fn arrive(arrival: &Arrival, at: Meeting) {
         stamp.write_volatile(bpf_ktime_get_ns());
         if (*arrivals).signature == 0 {
             (*arrivals).signature = signature | 1;
+            (*arrivals).interval_ns = interval_ns;
         } else if (*arrivals).signature != signature | 1 {
             mismatch(&of);
             let _ = awaited.remove(&key);
             return;
         }
+        (*arrivals).interval_ns = less((*arrivals).interval_ns, interval_ns);
         // Without a branch: the verifier would follow every combination of who has come.
         let (mut came, mut first_ns, mut last_ns) = (0_u64, LATER_NS, 0_u64);
         for slot in 0..SLOTS {
@@ -106,10 +115,17 @@ pub fn arrive(arrival: &Arrival, at: Meeting) {
         if came < members || BOOKED.insert(&booked, &1, BPF_NOEXIST).is_err() {
             return;
         }
-        if at == Meeting::GraphLaunch && key.launch == 0 {
-            // The end of a row, at which only their number is compared.
-            let _ = awaited.remove(&key);
-            return;
+        if at == Meeting::GraphLaunch {
+            let is_row_end = key.launch == 0;
+            // Who launched one more than the others, once, is one step ahead for good.
+            let is_unsure = last_ns.wrapping_sub(first_ns) >= (*arrivals).interval_ns / 2;
+            if is_row_end || is_unsure {
+                let _ = awaited.remove(&key);
+                if !is_row_end {
+                    mismatch(&of);
+                }
+                return;
+            }
         }
         let Some(skew) = skew(&of) else { return };
         let late = (&raw mut (*skew).late_ns).cast::<u64>();

@@ -89,7 +89,7 @@ pub fn nccl_call(ctx: ProbeContext) -> u32 {
     }
     let signature = count ^ u64::from(datatype) << 48 ^ u64::from(cookie.function) << 56;
     let key = ArrivalKey { hash: comm.hash, sequence: comm.sequence, launch: 0 };
-    let call = Arrival { key, signature, rank: comm.rank, least: least(&comm) };
+    let call = Arrival { key, signature, interval_ns: 0, rank: comm.rank, least: least(&comm) };
     match GROUPS.get_ptr_mut(&current.pid_tgid) {
         // SAFETY: a map value of this thread's own.
         Some(group) if unsafe { (*group).depth } > 0 => put(group, call),

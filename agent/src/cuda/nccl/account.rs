@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn who_has_not_come_is_missing_since_the_first_came() {
-        let mut arrivals = Arrivals { stamps_ns: [0; SLOTS], signature: 0 };
+        let mut arrivals = Arrivals { stamps_ns: [0; SLOTS], signature: 0, interval_ns: 0 };
         assert_eq!(missing(4, &arrivals, &[(0, 4)]), []);
         (arrivals.stamps_ns[2], arrivals.stamps_ns[0]) = (70, 90);
         // The first has called those up to number 4, as has the last; the others are behind.

@@ -28,7 +28,7 @@ const MOST_POINTS: usize = 4096;
 /// A file that nobody has written for so long is of a job that has ended: Inspector writes each half minute at most.
 const OLD: Duration = Duration::from_secs(300);
 
-/// Bytes of a label.
+/// Characters of a label.
 const MOST_TEXT: usize = 64;
 
 #[derive(Debug, Default)]
@@ -53,14 +53,15 @@ impl Inspector {
     pub fn look(&mut self, now: SystemTime) {
         let paths = self.patterns.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten();
         let mut before = std::mem::take(&mut self.files);
-        for path in paths.filter_map(Result::ok).take(MOST_FILES) {
+        for path in paths.filter_map(Result::ok) {
             // Between two writings there may be none.
             let Ok((file, when, bytes)) = open(&path) else { continue };
-            if now.duration_since(when).is_ok_and(|age| age > OLD) {
+            if self.files.len() >= MOST_FILES || now.duration_since(when).is_ok_and(|age| age > OLD) {
                 continue;
             }
             let known = before.remove(&path).filter(|known| known.when == when && known.bytes == bytes);
-            let written = known.or_else(|| Some(Written { when, bytes, points: points(&read(file).ok()?) }));
+            let written =
+                known.or_else(|| Some(Written { when, bytes, points: points(&stem(&path), &read(file).ok()?) }));
             self.files.extend(written.map(|written| (path, written)));
         }
     }
@@ -89,9 +90,16 @@ fn read(file: File) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What is known of a page; a line that is wrong, as the last one while it is written, is passed over.
-fn points(page: &[u8]) -> Vec<Point> {
-    let lines = Lines::new(page, Format::Text).filter_map(Result::ok);
+/// What a file is called, without what all are: the GPU's UUID, since several processes may each call theirs `GPU0`.
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.trim_start_matches("nccl_inspector_metrics_").chars().take(MOST_TEXT).collect()
+}
+
+/// What is known of a page; a line that is wrong is passed over, as is the last one while it is written.
+fn points(file: &str, page: &[u8]) -> Vec<Point> {
+    let end = memchr::memrchr(b'\n', page).map_or(0, |end| end + 1);
+    let lines = Lines::new(&page[..end], Format::Text).filter_map(Result::ok);
     let samples = lines.filter_map(|line| match line {
         Line::Sample(sample) => Some(sample),
         _ => None,
@@ -105,13 +113,13 @@ fn points(page: &[u8]) -> Vec<Point> {
             _ => return None,
         };
         let labels = LABELS.map(|names| label(sample.labels, names));
-        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let labels: Vec<&str> = [file].into_iter().chain(labels.iter().map(String::as_str)).collect();
         sample.value.is_finite().then(|| Point::new(series, &labels, sample.value * scale))
     });
     known.take(MOST_POINTS).collect()
 }
 
-/// In the order of the series' labels: what each version calls it.
+/// In the order of the series' labels, behind the file: what each version calls it.
 const LABELS: [&[&str]; 6] = [
     &["gpu", "gpu_device_id"],
     &["comm_name", "comm_id"],
@@ -134,7 +142,7 @@ mod tests {
 
     #[track_caller]
     fn check(page: &str, expect: &[&str]) {
-        let words = points(page.as_bytes()).into_iter().map(|point| {
+        let words = points("f", page.as_bytes()).into_iter().map(|point| {
             let name = point.series.name.trim_start_matches("plumbline_nccl_inspector_");
             format!("{name} {} {:.6}", point.labels.join("|"), point.number().unwrap())
         });
@@ -146,23 +154,23 @@ mod tests {
         check(
             include_str!("testdata/inspector.prom"),
             &[
-                "bus_bandwidth_bytes_per_second GPU0|DP Group 0|4|AllReduce|4-5GB|Ring_ll 678263000000.000000",
-                "duration_seconds GPU0|DP Group 0|4|AllReduce|4-5GB|Ring_ll 0.009498",
-                "bus_bandwidth_bytes_per_second GPU0|DP Group 0|4|Send|512-513MB| 464900000000.000000",
-                "duration_seconds GPU0|DP Group 0|4|Send|512-513MB| 0.001155",
+                "bus_bandwidth_bytes_per_second f|GPU0|DP Group 0|4|AllReduce|4-5GB|Ring_ll 678263000000.000000",
+                "duration_seconds f|GPU0|DP Group 0|4|AllReduce|4-5GB|Ring_ll 0.009498",
+                "bus_bandwidth_bytes_per_second f|GPU0|DP Group 0|4|Send|512-513MB| 464900000000.000000",
+                "duration_seconds f|GPU0|DP Group 0|4|Send|512-513MB| 0.001155",
             ],
         );
         // As 2.28.3 has them.
         check(
             "nccl_bus_bandwidth_gbs{comm_id=\"0xd1\",collective=\"AllReduce\",rank=\"4\",n_ranks=\"8\",gpu_device_id=\"GPU4\",message_size=\"2.00GB\"} 1\n",
-            &["bus_bandwidth_bytes_per_second GPU4|0xd1|8|AllReduce|2.00GB| 1000000000.000000"],
+            &["bus_bandwidth_bytes_per_second f|GPU4|0xd1|8|AllReduce|2.00GB| 1000000000.000000"],
         );
     }
 
     #[test]
     fn what_is_half_written_or_not_its_own_is_passed_over() {
         check("", &[]);
-        check("nccl_bus_bandwidth_gbs{gpu=\"GPU0\"", &[]);
+        check("nccl_bus_bandwidth_gbs{gpu=\"GPU0\"} 67", &[]);
         check("nccl_bus_bandwidth_gbs NaN\nother 1\n\u{1}\n", &[]);
     }
 
@@ -172,6 +180,7 @@ mod tests {
         let path = directory.path().join("gpu0.prom");
         let pattern = directory.path().join("*.prom").display().to_string();
         let mut inspector = Inspector::of(&[pattern]);
+        assert_eq!(stem(Path::new("/x/nccl_inspector_metrics_GPU-1.prom")), "GPU-1");
         let mut count = |later: u64| {
             inspector.look(SystemTime::now() + Duration::from_secs(later));
             inspector.points().count()

@@ -57,6 +57,13 @@ const MOST_BEHIND: usize = 64;
 /// Ranks that are remembered.
 const MOST_KNOWN: usize = 65_536;
 
+/// What is told of one round, and which ranks are named in it.
+const MOST_FINDINGS: usize = 16;
+const MOST_NAMED: usize = 8;
+
+/// Lines of the page, of all that is asked.
+const MOST_POINTS: usize = 2048;
+
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 enum RasError {
@@ -66,8 +73,6 @@ enum RasError {
     Ask(#[from] AskError),
     #[error("what RAS says is no report")]
     Report(#[from] serde_json::Error),
-    #[error("no thread to ask with")]
-    Thread(#[from] std::io::Error),
 }
 
 /// By whom a job is reached.
@@ -84,8 +89,8 @@ type Answer = (Asked, Result<Job, RasError>);
 pub struct Ras {
     is_wanted: bool,
     asked_at: Option<Instant>,
-    /// How many have not answered yet.
-    asking: Option<(usize, Receiver<Answer>)>,
+    /// Until all have answered.
+    asking: Option<Receiver<Answer>>,
     /// Of this round, as far as it is.
     answers: Vec<(Asked, Job)>,
     /// Of the last that was whole.
@@ -122,18 +127,16 @@ impl Ras {
             }
             self.asking = Some(round(networks));
         }
-        let Some((mut left, answers)) = self.asking.take() else { return Vec::new() };
+        let Some(answers) = self.asking.take() else { return Vec::new() };
         loop {
             match answers.try_recv() {
-                Ok((asked, answer)) => {
-                    left = left.saturating_sub(1);
-                    self.take(asked, answer);
-                }
-                Err(TryRecvError::Empty) if left > 0 => {
-                    self.asking = Some((left, answers));
+                Ok((asked, answer)) => self.take(asked, answer),
+                Err(TryRecvError::Empty) => {
+                    self.asking = Some(answers);
                     return Vec::new();
                 }
-                Err(_) => {
+                // The thread that asked has ended.
+                Err(TryRecvError::Disconnected) => {
                     let answers = std::mem::take(&mut self.answers);
                     return self.observe(answers);
                 }
@@ -163,24 +166,35 @@ impl Ras {
     }
 
     fn observe(&mut self, jobs: Vec<(Asked, Job)>) -> Vec<Finding> {
-        let mut before = std::mem::take(&mut self.known);
+        // Who did not answer this time may do so the next.
+        let has_answered = |network: u64| jobs.iter().any(|(asked, _)| asked.network.inode == Some(network));
+        let mut before: HashMap<Rank, Progress> =
+            self.known.extract_if(|(network, ..), _| has_answered(*network)).collect();
         let mut findings = Vec::new();
         for (asked, job) in &jobs {
             let network = asked.network.inode.unwrap_or_default();
             for (comm, ranks) in job {
+                let mut told: BTreeMap<Told, Vec<(u32, &Known)>> = BTreeMap::new();
                 for (rank, known) in ranks {
-                    let key = (network, comm.clone(), *rank);
                     if self.known.len() >= MOST_KNOWN {
-                        continue;
+                        break;
                     }
+                    let key = (network, comm.clone(), *rank);
                     let mut progress = before.remove(&key).unwrap_or_default();
-                    let told = progress.observe(known);
-                    findings.extend(told.map(|told| finding(told, asked, comm, *rank, known)));
+                    if let Some(one) = progress.observe(known) {
+                        told.entry(one).or_default().push((*rank, known));
+                    }
                     self.known.insert(key, progress);
                 }
+                findings.extend(told.iter().map(|(told, ranks)| finding(*told, asked, comm, ranks)));
             }
         }
         self.jobs = jobs;
+        let withheld = findings.len().saturating_sub(MOST_FINDINGS);
+        findings.truncate(MOST_FINDINGS);
+        if withheld > 0 {
+            tracing::warn!(withheld, "NCCL's RAS says more than is recorded");
+        }
         findings
     }
 
@@ -203,12 +217,13 @@ impl Ras {
                 }));
             }
         }
+        points.truncate(MOST_POINTS);
         points
     }
 }
 
-/// What is to be told of a rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is to be told of ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
     Lost,
     Stuck,
@@ -234,31 +249,37 @@ impl Progress {
         let was_stuck = std::mem::replace(&mut self.is_stuck, is_stuck);
         match (was_stuck, is_stuck) {
             (false, true) => Some(Told::Stuck),
-            (true, false) if known.state == State::Running => Some(Told::Moves),
+            (true, false) => Some(Told::Moves),
             _ => None,
         }
     }
 }
 
-fn finding(told: Told, asked: &Asked, comm: &str, rank: u32, known: &Known) -> Finding {
-    let Known { state, place, behind, .. } = known;
-    let whose = format!(
-        "RAS of NCCL, asked by way of {} ({}): rank {rank} of communicator {comm} ({place})",
-        asked.name, asked.pid
-    );
-    let (kind, severity, text) = match (told, state) {
-        (Told::Lost, State::Failed(error)) => {
-            ("nccl.ras.lost", Severity::High, format!("{whose} has failed: {}", result(*error)))
-        }
-        (Told::Lost, state) => ("nccl.ras.lost", Severity::High, format!("{whose} is {}", state.as_str())),
-        (Told::Stuck, _) => {
-            let text = format!("{whose} has called {behind} collectives fewer than another, and none for a minute");
-            ("nccl.ras.stuck", Severity::High, text)
-        }
-        (Told::Moves, _) => ("nccl.ras.stuck.end", Severity::Low, format!("{whose} goes on")),
+/// Of all ranks of a communicator of which the same is to be told.
+fn finding(told: Told, asked: &Asked, comm: &str, ranks: &[(u32, &Known)]) -> Finding {
+    let (kind, severity) = match told {
+        Told::Lost => ("nccl.ras.lost", Severity::High),
+        Told::Stuck => ("nccl.ras.stuck", Severity::High),
+        Told::Moves => ("nccl.ras.stuck.end", Severity::Low),
     };
-    let process = Some(FoundProcess { pid: asked.pid, name: asked.name.clone() });
-    let evidence = vec![("behind".to_owned(), float(*behind))];
+    let one = |(rank, known): &(u32, &Known)| {
+        let Known { state, place, behind, .. } = known;
+        let what = match (told, state) {
+            (Told::Lost, State::Failed(error)) => format!("has failed: {}", result(*error)),
+            (Told::Lost, state) => format!("is {}", state.as_str()),
+            (Told::Stuck, _) => format!("has called {behind} collectives fewer than another, and none for a minute"),
+            (Told::Moves, _) => "goes on, or ends".to_owned(),
+        };
+        format!("rank {rank} ({place}) {what}")
+    };
+    let mut named: Vec<String> = ranks.iter().take(MOST_NAMED).map(one).collect();
+    if ranks.len() > MOST_NAMED {
+        named.push(format!("{} more", ranks.len() - MOST_NAMED));
+    }
+    let Asked { pid, name, .. } = asked;
+    let text = format!("RAS of NCCL, asked by way of {name} ({pid}), of communicator {comm}: {}", named.join("; "));
+    let process = Some(FoundProcess { pid: *pid, name: name.clone() });
+    let evidence = vec![("ranks".to_owned(), float(ranks.len() as u64))];
     Finding { process, evidence, ..Finding::new(kind, severity, comm.to_owned(), text) }
 }
 
@@ -282,21 +303,21 @@ fn networks(processes: impl Iterator<Item = u32>, proc: &Path) -> Vec<Asked> {
     asked.collect()
 }
 
-/// Each is asked by a thread of its own, which ends with its answer.
-fn round(networks: Vec<Asked>) -> (usize, Receiver<Answer>) {
+/// One after the other, so that one answer is held at a time, by a thread that ends with the last: it has been elsewhere.
+fn round(networks: Vec<Asked>) -> Receiver<Answer> {
     let (answers, receiver) = channel();
-    let count = networks.len();
-    for asked in networks {
-        let (out, own) = (answers.clone(), asked.clone());
-        let spawned = thread::Builder::new().name("ras".to_owned()).spawn(move || {
-            let answer = ask_one(&own.network);
-            let _ = out.send((own, answer));
-        });
-        if let Err(error) = spawned {
-            let _ = answers.send((asked, Err(error.into())));
+    let ask_all = move || {
+        for asked in networks {
+            let answer = ask_one(&asked.network);
+            if answers.send((asked, answer)).is_err() {
+                return;
+            }
         }
+    };
+    if let Err(error) = thread::Builder::new().name("ras".to_owned()).spawn(ask_all) {
+        tracing::warn!(%error, "NCCL's RAS is not asked");
     }
-    (count, receiver)
+    receiver
 }
 
 fn ask_one(network: &Network) -> Result<Job, RasError> {
@@ -333,6 +354,7 @@ mod tests {
         check(&[(Running, 5, 1, None), (Running, 5, 1, Some(Told::Stuck)), (Running, 7, 0, Some(Told::Moves))]);
         // Nobody calls anything.
         check(&[(Running, 5, 0, None), (Running, 5, 0, None)]);
+        check(&[(Running, 5, 1, None), (Running, 5, 1, Some(Told::Stuck)), (State::Ending, 5, 1, Some(Told::Moves))]);
         // Who ends it is behind for good.
         check(&[(Running, 5, 1, None), (State::Ending, 5, 1, None), (State::Ending, 5, 1, None)]);
     }
@@ -355,18 +377,12 @@ mod tests {
         };
         let mut ras = Ras::of(true);
         ras.take(asked.clone(), Ok(job(&read(include_bytes!("testdata/status.json")).unwrap())));
-        ras.take(asked, Err(AskError::Long.into()));
+        ras.take(asked.clone(), Err(AskError::Long.into()));
         let answers = std::mem::take(&mut ras.answers);
         let told: Vec<String> = ras.observe(answers).into_iter().map(|finding| finding.text).collect();
-        let of = "RAS of NCCL, asked by way of python3 (7): rank";
-        let comm = "of communicator 0x6afe1cc17717e1f4";
-        assert_eq!(
-            told,
-            [
-                format!("{of} 2 {comm} (process 77 of 10.0.0.2) has failed: remote_error"),
-                format!("{of} 3 {comm} (process 78 of 10.0.0.2) is dead"),
-            ]
-        );
+        let of = "RAS of NCCL, asked by way of python3 (7), of communicator 0x6afe1cc17717e1f4";
+        let lost = "rank 2 (process 77 of 10.0.0.2) has failed: remote_error; rank 3 (process 78 of 10.0.0.2) is dead";
+        assert_eq!(told, [format!("{of}: {lost}")]);
         let words = ras.points().into_iter().map(|point| {
             let labels: Vec<&str> = point.labels.iter().map(String::as_str).filter(|label| !label.is_empty()).collect();
             format!("{} {} {}", point.series.name, labels.join(" "), point.number().unwrap())
@@ -377,13 +393,31 @@ mod tests {
                 "plumbline_nccl_ras_answers_total error 1",
                 "plumbline_nccl_ras_answers_total report 1",
                 "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 running 2",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 ending 0",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 ending 1",
                 "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 failed 1",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 unresponsive 0",
+                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 unresponsive 1",
                 "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 dead 1",
                 "plumbline_nccl_ras_behind 7 0x6afe1cc17717e1f4 1 1",
             ]
         );
+    }
+
+    #[test]
+    fn who_is_lost_is_told_once_though_nobody_answers_for_a_round_and_many_are_one_finding() {
+        let asked = Asked {
+            pid: 7,
+            name: "python3".to_owned(),
+            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
+        };
+        let dead = Known { state: State::Dead, place: "x".to_owned(), called: 0, behind: 0 };
+        let of_comm = |ranks: u32| (0..ranks).map(|rank| (rank, dead.clone())).collect::<BTreeMap<_, _>>();
+        let job: Job = (0..30).map(|comm| (format!("{comm:#x}"), of_comm(100))).collect();
+        let mut ras = Ras::of(true);
+        let told = ras.observe(vec![(asked.clone(), job.clone())]);
+        assert_eq!(told.len(), MOST_FINDINGS);
+        assert!(told[0].text.ends_with("rank 7 (x) is dead; 92 more"), "{}", told[0].text);
+        assert!(ras.observe(Vec::new()).is_empty() && ras.points().is_empty());
+        assert!(ras.observe(vec![(asked, job)]).is_empty());
     }
 
     #[test]

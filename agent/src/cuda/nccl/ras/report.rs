@@ -8,7 +8,10 @@ use serde::Deserialize;
 const MOST_COMMUNICATORS: usize = 256;
 const MOST_RANKS: usize = 4096;
 
-/// Bytes of what is text.
+/// Functions of one rank; NCCL has a dozen.
+const MOST_FUNCTIONS: usize = 32;
+
+/// Characters of what is text.
 const MOST_TEXT: usize = 64;
 
 /// Fields that later versions add are passed over; those that may be missing are what they are worth then.
@@ -76,7 +79,7 @@ pub struct MissingStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     Running,
-    /// It has ended the communicator, or is about to.
+    /// It has ended the communicator, or is about to; or has not begun it.
     Ending,
     /// NCCL says that something went wrong there (`ncclResult_t`).
     Failed(u32),
@@ -126,14 +129,18 @@ pub fn job(report: &Report) -> Job {
 
 fn ranks(communicator: &Communicator) -> BTreeMap<u32, Known> {
     let mut furthest: BTreeMap<&str, u64> = BTreeMap::new();
-    let counts = communicator.ranks.iter().flat_map(|rank| &rank.collective_counts);
-    for (function, count) in counts.filter(|(function, _)| is_of_all(function)) {
+    for (function, count) in communicator.ranks.iter().take(MOST_RANKS).flat_map(counts) {
         let most = furthest.entry(function).or_default();
         *most = (*most).max(*count);
     }
     let behind = |rank: &Rank| {
         let of = |function: &str| rank.collective_counts.get(function).copied().unwrap_or_default();
-        furthest.iter().map(|(function, most)| most.saturating_sub(of(function))).max().unwrap_or_default()
+        furthest
+            .iter()
+            .take(MOST_FUNCTIONS)
+            .map(|(function, most)| most.saturating_sub(of(function)))
+            .max()
+            .unwrap_or_default()
     };
     let answered = communicator.ranks.iter().take(MOST_RANKS).map(|rank| {
         let state = match rank.status {
@@ -143,15 +150,24 @@ fn ranks(communicator: &Communicator) -> BTreeMap<u32, Known> {
             | Status { abort_flag: true, .. } => State::Ending,
             _ => State::Running,
         };
-        let counts = rank.collective_counts.iter().filter(|(function, _)| is_of_all(function));
-        let called = counts.fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+        let called = counts(rank).fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
         (rank.rank, Known { state, place: place(rank.pid, &rank.host), called, behind: behind(rank) })
     });
     let missing = communicator.missing_ranks.iter().take(MOST_RANKS).map(|rank| {
-        let state = if rank.status.considered_dead { State::Dead } else { State::Unresponsive };
+        let state = match rank.status {
+            MissingStatus { considered_dead: true, .. } => State::Dead,
+            MissingStatus { unresponsive: true, .. } => State::Unresponsive,
+            // Its process has answered, and has no such communicator.
+            _ => State::Ending,
+        };
         (rank.rank, Known { state, place: place(rank.pid, &rank.host), called: 0, behind: 0 })
     });
     answered.chain(missing).collect()
+}
+
+/// Of what all ranks call as often.
+fn counts(rank: &Rank) -> impl Iterator<Item = (&String, &u64)> {
+    rank.collective_counts.iter().filter(|(function, _)| is_of_all(function)).take(MOST_FUNCTIONS)
 }
 
 /// Whether all ranks call it as often.
@@ -178,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// As NCCL 2.28 writes it: four ranks, of which one is behind, one has failed, and one does not answer.
+    /// As NCCL 2.28 writes it: six ranks, of which one is behind, one has failed, one is dead, one does not answer, and one has ended.
     const REPORT: &str = include_str!("testdata/status.json");
 
     #[test]
@@ -197,6 +213,8 @@ mod tests {
                 "0x6afe1cc17717e1f4 1 running (process 78 of 10.0.0.1) 103 called, 1 behind",
                 "0x6afe1cc17717e1f4 2 failed (process 77 of 10.0.0.2) 104 called, 0 behind",
                 "0x6afe1cc17717e1f4 3 dead (process 78 of 10.0.0.2) 0 called, 0 behind",
+                "0x6afe1cc17717e1f4 4 unresponsive (10.0.0.3) 0 called, 0 behind",
+                "0x6afe1cc17717e1f4 5 ending (process 79 of 10.0.0.3) 0 called, 0 behind",
             ]
         );
     }
@@ -210,7 +228,7 @@ mod tests {
         let few = br#"{"communicators": [{"hash": "0x1\u001b[31m", "ranks": [{"rank": 0}], "missing_ranks": [{"rank": 1}]}]}"#;
         let job = job(&read(few).unwrap());
         let states: Vec<_> = job["0x1[31m"].values().map(|known| known.state).collect();
-        assert_eq!(states, [State::Running, State::Unresponsive]);
+        assert_eq!(states, [State::Running, State::Ending]);
     }
 
     proptest! {
