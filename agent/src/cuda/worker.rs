@@ -231,6 +231,11 @@ impl Worker {
                     // So that the status says why.
                     let sample = Sample { source: SOURCE.to_owned(), taken_boot_ns, points: Err(reason) };
                     self.send(Message::Sample(sample))?;
+                    if !self.is_told_by_others {
+                        // There is nothing left to look for.
+                        self.show();
+                        return Err(Over);
+                    }
                 }
             }
         }

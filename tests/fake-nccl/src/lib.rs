@@ -323,7 +323,10 @@ collectives! {
     ncclAllReduce(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
     ncclReduceScatter(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
     ncclAllGather(Buffer, Buffer, usize, c_int, u64, Stream);
+    ncclAlltoAll(Buffer, Buffer, usize, c_int, u64, Stream);
     ncclBroadcast(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
+    ncclGather(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
+    ncclScatter(Buffer, Buffer, usize, c_int, c_int, u64, Stream);
     ncclReduce(Buffer, Buffer, usize, c_int, c_int, c_int, u64, Stream);
     ncclSend(Buffer, usize, c_int, c_int, u64, Stream);
     ncclRecv(Buffer, usize, c_int, c_int, u64, Stream);

@@ -304,10 +304,12 @@ fn call(
     // SAFETY: their types in nccl.h; nothing follows the buffers, nor the stream.
     unsafe {
         match name {
-            "ncclAllReduce" | "ncclReduceScatter" | "ncclBroadcast" => {
+            "ncclAllReduce" | "ncclReduceScatter" | "ncclBroadcast" | "ncclGather" | "ncclScatter" => {
                 library.find::<AllReduce>(name)?(none, none, count, datatype, 0, comm, stream)
             }
-            "ncclAllGather" => library.find::<AllGather>(name)?(none, none, count, datatype, comm, stream),
+            "ncclAllGather" | "ncclAlltoAll" => {
+                library.find::<AllGather>(name)?(none, none, count, datatype, comm, stream)
+            }
             "ncclReduce" => library.find::<Reduce>(name)?(none, none, count, datatype, 0, 0, comm, stream),
             "ncclSend" | "ncclRecv" | "ncclBcast" => {
                 library.find::<Send>(name)?(none, count, datatype, 0, comm, stream)

@@ -19,6 +19,20 @@ use crate::{
 pub(super) const TURNS: usize = 20;
 const PERIOD_NS: u64 = 20_000_000;
 
+/// All that move something, `ncclBcast` for the one that it calls.
+const FUNCTIONS: [(&str, &str); 10] = [
+    ("ncclAllReduce", "all_reduce"),
+    ("ncclReduceScatter", "reduce_scatter"),
+    ("ncclAllGather", "all_gather"),
+    ("ncclAlltoAll", "all_to_all"),
+    ("ncclBcast", "broadcast"),
+    ("ncclGather", "gather"),
+    ("ncclScatter", "scatter"),
+    ("ncclReduce", "reduce"),
+    ("ncclSend", "send"),
+    ("ncclRecv", "recv"),
+];
+
 /// What a mean arrival may be off.
 const PRECISION_NS: f64 = 50_000.0;
 
@@ -90,23 +104,20 @@ pub(super) fn who_came_last_is_told(tools: &Tools, scratch: &Path) -> Result<(),
     let probed = format!("plumbline_cuda_probed_functions{{library=\"{}\"}}", libcuda.display());
     daemon.wait_for(&probed, |functions| functions > 10.0).map_err(not_ok)?;
     ranks[0].call(&format!("capture {} 4660", libcuda.display()), "0")?;
-    let functions = ["ncclAllReduce", "ncclAllGather", "ncclReduce", "ncclSend", "ncclBcast"];
-    for function in functions {
-        ranks[0].call(&format!("call {function} 2 1 0"), "ok")?;
+    for (count, (function, _)) in (3..).zip(FUNCTIONS) {
+        ranks[0].call(&format!("call {function} 2 {count} 7"), "ok")?;
     }
     ranks[0].call(&format!("captured {} 4660", libcuda.display()), "0")?;
     ranks[0].call("call ncclBcast 3 1 0", "ok")?;
-    for (function, captured, calls) in [
-        ("all_reduce", true, 2.0),
-        ("all_gather", true, 2.0),
-        ("reduce", true, 2.0),
-        ("send", true, 2.0),
-        ("broadcast", true, 2.0),
-        ("broadcast", false, 3.0),
-    ] {
+    let of_rank = |series: &str, function: &str, captured: bool| {
         let labels = format!("comm=\"{COMM}\",rank=\"0\",function=\"{function}\",captured=\"{captured}\"");
-        daemon.wait_for(&ranks[0].line("plumbline_nccl_calls_total", &labels), is(calls)).map_err(not_ok)?;
+        ranks[0].line(&format!("plumbline_nccl_{series}_total"), &labels)
+    };
+    for (count, (_, name)) in (3_u32..).zip(FUNCTIONS) {
+        daemon.wait_for(&of_rank("calls", name, true), is(2.0)).map_err(not_ok)?;
+        daemon.wait_for(&of_rank("bytes", name, true), is(f64::from(2 * 4 * count))).map_err(not_ok)?;
     }
+    daemon.wait_for(&of_rank("calls", "broadcast", false), is(3.0)).map_err(not_ok)?;
 
     // A recording that was invalidated ends all the same.
     ranks[0].call(&format!("capture {} 901", libcuda.display()), "0")?;
