@@ -12,7 +12,7 @@ mod ask;
 mod report;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     net::SocketAddr,
     os::unix::fs::MetadataExt as _,
@@ -89,6 +89,8 @@ type Answer = (Asked, Result<Job, RasError>);
 pub struct Ras {
     is_wanted: bool,
     asked_at: Option<Instant>,
+    /// Network namespaces that were asked in the last round.
+    networks: BTreeSet<u64>,
     /// Until all have answered.
     asking: Option<Receiver<Answer>>,
     /// Of this round, as far as it is.
@@ -122,9 +124,11 @@ impl Ras {
         }
         if self.asking.is_none() && self.asked_at.is_none_or(|at| at.elapsed() >= EVERY) {
             let networks = networks(processes, proc);
-            if !networks.is_empty() {
-                self.asked_at = Some(Instant::now());
+            self.networks = networks.iter().filter_map(|asked| asked.network.inode).collect();
+            if networks.is_empty() {
+                return self.observe(Vec::new());
             }
+            self.asked_at = Some(Instant::now());
             self.asking = Some(round(networks));
         }
         let Some(answers) = self.asking.take() else { return Vec::new() };
@@ -166,7 +170,8 @@ impl Ras {
     }
 
     fn observe(&mut self, jobs: Vec<(Asked, Job)>) -> Vec<Finding> {
-        // Who did not answer this time may do so the next.
+        // Who did not answer this time may do so the next, as long as there is somebody.
+        self.known.retain(|(network, ..), _| self.networks.contains(network));
         let has_answered = |network: u64| jobs.iter().any(|(asked, _)| asked.network.inode == Some(network));
         let mut before: HashMap<Rank, Progress> =
             self.known.extract_if(|(network, ..), _| has_answered(*network)).collect();
@@ -412,12 +417,14 @@ mod tests {
         let dead = Known { state: State::Dead, place: "x".to_owned(), called: 0, behind: 0 };
         let of_comm = |ranks: u32| (0..ranks).map(|rank| (rank, dead.clone())).collect::<BTreeMap<_, _>>();
         let job: Job = (0..30).map(|comm| (format!("{comm:#x}"), of_comm(100))).collect();
-        let mut ras = Ras::of(true);
+        let mut ras = Ras { networks: [1].into(), ..Ras::of(true) };
         let told = ras.observe(vec![(asked.clone(), job.clone())]);
         assert_eq!(told.len(), MOST_FINDINGS);
         assert!(told[0].text.ends_with("rank 7 (x) is dead; 92 more"), "{}", told[0].text);
         assert!(ras.observe(Vec::new()).is_empty() && ras.points().is_empty());
         assert!(ras.observe(vec![(asked, job)]).is_empty());
+        // Nobody is left of whom to ask: nothing of it is kept.
+        assert!(ras.look([].into_iter(), Path::new("/proc")).is_empty() && ras.known.is_empty());
     }
 
     #[test]
