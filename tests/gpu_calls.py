@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from uuid import UUID
 
 # An empty kernel for any GPU since Maxwell, which the driver compiles.
 PTX = b".version 7.0\n.target sm_50\n.address_size 64\n.visible .entry nothing() { ret; }\n\0"
@@ -50,7 +51,7 @@ class Page:
             found = re.match(r"([a-z_:]+)\{(.*)\} (\S+)$", line)
             if not found or found.group(1) != name:
                 continue
-            there = dict(re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', found.group(2)))
+            there = dict(re.findall(r'([A-Za-z_]+)="((?:[^"\\]|\\.)*)"', found.group(2)))
             if all(there.get(label) == value for label, value in labels.items()):
                 total = (total or 0) + float(found.group(3))
         return total
@@ -155,6 +156,12 @@ def count(page, compared, work):
     compared.wait("bytes copied", COPIES * BYTES, copied)
     live = lambda: page.own("plumbline_cuda_allocated_bytes", device="0")
     compared.wait("bytes allocated", 3 * BYTES, live)
+    octets = ctypes.create_string_buffer(16)
+    driver.cuDeviceGetUuid_v2(octets, 0)
+    uuid = str(UUID(bytes=octets.raw))
+    # As NVML lists it, where the daemon asks NVML.
+    info = lambda: sum(page.own("plumbline_cuda_device_info", device="0", UUID=name) or 0 for name in (uuid, f"GPU-{uuid}"))
+    compared.wait(f"devices that are {uuid}", 1, info)
     driver.cuMemFree_v2(memory)
     compared.wait("bytes allocated after they were freed", 0, live)
 

@@ -35,6 +35,8 @@ pub enum Action {
     EndCapture = 11,
     /// A launch of a graph: as `Launch`, and the members of the thread's communicator are compared by it.
     LaunchGraph = 12,
+    /// As `Call`; it leaves the UUID of the device that another argument names where the first argument points.
+    Identify = 13,
 }
 
 /// Which call an attachment is of, as 64 bits: call, action, the place of the argument that matters, counted from 0, the kind of its
@@ -179,6 +181,12 @@ pub const KIND_CONTEXT: u32 = u32::MAX;
 
 /// `HandleKey::kind` of a stream.
 pub const KIND_STREAM: u32 = u32::MAX - 1;
+
+/// `HandleKey::kind` of a device, whose handle is the process's own number of it.
+pub const KIND_DEVICE: u32 = u32::MAX - 2;
+
+/// `CUuuid` of `cuda.h`: sixteen octets, the first in front.
+pub const UUID_BYTES: usize = 16;
 
 /// What a handle is of.
 #[repr(C)]

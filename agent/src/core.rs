@@ -78,7 +78,10 @@ impl<P: Processes> Core<P> {
         match message {
             Message::Event(mut event) => {
                 if let What::Finding(finding) = &mut event.what {
-                    finding.holders = self.holders.of(&finding.entity, clock::boot_ns());
+                    let (holders, now_boot_ns) = (&self.holders, clock::boot_ns());
+                    finding.holders = holders.of(&finding.entity, now_boot_ns);
+                    let process = finding.process.as_ref();
+                    finding.gpus = process.map_or_else(Vec::new, |one| holders.gpus_of(one.pid, now_boot_ns));
                 }
                 self.event(&event);
             }

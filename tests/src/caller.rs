@@ -21,8 +21,19 @@ pub struct Caller {
 impl Caller {
     /// Starts the program of this name, which is at this path, and waits until it is ready.
     pub fn start(program: &'static str, path: &Path, library: &Path) -> Result<Self, String> {
-        let child = Command::new(path).arg(library).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::start_with(program, path, library, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(
+        program: &'static str,
+        path: &Path,
+        library: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let mut command = Command::new(path);
+        command.arg(library).envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", path.display()))?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("no pipes".to_owned());
         };

@@ -1,9 +1,12 @@
 //! What a program learns of the call that it is at.
-#![expect(unsafe_code, reason = "kernel edge: helpers without preconditions, and the program's own context")]
+#![expect(unsafe_code, reason = "kernel edge: helpers that check what they are given, and the program's own context")]
 
 use core::ffi::c_void;
 
-use aya_ebpf::{helpers::generated::bpf_get_attach_cookie, programs::ProbeContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_get_attach_cookie, bpf_probe_read_user},
+    programs::ProbeContext,
+};
 
 use crate::kernel::user_word;
 
@@ -34,4 +37,13 @@ pub fn stack_address(ctx: &ProbeContext, word: u8) -> u64 {
 #[inline(always)]
 pub fn stack(ctx: &ProbeContext, word: u8) -> u64 {
     user_word(stack_address(ctx, word))
+}
+
+/// As many of the current task's own memory as are wanted, unless they are not there.
+#[inline(always)]
+pub fn user_octets<const N: usize>(address: u64) -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    // SAFETY: the helper checks the address and writes as many bytes as there are.
+    let done = unsafe { bpf_probe_read_user((&raw mut octets).cast(), N as u32, address as *const c_void) };
+    (done == 0).then_some(octets)
 }

@@ -12,14 +12,14 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use plumbline_ebpf::cuda::{
-    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_LAUNCH, KIND_STREAM, LAUNCHES,
-    LOST, Lost, PARTS, UNKNOWN_DEVICE, Waits, bucket,
+    Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_DEVICE, KIND_LAUNCH,
+    KIND_STREAM, LAUNCHES, LOST, Lost, PARTS, UNKNOWN_DEVICE, UUID_BYTES, Waits, bucket,
 };
 use plumbline_ebpf::cuda_told::{Record, Told};
 
 use super::{
     BPF_F_NO_PREALLOC, BPF_NOEXIST,
-    call::{cookie, registers},
+    call::{cookie, registers, user_octets},
     tell::tell,
     thread::{Current, current},
 };
@@ -40,6 +40,10 @@ static FAILURES: HashMap<CallKey, u64> = HashMap::with_max_entries(4096, BPF_F_N
 /// Bytes of what is allocated, and devices of contexts.
 #[map]
 static HANDLES: HashMap<HandleKey, Handle> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Who devices are, as the driver told the process: by its own number of them.
+#[map]
+static DEVICES: HashMap<HandleKey, [u8; UUID_BYTES]> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// Streams that record a graph. Those of processes that have ended give way.
 #[map]
@@ -171,6 +175,7 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
     const SET_CONTEXT: u8 = Action::SetContext as u8;
     const SET_DEVICE: u8 = Action::SetDevice as u8;
     const BEGIN_CAPTURE: u8 = Action::BeginCapture as u8;
+    const IDENTIFY: u8 = Action::Identify as u8;
     match cookie.action {
         COPY => amount,
         ALLOCATE => {
@@ -212,6 +217,14 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
         BEGIN_CAPTURE => {
             current.set_capturing(true);
             let _ = CAPTURED.insert(&handle(KIND_STREAM, first), &1, 0);
+            0
+        }
+        IDENTIFY => {
+            if let Some(uuid) = user_octets(first)
+                && DEVICES.insert(&handle(KIND_DEVICE, amount & 0xffff_ffff), &uuid, 0).is_err()
+            {
+                lost(Lost::Handles);
+            }
             0
         }
         _ => 0,

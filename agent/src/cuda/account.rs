@@ -6,7 +6,9 @@ use aya::{
     Ebpf,
     maps::{HashMap as KernelMap, MapError, PerCpuArray, PerCpuHashMap},
 };
-use plumbline_ebpf::cuda::{Action, BUCKETS, CallKey, CallStats, HandleKey, LOST, UNKNOWN_DEVICE, Waits, bound_ns};
+use plumbline_ebpf::cuda::{
+    Action, BUCKETS, CallKey, CallStats, HandleKey, LOST, UNKNOWN_DEVICE, UUID_BYTES, Waits, bound_ns,
+};
 use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::{
@@ -42,8 +44,13 @@ struct Counts {
     calls: BTreeMap<Part, CallStats>,
     failures: BTreeMap<Part, u64>,
     waits: BTreeMap<Part, [u64; BUCKETS]>,
+    /// By process and its own number of the device.
+    devices: BTreeMap<(u32, u64), Uuid>,
     lost: [u64; LOST],
 }
+
+/// As the driver tells it.
+type Uuid = [u8; UUID_BYTES];
 
 /// `(pid, device, call, result)`. A process that is gone and one of its number are one for a moment at most.
 type Part = (u32, u32, u32, u32);
@@ -98,6 +105,16 @@ pub fn read(
         .collect();
     for words in dead {
         let _ = handles.remove(&words);
+    }
+    let mut devices: KernelMap<_, HandleKeyWords, Uuid> = open(ebpf, "DEVICES")?;
+    let entries: Vec<_> = devices.iter().filter_map(Result::ok).collect();
+    for (words, uuid) in entries {
+        let key = parse::<HandleKey>(&words);
+        if is_alive(key.pid, key.start_boot_ns) {
+            counts.devices.insert((key.pid, key.handle), uuid);
+        } else {
+            let _ = devices.remove(&words);
+        }
     }
     let lost: PerCpuArray<_, u64> = open(ebpf, "CUDA_LOST")?;
     for (index, sum) in (0..).zip(&mut counts.lost) {
@@ -179,6 +196,10 @@ fn points(counts: &Counts) -> Vec<Point> {
         let labels = point(&cuda::WAIT_SECONDS, pid, device, &[call.name], 0.0).labels;
         points.push(Point { series: &cuda::WAIT_SECONDS, labels, value: Value::Histogram(histogram(buckets, sum_ns)) });
     }
+    for (&(pid, device), uuid) in &counts.devices {
+        let labels = [&*device.to_string(), &hyphened(uuid), "", "driver"];
+        points.push(of_process(&cuda::DEVICE_INFO, pid, &labels, 1.0));
+    }
     let lost = ["calls", "handles", "in_flight", "communicators", "records"].into_iter().zip(counts.lost);
     points.extend(lost.map(|(what, count)| Point::new(&cuda::LOST_TOTAL, &[what], float(count))));
     points
@@ -192,6 +213,12 @@ fn point(series: &'static Series, pid: u32, device: u32, more: &[&str], value: f
     let device = if device == UNKNOWN_DEVICE { "unknown".to_owned() } else { device.to_string() };
     let labels: Vec<&str> = [&*device].into_iter().chain(more.iter().copied()).collect();
     of_process(series, pid, &labels, value)
+}
+
+/// As NVML writes it, without `GPU-` or `MIG-`, of which the octets say nothing.
+fn hyphened(uuid: &Uuid) -> String {
+    let hex: String = uuid.iter().map(|octet| format!("{octet:02x}")).collect();
+    [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| hex.get(part).unwrap_or("")).join("-")
 }
 
 /// A point of a process, of which the name and the pod are the core's to fill in.
@@ -274,6 +301,15 @@ mod tests {
         check(
             &Counts { failures, ..Counts::default() },
             &["failures_total 7 unknown allocate out_of_memory 3", "failures_total 7 unknown allocate 12345 1"],
+        );
+    }
+
+    #[test]
+    fn a_device_is_who_the_driver_says_that_it_is() {
+        let uuid = std::array::from_fn(|at| u8::try_from(0x5e + at).unwrap_or(0));
+        check(
+            &Counts { devices: [((7, 0), uuid)].into(), ..Counts::default() },
+            &["device_info 7 0 5e5f6061-6263-6465-6667-68696a6b6c6d driver 1"],
         );
     }
 

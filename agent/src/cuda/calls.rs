@@ -85,6 +85,8 @@ pub static CALLS: &[Call] = &[
         Action::CreateContext,
         &[("cuCtxCreate_v2", 2), ("cuCtxCreate_v3", 4), ("cuCtxCreate_v4", 3)],
     ),
+    // The runtime asks for what it tells of devices. Which is which is not a matter of `CUDA_VISIBLE_DEVICES` alone.
+    call("device_uuid", Action::Identify, &[("cuDeviceGetUuid", 1), ("cuDeviceGetUuid_v2", 1)]),
     // Of the runtime, which is looked at only for what its driver is not told.
     call("device_set", Action::SetDevice, &[("cudaSetDevice", 0)]),
     call("device_reset", Action::Call, &[("cudaDeviceReset", 0)]),

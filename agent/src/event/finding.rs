@@ -16,6 +16,8 @@ pub struct Finding {
     pub evidence: Vec<(String, f64)>,
     /// Whose doing it was, where somebody told.
     pub process: Option<FoundProcess>,
+    /// UUIDs of the GPUs that the process has.
+    pub gpus: Vec<String>,
     /// Who had the part when it was found.
     pub holders: Vec<FoundHolder>,
 }
@@ -23,7 +25,16 @@ pub struct Finding {
 impl Finding {
     /// Without figures, and of nobody's doing.
     pub const fn new(kind: &'static str, severity: Severity, entity: String, text: String) -> Self {
-        Self { kind, severity, entity, text, evidence: Vec::new(), process: None, holders: Vec::new() }
+        Self {
+            kind,
+            severity,
+            entity,
+            text,
+            evidence: Vec::new(),
+            process: None,
+            gpus: Vec::new(),
+            holders: Vec::new(),
+        }
     }
 }
 

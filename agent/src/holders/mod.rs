@@ -4,6 +4,7 @@
 //! dcgm-exporter's names say so ([`Held::sole`]).
 
 mod device_id;
+mod devices;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::{
     kubelet::pod_resources::Allocation,
     series::{
         Point, Sample, Series,
+        cuda::DEVICE_INFO,
         gpu::{
             holder::{POD_INFO, UNKNOWN_ALLOCATIONS},
             identity::{INFO, UP},
@@ -43,6 +45,9 @@ struct Gpu {
     instances: BTreeMap<String, u32>,
     /// Whose processes run on it.
     running: BTreeSet<(Option<u32>, Holder)>,
+    /// Those processes, and others: by number, with their instances. When it falls silent they are kept: they may be there still.
+    processes: BTreeSet<(u32, Option<u32>)>,
+    is_silent: bool,
     /// Whose ran there before it fell silent, and when that was.
     ran: BTreeSet<(Option<u32>, Holder)>,
     silent_since_boot_ns: u64,
@@ -50,6 +55,13 @@ struct Gpu {
     is_up: bool,
     /// It has told of its instances once.
     is_looked: bool,
+}
+
+impl Gpu {
+    /// It tells who is there, or did so a moment ago.
+    fn is_fresh(&self, now_boot_ns: u64) -> bool {
+        !self.is_silent || now_boot_ns.saturating_sub(self.silent_since_boot_ns) <= KEEP_SILENT_NS
+    }
 }
 
 /// How long a finding about a silent GPU may still name who had it.
@@ -63,6 +75,8 @@ pub type Named = (Vec<u8>, Option<Pod>);
 pub struct Holders {
     gpus: BTreeMap<String, Gpu>,
     allocations: Vec<Allocation>,
+    /// Which GPUs processes mean by their devices, as of the last sample.
+    devices: Vec<Point>,
     held: watch::Sender<Arc<Held>>,
 }
 
@@ -72,7 +86,7 @@ pub type News = Vec<(&'static Series, Vec<Point>)>;
 impl Holders {
     /// Who has what is told to whoever holds the other half.
     pub fn new(held: watch::Sender<Arc<Held>>) -> Self {
-        Self { gpus: BTreeMap::new(), allocations: Vec::new(), held }
+        Self { gpus: BTreeMap::new(), allocations: Vec::new(), devices: Vec::new(), held }
     }
 
     /// Looks at what a GPU said, and names the processes in it.
@@ -82,7 +96,9 @@ impl Holders {
             return (self.forget(&sample.source, sample.taken_boot_ns)).then(|| self.settle());
         };
         if sample.source == cuda::SOURCE {
+            devices::identify(points, &self.gpus);
             name_processes(points, name);
+            self.devices = points.iter().filter(|point| *point.series == DEVICE_INFO).cloned().collect();
             return None;
         }
         let is_full = sample.source.ends_with(":full");
@@ -109,8 +125,8 @@ impl Holders {
     /// Who has this GPU now, by its UUID, or had it when it fell silent a moment ago.
     pub fn of(&self, uuid: &str, now_boot_ns: u64) -> Vec<FoundHolder> {
         let held = self.held.borrow();
-        let is_fresh = |gpu: &&Gpu| now_boot_ns.saturating_sub(gpu.silent_since_boot_ns) <= KEEP_SILENT_NS;
-        let ran = self.gpus.get(uuid).filter(is_fresh).map(|gpu| gpu.ran.iter()).into_iter().flatten();
+        let ran =
+            self.gpus.get(uuid).filter(|gpu| gpu.is_fresh(now_boot_ns)).map(|gpu| gpu.ran.iter()).into_iter().flatten();
         let ran = ran.map(|(instance, holder)| Holding { instance: *instance, source: Source::Processes, holder });
         let found = held.of(uuid).chain(ran).map(|Holding { instance, source, holder }| FoundHolder {
             namespace: holder.namespace.clone(),
@@ -122,14 +138,22 @@ impl Holders {
         found.collect()
     }
 
+    /// Which GPUs the process has, by their UUIDs.
+    pub fn gpus_of(&self, pid: u32, now_boot_ns: u64) -> Vec<String> {
+        devices::of_process(&self.devices, &self.gpus, pid, now_boot_ns).into_iter().collect()
+    }
+
     /// Its instances are still there, as far as anybody knows.
     fn forget(&mut self, source: &str, now_boot_ns: u64) -> bool {
         let uuid = source.strip_prefix("gpu:").and_then(|source| source.strip_suffix(":full"));
         let Some(gpu) = uuid.and_then(|uuid| self.gpus.get_mut(uuid)) else { return false };
+        if !gpu.is_silent {
+            (gpu.is_silent, gpu.silent_since_boot_ns) = (true, now_boot_ns);
+        }
         if gpu.running.is_empty() {
             return false;
         }
-        (gpu.ran, gpu.silent_since_boot_ns) = (std::mem::take(&mut gpu.running), now_boot_ns);
+        gpu.ran = std::mem::take(&mut gpu.running);
         true
     }
 
@@ -159,7 +183,7 @@ impl Holders {
     fn looked(&mut self, points: &mut [Point], mut name: impl FnMut(u32) -> Option<Named>) -> bool {
         let Some(uuid) = points.first().map(|point| label(point, "UUID").to_owned()) else { return false };
         let mut names: BTreeMap<u32, (String, Option<Holder>)> = BTreeMap::new();
-        let mut running = BTreeSet::new();
+        let (mut running, mut processes) = (BTreeSet::new(), BTreeSet::new());
         let mut instances = BTreeMap::new();
         for point in points {
             let instance = (*point.series == MIG_INFO).then(|| label(point, "GPU_I_ID").parse().ok()).flatten();
@@ -168,14 +192,18 @@ impl Holders {
             let Some(pid) = is_process.then(|| label(point, "pid").parse().ok()).flatten() else { continue };
             let (comm, holder) = names.entry(pid).or_insert_with(|| words(name(pid)));
             point.labels = with_names(point, comm, holder.as_ref());
+            let instance = label(point, "GPU_I_ID").parse().ok();
+            if *point.series == PROCESS_MEMORY_BYTES {
+                processes.insert((pid, instance));
+            }
             if let Some(holder) = holder {
-                running.insert((label(point, "GPU_I_ID").parse().ok(), holder.clone()));
+                running.insert((instance, holder.clone()));
             }
         }
         let gpu = self.gpus.entry(uuid).or_default();
         let is_news = gpu.running != running || gpu.instances != instances || !gpu.is_looked;
         (gpu.running, gpu.instances, gpu.is_looked) = (running, instances, true);
-        gpu.ran.clear();
+        (gpu.processes, gpu.is_silent, gpu.ran) = (processes, false, BTreeSet::new());
         is_news
     }
 
@@ -279,12 +307,17 @@ fn name_processes(points: &mut [Point], mut name: impl FnMut(u32) -> Option<Name
 }
 
 fn with_names(point: &Point, comm: &str, holder: Option<&Holder>) -> Arc<[String]> {
-    let label = |(name, value): (&&str, &String)| match (*name, holder) {
-        ("process", _) => comm.to_owned(),
-        ("namespace", Some(holder)) => holder.namespace.clone(),
-        ("pod", Some(holder)) => holder.pod.clone(),
-        ("container", Some(holder)) => holder.container.clone(),
-        _ => value.clone(),
-    };
-    point.series.labels.iter().zip(point.labels.iter()).map(label).collect()
+    relabelled(point, |name| match (name, holder) {
+        ("process", _) => Some(comm.to_owned()),
+        ("namespace", Some(holder)) => Some(holder.namespace.clone()),
+        ("pod", Some(holder)) => Some(holder.pod.clone()),
+        ("container", Some(holder)) => Some(holder.container.clone()),
+        _ => None,
+    })
+}
+
+/// The point's labels, with other values where there are some.
+fn relabelled(point: &Point, other: impl Fn(&str) -> Option<String>) -> Arc<[String]> {
+    let labels = point.series.labels.iter().zip(point.labels.iter());
+    labels.map(|(name, value)| other(name).unwrap_or_else(|| value.clone())).collect()
 }

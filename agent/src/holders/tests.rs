@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 use tokio::sync::watch;
 
 use super::*;
-use crate::series::gpu::identity::ROUND_SECONDS;
+use crate::series::{cuda as cuda_series, gpu::identity::ROUND_SECONDS};
 
 const FIRST: &str = "GPU-00";
 const SECOND: &str = "GPU-01";
@@ -236,4 +236,70 @@ fn what_is_no_gpu_of_this_node_is_not_said_before_all_have_told_what_they_are() 
     let mut holders = Holders::new(held);
     let news = holders.allocated(vec![Allocation { holder: holder("early"), device: "MIG-a".to_owned() }]).unwrap();
     assert!(news.iter().all(|(_, points)| points.is_empty()), "{news:?}");
+}
+
+#[track_caller]
+fn check_devices(node: &mut Node, points: Vec<Point>, expect: &[&str]) {
+    let told = node.says(cuda::SOURCE, points).points.unwrap();
+    let infos = told.iter().filter(|point| *point.series == DEVICE_INFO);
+    let words = infos.map(|point| {
+        let labels = ["pid", "process", "pod", "device", "UUID", "GPU_I_ID", "source"].map(|name| label(point, name));
+        labels.join(" ")
+    });
+    assert_eq!(words.collect::<Vec<_>>(), expect);
+}
+
+/// Instances of the second GPU, and processes there.
+fn on_second(processes: &[(&str, &str)]) -> Vec<Point> {
+    let mig = |id, uuid| Point::new(&MIG_INFO, &[SECOND, "1", "true", id, "3g.40gb", "0", uuid], 1.0);
+    let processes = processes.iter().map(|(instance, pid)| process(SECOND, instance, pid));
+    [mig("1", "MIG-a"), mig("2", "MIG-b")].into_iter().chain(processes).collect()
+}
+
+#[test]
+fn a_device_is_the_gpu_or_instance_that_the_driver_told_the_process_of() {
+    let told = |device, uuid| Point::new(&DEVICE_INFO, &["7", "", "", "", "", device, uuid, "", "driver"], 1.0);
+    let mut node = Node::new();
+    // NVML has it elsewhere, too: a process may have several.
+    node.says("gpu:GPU-01:full", on_second(&[("2", "7")]));
+    check_devices(
+        &mut node,
+        vec![told("0", "00"), told("1", "a"), told("2", "77")],
+        &["7 vllm seven 0 GPU-00  driver", "7 vllm seven 1 GPU-01 1 driver", "7 vllm seven 2 77  driver"],
+    );
+    assert_eq!(node.holders.gpus_of(7, 0), ["77", "GPU-00", "GPU-01"]);
+    check_devices(&mut node, Vec::new(), &[]);
+    assert_eq!((node.holders.gpus_of(7, 0), node.holders.gpus_of(8, 0)), (vec![SECOND.to_owned()], Vec::new()));
+}
+
+#[test]
+fn who_asked_nobody_has_the_gpu_on_which_nvml_has_it_alone() {
+    let called = |pid, device| {
+        let labels = [pid, "", "", "", "", device, "graph_launch"];
+        Point::new(&cuda_series::CALLS_TOTAL, &labels, 5.0)
+    };
+    let mut node = Node::new();
+    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "7"), process(FIRST, "", "9")]);
+    node.says("gpu:GPU-01:full", on_second(&[("2", "8"), ("1", "9")]));
+    let calls =
+        || vec![called("7", "unknown"), called("7", "0"), called("8", "3"), called("9", "0"), called("10", "0")];
+    // 9 is on two, 10 on none.
+    let known = ["7 vllm seven 0 GPU-00  processes", "7 vllm seven unknown GPU-00  processes"];
+    check_devices(&mut node, calls(), &[known[0], known[1], "8 tgi\u{fffd} eight 3 GPU-01 2 processes"]);
+    // One GPU is not two devices: what NVML lists is not all.
+    check_devices(&mut node, vec![called("7", "0"), called("7", "1")], &[]);
+    // Who was on a GPU when it fell silent may be there still, and may have ended: neither makes another the only one.
+    let mut silent = Sample { source: "gpu:GPU-01:full".into(), taken_boot_ns: 0, points: Err("absent".to_owned()) };
+    let _ = node.holders.observe(&mut silent, named);
+    check_devices(&mut node, calls(), &known);
+    assert_eq!(
+        (node.holders.gpus_of(8, 60_000_000_000), node.holders.gpus_of(8, 60_000_000_001).len()),
+        (vec![SECOND.to_owned()], 0)
+    );
+    // Before all have told who is there, nobody is on one alone.
+    node.says(
+        SOURCE,
+        vec![Point::new(&INFO, &["GPU-02", "2", "true", "H100", "0", "nvidia5", "", "", "", "550"], 1.0)],
+    );
+    check_devices(&mut node, calls(), &[]);
 }

@@ -12,12 +12,15 @@ const CLASS_UID: u64 = 2004;
 const ACTIVITY_CREATE: u64 = 1;
 
 pub fn body(finding: &Finding, identity: Option<&Identity>) -> Body {
-    let Finding { kind, severity, entity, text, evidence, process, holders } = finding;
+    let Finding { kind, severity, entity, text, evidence, process, gpus, holders } = finding;
     let figures: Map<String, Value> = evidence.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     let mut own = Map::from_iter([("evidence".to_owned(), Value::from(figures))]);
     if let Some(FoundProcess { pid, name }) = process {
         let exe = identity.and_then(|identity| identity.process.exe.as_deref()).map(shown);
         own.insert("process".to_owned(), json!({ "pid": pid, "name": name, "exe": exe }));
+    }
+    if !gpus.is_empty() {
+        own.insert("gpus".to_owned(), json!(gpus));
     }
     if !holders.is_empty() {
         own.insert("holders".to_owned(), holders.iter().map(holder).collect());

@@ -12,6 +12,7 @@ pub const ROWS: &[&Series] = &[
     &FAILURES_TOTAL,
     &ALLOCATED_BYTES,
     &COPIED_BYTES_TOTAL,
+    &DEVICE_INFO,
     &PROBED_FUNCTIONS,
     &WATCHED_SECONDS_TOTAL,
     &THINNED,
@@ -83,6 +84,18 @@ pub static COPIED_BYTES_TOTAL: Series = Series::row(
     &["pid", "process", "pod", "namespace", "container", "device", "direction"],
     SOURCE,
     "Bytes that the process asked to be copied; `any` where the addresses alone say from where to where.",
+);
+
+pub static DEVICE_INFO: Series = Series::row(
+    "plumbline_cuda_device_info",
+    Kind::Gauge,
+    Unit::None,
+    "plumbline.cuda.device.info",
+    &["pid", "process", "pod", "namespace", "container", "device", "UUID", "GPU_I_ID", "source"],
+    "cuDeviceGetUuid; nvmlDeviceGetComputeRunningProcesses_v3",
+    "Always 1: the process's `device` is this GPU, or this instance of it where `GPU_I_ID` names one; because the `driver` told the process so \
+     in our sight, or because NVML's list of `processes` has it on this GPU and no other. A UUID without `GPU-` in front is of nothing that \
+     NVML lists.",
 );
 
 pub static PROBED_FUNCTIONS: Series = Series::row(

@@ -8,6 +8,7 @@
 
 use std::{
     arch::naked_asm,
+    env,
     ffi::{c_int, c_uint, c_void},
     ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -177,6 +178,29 @@ pub unsafe extern "C" fn cuMemCreate(handle: *mut u64, bytes: usize, _: Pointer,
 pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut u64, device: c_int) -> Result {
     // SAFETY: by the caller's promise.
     unsafe { self::context(context, device) }
+}
+
+/// `CUuuid`.
+type Uuid = [u8; 16];
+
+/// Of the GPUs of the library that has NVML's interface, but for the last octet, which is the GPU's number there.
+const UUID: Uuid = [0x5e, 0xed, 0, 0, 0, 0, 0x40, 0, 0x80, 0, 0, 0, 0, 0, 0, 0];
+
+/// `CUDA_VISIBLE_DEVICES` says which GPUs there are for this process, and in which order.
+///
+/// # Safety
+///
+/// `uuid` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut Uuid, device: c_int) -> Result {
+    let visible = env::var("CUDA_VISIBLE_DEVICES").unwrap_or_else(|_| "0,1,2,3,4,5,6,7".to_owned());
+    let named = usize::try_from(device).ok().and_then(|device| visible.split(',').nth(device)?.parse::<u8>().ok());
+    let Some(gpu) = named.filter(|_| !uuid.is_null()) else { return INVALID_DEVICE };
+    let mut told = UUID;
+    told[15] = gpu;
+    // SAFETY: by the caller's promise.
+    unsafe { uuid.write(told) };
+    SUCCESS
 }
 
 /// # Safety

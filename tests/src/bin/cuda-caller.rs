@@ -114,11 +114,13 @@ fn find(handle: *mut c_void, name: &str) -> Result<Function, Box<dyn Error>> {
 }
 
 fn call(function: Function, name: &str, number: u64, given: &mut Given) -> c_int {
-    let mut out = 0_u64;
+    let mut out = [0_u64; 2];
     let to = (&raw mut out) as u64;
     let mut arguments = [0_u64; 6];
     match name {
-        "cuMemAlloc_v2" | "cuMemCreate" | "cuDevicePrimaryCtxRetain" => arguments[..2].copy_from_slice(&[to, number]),
+        "cuMemAlloc_v2" | "cuMemCreate" | "cuDevicePrimaryCtxRetain" | "cuDeviceGetUuid_v2" => {
+            arguments[..2].copy_from_slice(&[to, number]);
+        }
         "cuCtxCreate_v2" => arguments[..3].copy_from_slice(&[to, 0, number]),
         "cuMemFree_v2" | "cuMemFreeAsync" | "cuMemRelease" => arguments[0] = given.memory.pop().unwrap_or(number),
         "cuCtxSetCurrent" => arguments[0] = given.contexts.last().copied().unwrap_or(number),
@@ -130,6 +132,6 @@ fn call(function: Function, name: &str, number: u64, given: &mut Given) -> c_int
     // SAFETY: pointers among the arguments are to `out`, or are handles that the library gave and does not follow.
     let result = unsafe { function(a, b, c, d, e, f, 0, 0, 0, 0, 0) };
     let kept = if name.contains("Ctx") { &mut given.contexts } else { &mut given.memory };
-    kept.extend(Some(out).filter(|out| *out != 0));
+    kept.extend(Some(out[0]).filter(|out| *out != 0 && !name.contains("Uuid")));
     result
 }

@@ -2,6 +2,7 @@
 
 mod cuda;
 mod deny;
+mod devices;
 mod disk;
 mod engines;
 mod evidence;
@@ -130,6 +131,7 @@ const CHECKS: &[Check] = &[
     ("a program that is taken away is noticed within 30 seconds", sight::a_detached_program_is_noticed),
     ("promtool accepts the page", sources::promtool_accepts_the_page),
     ("calls of cuda's driver are counted exactly, by process, device and call", cuda::calls_are_counted_exactly),
+    ("a process's device is the GPU that the driver or NVML says", devices::a_device_is_the_gpu_that_somebody_says),
     (
         "the script that compares a real driver's calls with the page does so",
         cuda::the_script_for_real_drivers_compares,
