@@ -129,7 +129,7 @@ pub struct Arrivals {
     pub stamps_ns: [u64; SLOTS],
     /// Function, data type and count, which have to be the same for all; of a row of launches how many they were.
     pub signature: u64,
-    /// Of launches: the shortest time that one had taken since its one before. Who comes later than half of it may have come for another.
+    /// Of launches: the shortest time that one had taken since its one before. Who comes much later may have come for another.
     pub interval_ns: u64,
 }
 

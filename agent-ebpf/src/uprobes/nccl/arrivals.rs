@@ -105,7 +105,7 @@ pub fn arrive(arrival: &Arrival, at: Meeting) {
         let (mut came, mut first_ns, mut last_ns) = (0_u64, LATER_NS, 0_u64);
         for slot in 0..SLOTS {
             let ns = (&raw const (*arrivals).stamps_ns).cast::<u64>().add(slot).read_volatile();
-            let has_come = (ns | ns.wrapping_neg()) >> 63;
+            let has_come = core::hint::black_box(ns | ns.wrapping_neg()) >> 63;
             came += has_come;
             first_ns = less(first_ns, ns.wrapping_add(LATER_NS & has_come.wrapping_sub(1)));
             last_ns = last_ns.wrapping_add(ns).wrapping_sub(less(last_ns, ns));
@@ -117,9 +117,7 @@ pub fn arrive(arrival: &Arrival, at: Meeting) {
         }
         if at == Meeting::GraphLaunch {
             let is_row_end = key.launch == 0;
-            // Who launched one more than the others, once, is one step ahead for good.
-            let is_unsure = last_ns.wrapping_sub(first_ns) >= (*arrivals).interval_ns / 2;
-            if is_row_end || is_unsure {
+            if is_row_end || !are_of_one_step(arrivals, first_ns, last_ns, members) {
                 let _ = awaited.remove(&key);
                 if !is_row_end {
                     mismatch(&of);
@@ -142,6 +140,28 @@ pub fn arrive(arrival: &Arrival, at: Meeting) {
         let between_ns = last_ns.wrapping_sub(first_ns);
         add((&raw mut (*skew).buckets).cast::<u64>().add(bucket(between_ns).min(BUCKETS - 1)), 1);
         add(&raw mut (*skew).sum_ns, between_ns);
+    }
+}
+
+/// Who launched one more than the others, once, is one step ahead for good: it comes alone, and the others a step later. Who is held up at each
+/// step comes alone too, but last, when most have been there for long; and before the next step, which cannot begin without it.
+///
+/// SAFETY: a map value.
+#[inline(always)]
+unsafe fn are_of_one_step(arrivals: *const Arrivals, first_ns: u64, last_ns: u64, members: u64) -> bool {
+    // SAFETY: by the caller's promise; each slot lies within.
+    unsafe {
+        let (apart_ns, step_ns) = (last_ns.wrapping_sub(first_ns), (*arrivals).interval_ns);
+        // Without a branch, as above. Who has not come is not there for long.
+        let mut soon = 0_u64;
+        for slot in 0..SLOTS {
+            let ns = (&raw const (*arrivals).stamps_ns).cast::<u64>().add(slot).read_volatile();
+            let after_ns = ns.wrapping_sub(first_ns) & (LATER_NS - 1);
+            soon += core::hint::black_box(after_ns.wrapping_sub(step_ns / 4)) >> 63;
+        }
+        let are_most_there = core::hint::black_box(members.wrapping_sub(soon * 2)) >> 63;
+        let limit_ns = step_ns / 2 + (step_ns / 8 * 3) * are_most_there;
+        apart_ns < limit_ns
     }
 }
 
