@@ -1,12 +1,12 @@
-//! Saying something to the running daemon.
+//! Asking the running daemon, and saying something to it.
 
-use std::{error::Error, fs, net::SocketAddr, path::PathBuf};
+use std::{error::Error, fs, net::SocketAddr};
 
-use super::{ConfigFile, post};
+use super::{ConfigFile, ask, post};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct DaemonArguments {
+pub(in crate::cli) struct DaemonArguments {
     #[command(flatten)]
     config: ConfigFile,
     /// Where the daemon serves [default: from the configuration]
@@ -15,23 +15,31 @@ pub(super) struct DaemonArguments {
 }
 
 impl DaemonArguments {
-    pub(super) fn address(&self) -> Result<SocketAddr, Box<dyn Error>> {
-        self.read().map(|(address, _)| address)
+    pub(in crate::cli) fn config(&self) -> Result<Config, Box<dyn Error>> {
+        Ok(Config::load(self.config.config.as_deref())?.0)
+    }
+
+    /// The daemon's answer.
+    pub(in crate::cli) fn ask(&self, path: &str) -> Result<String, Box<dyn Error>> {
+        let address = self.address(&self.config()?)?;
+        Ok(ask(address, path).map_err(|error| format!("no daemon answers on {address}: {error}"))?)
     }
 
     /// With the token of the configuration; the answer.
-    pub(super) fn post(&self, path: &str, payload: &serde_json::Value) -> Result<String, Box<dyn Error>> {
-        let (address, token_file) = self.read()?;
-        let file = token_file.ok_or("the configuration has no `incident.token_file`, so that nobody may say so")?;
+    pub(in crate::cli) fn post(&self, path: &str, payload: &serde_json::Value) -> Result<String, Box<dyn Error>> {
+        let config = self.config()?;
+        let address = self.address(&config)?;
+        let file = config
+            .incident
+            .token_file
+            .ok_or("the configuration has no `incident.token_file`, so that nobody may say so")?;
         let token = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let answer = post(address, path, token.trim(), &payload.to_string());
         answer.map_err(|error| format!("the daemon on {address} refuses: {error}").into())
     }
 
-    fn read(&self) -> Result<(SocketAddr, Option<PathBuf>), Box<dyn Error>> {
-        let (config, _) = Config::load(self.config.config.as_deref())?;
+    fn address(&self, config: &Config) -> Result<SocketAddr, Box<dyn Error>> {
         let address = self.listen.or(config.listen);
-        let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
-        Ok((address, config.incident.token_file))
+        Ok(address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?)
     }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -12,9 +11,8 @@ use std::{
 use plumbline_exposition::{Format, Line, Lines, Sample, Text};
 use serde_json::Value as Json;
 
-use super::{ConfigFile, ask, failed, say};
+use super::{daemon::DaemonArguments, failed, say};
 use crate::{
-    config::Config,
     engines::{
         access::{Access, MetricsUrl, Written},
         config::Choice,
@@ -43,10 +41,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ListArguments {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    daemon: DaemonArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -104,12 +99,8 @@ struct Engine {
 }
 
 fn list(arguments: &ListArguments) -> Outcome {
-    let (config, _) = Config::load(arguments.config.config.as_deref())?;
-    let address = arguments.listen.or(config.listen);
-    let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
-    let no_daemon = |error| format!("no daemon answers on {address}: {error}");
-    let page = ask(address, "/metrics").map_err(no_daemon)?;
-    let status: Json = serde_json::from_str(&ask(address, "/api/v1/status").map_err(no_daemon)?)?;
+    let page = arguments.daemon.ask("/metrics")?;
+    let status: Json = serde_json::from_str(&arguments.daemon.ask("/api/v1/status")?)?;
     let engines = engines(&page);
     if engines.is_empty() {
         say("no engine is configured or found");

@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{ConfigFile, ask, failed, say, span::Span};
+use super::{ConfigFile, daemon::DaemonArguments, failed, say, span::Span};
 use crate::{
     clock,
     config::Config,
@@ -45,10 +44,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ListArguments {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    daemon: DaemonArguments,
     /// Ask the driver, without the daemon
     #[arg(long, conflicts_with = "listen")]
     direct: bool,
@@ -106,11 +102,12 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 type Outcome = Result<ExitCode, Box<dyn Error>>;
 
 fn list(arguments: &ListArguments) -> Outcome {
-    let (config, _) = Config::load(arguments.config.config.as_deref())?;
     let view = if arguments.direct {
+        let config = arguments.daemon.config()?;
         gpu::look(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir)?
     } else {
-        of_daemon(arguments, &config)?
+        let body = arguments.daemon.ask("/api/v1/gpu");
+        serde_json::from_str(&body.map_err(|error| format!("{error}; --direct asks the driver without it"))?)?
     };
     if arguments.json {
         say(&serde_json::to_string_pretty(&view)?);
@@ -118,15 +115,6 @@ fn list(arguments: &ListArguments) -> Outcome {
         show(&view, arguments.all);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn of_daemon(arguments: &ListArguments, config: &Config) -> Result<View, Box<dyn Error>> {
-    let address = arguments.listen.or(config.listen);
-    let address =
-        address.ok_or("the configuration says that the daemon serves nothing (`listen: null`); try --direct")?;
-    let body = ask(address, "/api/v1/gpu")
-        .map_err(|error| format!("no daemon answers on {address}: {error}; --direct asks the driver without it"))?;
-    Ok(serde_json::from_str(&body)?)
 }
 
 fn show(view: &View, all: bool) {

@@ -4,7 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use serde_json::json;
 
-use super::{ask, daemon::DaemonArguments, failed, say};
+use super::{daemon::DaemonArguments, failed, say};
 use crate::cuda::{Detail, View};
 
 #[derive(Debug, clap::Subcommand)]
@@ -43,10 +43,7 @@ pub(super) fn main(command: &Command) -> ExitCode {
 }
 
 fn show(daemon: &DaemonArguments) -> Result<String, Box<dyn Error>> {
-    let address = daemon.address()?;
-    let answer = ask(address, "/api/v1/probes/cuda")
-        .map_err(|error| format!("the daemon on {address} does not answer: {error}"))?;
-    let View { detail, traced, thinned, absent } = serde_json::from_str(&answer)?;
+    let View { detail, traced, thinned, absent } = serde_json::from_str(&daemon.ask("/api/v1/probes/cuda")?)?;
     if let Some(why) = absent {
         return Ok(format!("cuda: nothing is counted: {why}"));
     }

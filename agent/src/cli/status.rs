@@ -1,44 +1,35 @@
 //! `plumbline status`: the running daemon's own words, over HTTP.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
-use super::{ConfigFile, ask, failed, say};
-use crate::{config::Config, http::Status};
+use super::{daemon::DaemonArguments, failed, say};
+use crate::http::Status;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    daemon: DaemonArguments,
     /// Print the daemon's answer as it is
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
-    let configured = match Config::load(arguments.config.config.as_deref()) {
-        Ok((config, _)) => config.listen,
-        Err(error) => return failed(&error),
-    };
-    let Some(address) = arguments.listen.or(configured) else {
-        eprintln!("plumbline: the configuration says that the daemon serves nothing (`listen: null`)");
-        return ExitCode::FAILURE;
-    };
-    let body = match ask(address, "/api/v1/status") {
-        Ok(body) => body,
-        Err(error) => {
-            eprintln!("plumbline: no daemon answers on {address}: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match serde_json::from_str::<Status>(&body) {
-        Ok(_) if arguments.json => say(body.trim_end()),
-        Ok(status) => show(&status),
-        Err(error) => return failed(&error),
+    match answer(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error.as_ref()),
     }
-    ExitCode::SUCCESS
+}
+
+fn answer(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let body = arguments.daemon.ask("/api/v1/status")?;
+    let status: Status = serde_json::from_str(&body)?;
+    if arguments.json {
+        say(body.trim_end());
+    } else {
+        show(&status);
+    }
+    Ok(())
 }
 
 fn show(status: &Status) {

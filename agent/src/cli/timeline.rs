@@ -1,12 +1,9 @@
 //! `plumbline timeline`: what a series was in the last while, as the daemon remembers it.
 
-use std::{error::Error, fmt::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, fmt::Write as _, process::ExitCode, time::Duration};
 
-use super::{ConfigFile, ask, failed, say, span::Span};
-use crate::{
-    config::Config,
-    http::timeline::{Answer, Told, Was},
-};
+use super::{daemon::DaemonArguments, failed, say, span::Span};
+use crate::http::timeline::{Answer, Told, Was};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -29,10 +26,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    daemon: DaemonArguments,
 }
 
 pub(super) fn main(arguments: &Arguments) -> ExitCode {
@@ -43,9 +37,6 @@ pub(super) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let (config, _) = Config::load(arguments.config.config.as_deref())?;
-    let address = arguments.listen.or(config.listen);
-    let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
     let Span(last) = arguments.last;
     let mut path = format!("/api/v1/timeline?last={}", last.max(Duration::from_secs(1)).as_secs());
     for (key, value) in [("series", &arguments.series), ("with", &arguments.with)] {
@@ -56,7 +47,7 @@ fn show(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.slots {
         path += "&slots=true";
     }
-    let answer = ask(address, &path).map_err(|error| format!("no answer on {address}: {error}"))?;
+    let answer = arguments.daemon.ask(&path)?;
     if arguments.json {
         say(answer.trim_end());
         return Ok(());

@@ -12,7 +12,7 @@ use std::{
 use plumbline_exposition::{Format, Line, Lines, Sample};
 use serde_json::json;
 
-use super::{activity::Activity, ask, daemon::DaemonArguments, failed, say, span::Span};
+use super::{activity::Activity, daemon::DaemonArguments, failed, say, span::Span};
 use crate::{
     cuda::part_of,
     series::{cuda, nccl},
@@ -58,14 +58,11 @@ fn trace(Arguments { pid, span: Span(span), activities, daemon }: &Arguments) ->
         .iter()
         .map(|path| Activity::follow(path).map_err(|error| format!("{} cannot be followed: {error}", path.display())));
     let mut activities: Vec<Activity> = opened.collect::<Result<_, _>>()?;
-    let address = daemon.address()?;
     daemon.post("/api/v1/probes/cuda", &json!({ "trace_pid": pid, "for_seconds": span.as_secs() }))?;
     let (begin, mut before) = (Instant::now(), None);
     let mut has_called = false;
     loop {
-        let page =
-            ask(address, "/metrics").map_err(|error| format!("the daemon on {address} does not answer: {error}"))?;
-        let now = Counts::of(&page, *pid);
+        let now = Counts::of(&daemon.ask("/metrics")?, *pid);
         let rates = before.as_ref().map(|before| now.since(before)).unwrap_or_default();
         if !rates.is_empty() {
             has_called = true;

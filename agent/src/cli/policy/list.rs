@@ -1,11 +1,10 @@
 //! `plumbline policy list`: the running daemon's policies, over HTTP.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::process::ExitCode;
 
 use super::Outcome;
 use crate::{
-    cli::{ConfigFile, ask, say},
-    config::Config,
+    cli::{daemon::DaemonArguments, say},
     http::policies::{PolicyStatus, PolicyStatuses},
     review::time::rfc3339_ms,
 };
@@ -13,20 +12,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
-    config: ConfigFile,
-    /// Where the daemon serves [default: from the configuration]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
+    daemon: DaemonArguments,
     /// Print the daemon's answer as it is
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let (config, _) = Config::load(arguments.config.config.as_deref())?;
-    let address = arguments.listen.or(config.listen);
-    let address = address.ok_or("the configuration says that the daemon serves nothing (`listen: null`)")?;
-    let body = ask(address, "/api/v1/policies").map_err(|error| format!("no daemon answers on {address}: {error}"))?;
+    let body = arguments.daemon.ask("/api/v1/policies")?;
     let status: PolicyStatuses = serde_json::from_str(&body)?;
     if arguments.json {
         say(body.trim_end());
