@@ -112,13 +112,12 @@ struct Process {
 
 impl Libraries {
     pub fn of(proc: &Path) -> Self {
-        let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         Self {
             proc: proc.to_owned(),
             processes: HashMap::new(),
             inside: Inside::new(),
             unasked: HashMap::new(),
-            tick_ns,
+            tick_ns: tick_ns(),
         }
     }
 
@@ -216,6 +215,16 @@ fn stat<const N: usize>(proc: &Path, pid: u32, numbers: [usize; N]) -> Option<[u
         *found = fields.get(number.checked_sub(3)?)?.parse().ok()?;
     }
     Some(found)
+}
+
+/// When the process that has the number now started, not later than it did.
+pub fn start_boot_ns(proc: &Path, pid: u32) -> Option<u64> {
+    start_ticks(proc, pid).map(|ticks| ticks.saturating_mul(tick_ns()))
+}
+
+/// Of the times in `/proc`.
+fn tick_ns() -> u64 {
+    1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
 }
 
 fn start_ticks(proc: &Path, pid: u32) -> Option<u64> {
@@ -380,7 +389,7 @@ mod tests {
     fn this_process_is_alive_and_no_other_of_its_number() {
         let mut libraries = Libraries::of(Path::new("/proc"));
         let pid = std::process::id();
-        let start_boot_ns = start_ticks(Path::new("/proc"), pid).map_or(0, |ticks| ticks * libraries.tick_ns);
+        let start_boot_ns = start_boot_ns(Path::new("/proc"), pid).unwrap_or_default();
         for _ in 0..2 {
             assert!(libraries.is_alive(pid, start_boot_ns));
             assert!(!libraries.is_alive(pid, start_boot_ns + 1_000_000_000));

@@ -13,6 +13,7 @@ use zerocopy::FromBytes as _;
 
 use super::{
     calls::{CALLS, result as cuda_result},
+    libraries::start_boot_ns,
     nccl::{
         account::{name, number, result as nccl_result},
         functions::FUNCTIONS,
@@ -67,7 +68,7 @@ impl Telling {
             let Some(item) = ring.next() else { break };
             let Ok(record) = Record::read_from_bytes(&item) else { continue };
             drop(item);
-            events.extend(self.event(&record, || process_name(proc, record.pid)));
+            events.extend(self.event(&record, || name_then(proc, record.pid, record.boot_ns)));
         }
         events
     }
@@ -93,10 +94,20 @@ impl Telling {
     }
 }
 
+/// Of the process that had the number then; another one may have it by now.
+fn name_then(proc: &Path, pid: u32, boot_ns: u64) -> String {
+    match start_boot_ns(proc, pid) {
+        Some(start_boot_ns) if start_boot_ns <= boot_ns => process_name(proc, pid),
+        _ => HAS_ENDED.to_owned(),
+    }
+}
+
+const HAS_ENDED: &str = "a process that has ended";
+
 pub fn process_name(proc: &Path, pid: u32) -> String {
     let name = fs::read(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
     let name = String::from_utf8_lossy(&name);
-    if name.is_empty() { "a process that has ended".to_owned() } else { name.trim_end().to_owned() }
+    if name.is_empty() { HAS_ENDED.to_owned() } else { name.trim_end().to_owned() }
 }
 
 /// A record in words.
@@ -165,6 +176,13 @@ mod tests {
         let row = place(CALLS.iter().position(|row| row.name == call))
             .or(place(FUNCTIONS.iter().position(|row| row.name == call)));
         Record { what: what as u32, call: row.unwrap_or_default(), pid: 7, tid: 9, ..Record::default() }
+    }
+
+    #[test]
+    fn a_process_is_named_that_was_there_then() {
+        let (proc, own) = (Path::new("/proc"), std::process::id());
+        assert_eq!(name_then(proc, own, u64::MAX), process_name(proc, own));
+        assert_eq!([name_then(proc, own, 0), name_then(proc, u32::MAX, u64::MAX)], [HAS_ENDED; 2]);
     }
 
     #[track_caller]

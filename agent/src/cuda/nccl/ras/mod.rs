@@ -171,7 +171,9 @@ impl Ras {
 
     fn observe(&mut self, jobs: Vec<(Asked, Job)>) -> Vec<Finding> {
         // Who did not answer this time may do so the next, as long as there is somebody.
-        self.known.retain(|(network, ..), _| self.networks.contains(network));
+        let networks = &self.networks;
+        let gone: Vec<(Rank, Progress)> =
+            self.known.extract_if(|(network, ..), _| !networks.contains(network)).collect();
         let has_answered = |network: u64| jobs.iter().any(|(asked, _)| asked.network.inode == Some(network));
         let mut before: HashMap<Rank, Progress> =
             self.known.extract_if(|(network, ..), _| has_answered(*network)).collect();
@@ -194,6 +196,12 @@ impl Ras {
                 findings.extend(told.iter().map(|(told, ranks)| finding(*told, asked, comm, ranks)));
             }
         }
+        let is_told_of = |(network, comm, rank): &Rank| {
+            let of_it = jobs.iter().filter(|(asked, _)| asked.network.inode == Some(*network));
+            of_it.filter_map(|(_, job)| job.get(comm)).any(|ranks| ranks.contains_key(rank))
+        };
+        before.retain(|rank, _| !is_told_of(rank));
+        findings.extend(no_more(before.into_iter().chain(gone)));
         self.jobs = jobs;
         let withheld = findings.len().saturating_sub(MOST_FINDINGS);
         findings.truncate(MOST_FINDINGS);
@@ -286,6 +294,23 @@ fn finding(told: Told, asked: &Asked, comm: &str, ranks: &[(u32, &Known)]) -> Fi
     let process = Some(FoundProcess { pid: *pid, name: name.clone() });
     let evidence = vec![("ranks".to_owned(), float(ranks.len() as u64))];
     Finding { process, evidence, ..Finding::new(kind, severity, comm.to_owned(), text) }
+}
+
+/// Who was stuck is not there any more, by communicator.
+fn no_more(ranks: impl Iterator<Item = (Rank, Progress)>) -> impl Iterator<Item = Finding> {
+    let mut stuck: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    for ((_, comm, rank), _) in ranks.filter(|(_, progress)| progress.is_stuck) {
+        stuck.entry(comm).or_default().insert(rank);
+    }
+    stuck.into_iter().map(|(comm, ranks)| {
+        let mut named: Vec<String> = ranks.iter().take(MOST_NAMED).map(|rank| format!("rank {rank}")).collect();
+        if ranks.len() > MOST_NAMED {
+            named.push(format!("{} more", ranks.len() - MOST_NAMED));
+        }
+        let text = format!("RAS of NCCL does not tell of communicator {comm} any more: {}", named.join("; "));
+        let evidence = vec![("ranks".to_owned(), float(ranks.len() as u64))];
+        Finding { evidence, ..Finding::new("nccl.ras.stuck.end", Severity::Low, comm, text) }
+    })
 }
 
 /// One process of each network namespace.
@@ -425,6 +450,36 @@ mod tests {
         assert!(ras.observe(vec![(asked, job)]).is_empty());
         // Nobody is left of whom to ask: nothing of it is kept.
         assert!(ras.look([].into_iter(), Path::new("/proc")).is_empty() && ras.known.is_empty());
+    }
+
+    #[test]
+    fn who_was_stuck_is_not_any_more_when_nobody_knows_of_it() {
+        let asked = Asked {
+            pid: 7,
+            name: "python3".to_owned(),
+            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
+        };
+        let behind = |rank| (rank, Known { state: State::Running, place: "x".to_owned(), called: 5, behind: 1 });
+        let job: Job =
+            [("0xa".to_owned(), [behind(3), behind(4)].into()), ("0xb".to_owned(), [behind(0)].into())].into();
+        let stuck = || {
+            let mut ras = Ras { networks: [1].into(), ..Ras::of(true) };
+            assert!(ras.observe(vec![(asked.clone(), job.clone())]).is_empty());
+            let told = ras.observe(vec![(asked.clone(), job.clone())]);
+            assert!(told.len() == 2 && told.iter().all(|finding| finding.kind == "nccl.ras.stuck"), "{told:?}");
+            ras
+        };
+        let told = |findings: Vec<Finding>| findings.into_iter().map(|told| (told.kind, told.text)).collect::<Vec<_>>();
+        let end = |comm: &str, ranks: &str| {
+            ("nccl.ras.stuck.end", format!("RAS of NCCL does not tell of communicator {comm} any more: {ranks}"))
+        };
+        let mut ras = stuck();
+        // Who does not answer this time may do so the next.
+        assert!(ras.observe(Vec::new()).is_empty());
+        let left: Job = [("0xb".to_owned(), [behind(0)].into())].into();
+        assert_eq!(told(ras.observe(vec![(asked.clone(), left)])), [end("0xa", "rank 3; rank 4")]);
+        let nobody = told(stuck().look([].into_iter(), Path::new("/proc")));
+        assert_eq!(nobody, [end("0xa", "rank 3; rank 4"), end("0xb", "rank 0")]);
     }
 
     #[test]
