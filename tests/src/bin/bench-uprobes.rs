@@ -4,6 +4,7 @@
 //! batches N         N batches of 2000 calls: the middle one's nanoseconds per call
 //! flood N SECONDS   N threads as fast as they can: the calls of all; it ends with its standard input, as what has ended is forgotten
 //! pace N SECONDS    N calls a second: the thread's own CPU time, in nanoseconds
+//! pace N SECONDS RANKS RANK    as one of so many ranks of a communicator, of the `libnccl.so.2` that lies beside the library
 //! ```
 #![expect(unsafe_code, reason = "calls a library by its C interface")]
 
@@ -12,6 +13,8 @@ use std::{
     error::Error,
     ffi::{CString, c_int},
     io::{self, Read as _, Write as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +36,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("batches", [batches]) => batch_ns(call, *batches),
         ("flood", [threads, seconds]) => flood(call, *threads, Duration::from_secs(*seconds)),
         ("pace", [a_second, seconds]) => pace(call, *a_second, *seconds),
+        ("pace", [a_second, seconds, ranks, rank]) => {
+            join(&Path::new(library).with_file_name("libnccl.so.2"), *ranks, *rank)?;
+            pace(call, *a_second, *seconds)
+        }
         _ => return Err("see the head of its source".into()),
     };
     println!("{number}");
@@ -43,13 +50,44 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn find(library: &str, function: &str) -> Result<impl Fn() + Copy + Send + use<>, Box<dyn Error>> {
-    let (path, symbol) = (CString::new(library)?, CString::new(function)?);
+/// `ncclUniqueId`.
+#[repr(C)]
+struct UniqueId([u8; 128]);
+
+fn address(library: &Path, function: &str) -> Result<*mut libc::c_void, Box<dyn Error>> {
+    let (path, symbol) = (CString::new(library.as_os_str().as_bytes())?, CString::new(function)?);
     // SAFETY: strings that end.
     let address = unsafe { libc::dlsym(libc::dlopen(path.as_ptr(), libc::RTLD_NOW), symbol.as_ptr()) };
     if address.is_null() {
-        return Err(format!("there is no {function} in {library}").into());
+        return Err(format!("there is no {function} in {}", library.display()).into());
     }
+    Ok(address)
+}
+
+/// Becomes a member, and calls a collective once all others are, too.
+fn join(library: &Path, ranks: u64, rank: u64) -> Result<(), Box<dyn Error>> {
+    type Init = unsafe extern "C" fn(*mut u64, c_int, UniqueId, c_int) -> c_int;
+    type AllReduce = unsafe extern "C" fn(u64, u64, usize, c_int, c_int, u64, u64) -> c_int;
+    let init = address(library, "ncclCommInitRank")?;
+    let all_reduce = address(library, "ncclAllReduce")?;
+    // SAFETY: their types in nccl.h.
+    let (init, all_reduce) = unsafe {
+        (
+            std::mem::transmute::<*mut libc::c_void, Init>(init),
+            std::mem::transmute::<*mut libc::c_void, AllReduce>(all_reduce),
+        )
+    };
+    let mut comm = 0;
+    // SAFETY: as the library wants it, which does nothing with buffers.
+    let result = unsafe { init(&raw mut comm, c_int::try_from(ranks)?, UniqueId([7; 128]), c_int::try_from(rank)?) };
+    thread::sleep(Duration::from_millis(1000));
+    // SAFETY: as above.
+    let results = [result, unsafe { all_reduce(0, 0, 1, 7, 0, comm, 0) }];
+    if results == [0, 0] { Ok(()) } else { Err(format!("NCCL says {results:?}").into()) }
+}
+
+fn find(library: &str, function: &str) -> Result<impl Fn() + Copy + Send + use<>, Box<dyn Error>> {
+    let address = address(Path::new(library), function)?;
     // SAFETY: the library's functions take integers and pointers only.
     let function = unsafe { std::mem::transmute::<*mut libc::c_void, Function>(address) };
     Ok(move || {

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ const FUNCTIONS: [(&str, &str); 2] = [("cuLaunchKernel", "stepped"), ("cuLaunchK
 
 const FLOOD_THREADS: [u64; 3] = [1, 2, 4];
 const FLOOD_SECONDS: u64 = 5;
+
+const PROGRAM_ROUNDS: usize = 5;
 
 const RANKS: usize = 8;
 const GRAPHS_A_SECOND: u64 = 200;
@@ -56,7 +58,14 @@ const STATES: [State; 4] = [
 
 pub(super) fn run(build: &Build) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace::root()).args(["build", "--release", "--package", "fake-cuda"]);
+    cargo.current_dir(workspace::root()).args([
+        "build",
+        "--release",
+        "--package",
+        "fake-cuda",
+        "--package",
+        "fake-nccl",
+    ]);
     cargo.args(["--package", "plumbline-tests", "--bin", "bench-uprobes", "--bin", "cuda-caller", "--lib"]);
     cmd::run(&mut cargo)?;
     let bench = Bench::new(build)?;
@@ -70,14 +79,16 @@ struct Bench {
     library: PathBuf,
     binary: PathBuf,
     caller: PathBuf,
-    /// Has the library, so that there is something to be attached to.
-    holder: Child,
+    /// Have the libraries, so that there is something to be attached to.
+    holders: Vec<Child>,
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        for holder in &mut self.holders {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }
 
@@ -86,12 +97,16 @@ impl Bench {
         let (dir, release) = (workspace::target().join("bench"), workspace::target().join("release"));
         fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         let library = dir.join("libcuda.so.1");
-        fs::copy(release.join("libfake_cuda.so"), &library).map_err(Error::file("write", &library))?;
-        let mut holder = Command::new(release.join("cuda-caller"));
-        holder.arg(&library).stdin(Stdio::piped()).stdout(Stdio::null());
-        let started = holder.spawn();
-        let holder = started.map_err(|source| Error::Start { program: cmd::line(&holder), source })?;
-        Ok(Self { dir, library, binary: build.binary(), caller: release.join("bench-uprobes"), holder })
+        let hold = |built: &str, library: &Path| {
+            fs::copy(release.join(built), library).map_err(Error::file("write", library))?;
+            let mut holder = Command::new(release.join("cuda-caller"));
+            holder.arg(library).stdin(Stdio::piped()).stdout(Stdio::null());
+            let started = holder.spawn();
+            started.map_err(|source| Error::Start { program: cmd::line(&holder), source })
+        };
+        let holders =
+            vec![hold("libfake_cuda.so", &library)?, hold("libfake_nccl.so", &library.with_file_name("libnccl.so.2"))?];
+        Ok(Self { dir, library, binary: build.binary(), caller: release.join("bench-uprobes"), holders })
     }
 
     fn at_both(&self, action: &str) -> String {
@@ -154,13 +169,10 @@ impl Bench {
         }
     }
 
-    /// As fast as several threads can: what is counted is what was called. The first flood is there before the daemon is, so that its first
-    /// sample times the programs at work.
-    fn flood(&self) -> Result<()> {
-        println!();
-        let seconds = FLOOD_SECONDS.to_string();
-        let (stepped, _) = FUNCTIONS[0];
-        let mut early = self.called(stepped, &["flood", "1", "12"]);
+    /// What the program at a launch takes, and one that does nothing, as the kernel times them. The flood is there before the daemon is, so that
+    /// its first sample finds the program at work.
+    fn program_ns(&self, function: &str) -> Result<[f64; 2]> {
+        let mut early = self.called(function, &["flood", "1", "12"]);
         let started = early.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let mut early = started.map_err(|source| Error::Start { program: "bench-uprobes".to_owned(), source })?;
         let daemon = self.daemon("full")?;
@@ -170,11 +182,30 @@ impl Bench {
             let series = format!("plumbline_cuda_program_seconds{{program=\"{program}\"}}");
             1e9 * daemon.sum(&series).unwrap_or(f64::NAN)
         };
-        let (timed_ns, nothing_ns) = (took("cuda_launch"), took("nothing"));
-        let program_ns = timed_ns - nothing_ns;
-        println!(
-            "launch program: {timed_ns:.0} ns a run, as the kernel times it; one that does nothing: {nothing_ns:.0} ns"
-        );
+        Ok([took("cuda_launch"), took("nothing")])
+    }
+
+    /// As fast as several threads can: what is counted is what was called.
+    fn flood(&self) -> Result<()> {
+        println!();
+        let seconds = FLOOD_SECONDS.to_string();
+        let mut programs = Vec::new();
+        for (function, class) in FUNCTIONS {
+            let one = || self.program_ns(function);
+            let rounds = (0..PROGRAM_ROUNDS).map(|_| one()).collect::<Result<Vec<[f64; 2]>>>()?;
+            let [timed, nothing] =
+                [0, 1].map(|at| Spread::of(&rounds.iter().map(|round| round[at]).collect::<Vec<_>>()));
+            let (Some(timed), Some(nothing)) = (timed, nothing) else { continue };
+            println!(
+                "launch program, {class}: {:.0} ns a run ({:.0} to {:.0}), as the kernel times it; one that does nothing, \
+                 elsewhere: {:.0} ns",
+                timed.median, timed.least, timed.greatest, nothing.median
+            );
+            programs.push(timed.median - nothing.median);
+        }
+        let program_ns = programs.first().copied().unwrap_or(f64::NAN);
+        let (stepped, _) = FUNCTIONS[0];
+        let daemon = self.daemon("full")?;
         for threads in FLOOD_THREADS {
             let mut flood = self.called(stepped, &["flood", &threads.to_string(), &seconds]);
             let flood = flood.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -201,11 +232,12 @@ impl Bench {
 
     /// Engines that decode with graphs: what the probes of the default detail cost each rank's thread.
     fn ranks(&self) -> Result<()> {
-        println!("\n{RANKS} ranks, {GRAPHS_A_SECOND} graph launches/s each");
+        println!("\n{RANKS} ranks of a communicator, {GRAPHS_A_SECOND} graph launches/s each");
         let (rate, seconds) = (GRAPHS_A_SECOND.to_string(), PACE_SECONDS.to_string());
         let one = || {
-            let start = |_| {
-                let mut command = self.called("cuGraphLaunch", &["pace", &rate, &seconds]);
+            let start = |rank: usize| {
+                let (ranks, rank) = (RANKS.to_string(), rank.to_string());
+                let mut command = self.called("cuGraphLaunch", &["pace", &rate, &seconds, &ranks, &rank]);
                 command.stdout(Stdio::piped()).spawn()
             };
             let ranks: Vec<Child> = (0..RANKS).filter_map(|rank| start(rank).ok()).collect();
@@ -216,9 +248,12 @@ impl Bench {
         let mut shares = Vec::new();
         for _ in 0..PACE_ROUNDS {
             let bare_ns = one()?;
-            let _daemon = self.daemon("sync")?;
+            let daemon = self.daemon("sync")?;
             #[expect(clippy::cast_precision_loss, reason = "seconds")]
             shares.push((one()? - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
+            sleep(Duration::from_secs(6));
+            let sum = |series: &str| daemon.sum(&format!("plumbline_nccl_graph_launch_{series}{{")).unwrap_or(f64::NAN);
+            println!("{} launches compared, {} not", sum("skew_seconds_count"), sum("mismatched_total"));
         }
         if let Some(share) = Spread::of(&shares) {
             println!("{:.2} % of a thread ({:.2} to {:.2})", share.median, share.least, share.greatest);
