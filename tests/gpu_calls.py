@@ -157,11 +157,14 @@ def count(page, compared, work):
     live = lambda: page.own("plumbline_cuda_allocated_bytes", device="0")
     compared.wait("bytes allocated", 3 * BYTES, live)
     octets = ctypes.create_string_buffer(16)
-    driver.cuDeviceGetUuid_v2(octets, 0)
+    # Of CUDA 11.4 and later.
+    newest = hasattr(driver.library, "cuDeviceGetUuid_v2")
+    (driver.cuDeviceGetUuid_v2 if newest else driver.cuDeviceGetUuid)(octets, 0)
     uuid = str(UUID(bytes=octets.raw))
-    # As NVML lists it, where the daemon asks NVML.
-    info = lambda: sum(page.own("plumbline_cuda_device_info", device="0", UUID=name) or 0 for name in (uuid, f"GPU-{uuid}"))
-    compared.wait(f"devices that are {uuid}", 1, info)
+    told = lambda **labels: page.own("plumbline_cuda_device_info", device="0", source="driver", **labels) or 0
+    # As NVML lists it, where the daemon asks NVML: an instance by its GPU, and its number.
+    whole = lambda: told(UUID=uuid) + told(UUID=f"GPU-{uuid}")
+    compared.wait(f"devices that are {uuid}", 1, lambda: whole() or told() - told(GPU_I_ID=""))
     driver.cuMemFree_v2(memory)
     compared.wait("bytes allocated after they were freed", 0, live)
 

@@ -185,6 +185,9 @@ pub const KIND_STREAM: u32 = u32::MAX - 1;
 /// `HandleKey::kind` of a device, whose handle is the process's own number of it.
 pub const KIND_DEVICE: u32 = u32::MAX - 2;
 
+/// Devices of one process that are told apart by their UUIDs: those of lower numbers.
+pub const MOST_DEVICES: u64 = 64;
+
 /// `CUuuid` of `cuda.h`: sixteen octets, the first in front.
 pub const UUID_BYTES: usize = 16;
 

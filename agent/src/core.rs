@@ -81,6 +81,8 @@ impl<P: Processes> Core<P> {
                     let (holders, now_boot_ns) = (&self.holders, clock::boot_ns());
                     finding.holders = holders.of(&finding.entity, now_boot_ns);
                     let process = finding.process.as_ref();
+                    // RAS tells of ranks anywhere, by way of one process.
+                    let process = process.filter(|_| !finding.kind.starts_with("nccl.ras."));
                     finding.gpus = process.map_or_else(Vec::new, |one| holders.gpus_of(one.pid, now_boot_ns));
                 }
                 self.event(&event);

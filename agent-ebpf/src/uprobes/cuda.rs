@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use plumbline_ebpf::cuda::{
     Action, BUCKETS, CallKey, CallStats, Cookie, Handle, HandleKey, KIND_CONTEXT, KIND_DEVICE, KIND_LAUNCH,
-    KIND_STREAM, LAUNCHES, LOST, Lost, PARTS, UNKNOWN_DEVICE, UUID_BYTES, Waits, bucket,
+    KIND_STREAM, LAUNCHES, LOST, Lost, MOST_DEVICES, PARTS, UNKNOWN_DEVICE, UUID_BYTES, Waits, bucket,
 };
 use plumbline_ebpf::cuda_told::{Record, Told};
 
@@ -220,8 +220,10 @@ fn succeeded(key: &mut CallKey, current: Current, cookie: &Cookie, first: u64, a
             0
         }
         IDENTIFY => {
-            if let Some(uuid) = user_octets(first)
-                && DEVICES.insert(&handle(KIND_DEVICE, amount & 0xffff_ffff), &uuid, 0).is_err()
+            let device = amount & 0xffff_ffff;
+            if device < MOST_DEVICES
+                && let Some(uuid) = user_octets(first)
+                && DEVICES.insert(&handle(KIND_DEVICE, device), &uuid, 0).is_err()
             {
                 lost(Lost::Handles);
             }

@@ -1,6 +1,6 @@
 //! Asking the running daemon, and saying something to it.
 
-use std::{error::Error, fs, net::SocketAddr};
+use std::{error::Error, fs, io, net::SocketAddr};
 
 use super::{ConfigFile, ask, post};
 use crate::config::Config;
@@ -14,15 +14,32 @@ pub(in crate::cli) struct DaemonArguments {
     listen: Option<SocketAddr>,
 }
 
+/// Where it serves.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) struct Daemon(SocketAddr);
+
+impl Daemon {
+    /// Its answer.
+    pub(in crate::cli) fn ask(self, path: &str) -> Result<String, Box<dyn Error>> {
+        let Self(address) = self;
+        ask(address, path).map_err(|error| match error.kind() {
+            io::ErrorKind::Other => format!("the daemon on {address} says: {error}").into(),
+            _ => format!("no daemon answers on {address}: {error}").into(),
+        })
+    }
+}
+
 impl DaemonArguments {
     pub(in crate::cli) fn config(&self) -> Result<Config, Box<dyn Error>> {
         Ok(Config::load(self.config.config.as_deref())?.0)
     }
 
-    /// The daemon's answer.
+    pub(in crate::cli) fn daemon(&self) -> Result<Daemon, Box<dyn Error>> {
+        Ok(Daemon(self.address(&self.config()?)?))
+    }
+
     pub(in crate::cli) fn ask(&self, path: &str) -> Result<String, Box<dyn Error>> {
-        let address = self.address(&self.config()?)?;
-        Ok(ask(address, path).map_err(|error| format!("no daemon answers on {address}: {error}"))?)
+        self.daemon()?.ask(path)
     }
 
     /// With the token of the configuration; the answer.

@@ -106,8 +106,10 @@ fn list(arguments: &ListArguments) -> Outcome {
         let config = arguments.daemon.config()?;
         gpu::look(&config.gpu, Path::new(OWN_PROGRAM), &config.state_dir)?
     } else {
-        let body = arguments.daemon.ask("/api/v1/gpu");
-        serde_json::from_str(&body.map_err(|error| format!("{error}; --direct asks the driver without it"))?)?
+        let daemon = arguments.daemon.daemon()?;
+        let body =
+            daemon.ask("/api/v1/gpu").map_err(|error| format!("{error}; --direct asks the driver without it"))?;
+        serde_json::from_str(&body)?
     };
     if arguments.json {
         say(&serde_json::to_string_pretty(&view)?);

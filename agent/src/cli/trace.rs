@@ -1,7 +1,7 @@
 //! `plumbline trace`: what one process asks of CUDA's driver and NCCL, all of it, for a while.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     path::PathBuf,
     process::ExitCode,
@@ -58,12 +58,16 @@ fn trace(Arguments { pid, span: Span(span), activities, daemon }: &Arguments) ->
         .iter()
         .map(|path| Activity::follow(path).map_err(|error| format!("{} cannot be followed: {error}", path.display())));
     let mut activities: Vec<Activity> = opened.collect::<Result<_, _>>()?;
+    let asked = daemon.daemon()?;
     daemon.post("/api/v1/probes/cuda", &json!({ "trace_pid": pid, "for_seconds": span.as_secs() }))?;
-    let (begin, mut before) = (Instant::now(), None);
+    let (begin, mut before) = (Instant::now(), None::<Counts>);
     let mut has_called = false;
     loop {
-        let now = Counts::of(&daemon.ask("/metrics")?, *pid);
+        let mut now = Counts::of(&asked.ask("/metrics")?, *pid);
         let rates = before.as_ref().map(|before| now.since(before)).unwrap_or_default();
+        let mut devices = before.map(|before| before.devices).unwrap_or_default();
+        now.devices.difference(&devices).for_each(|device| say(device));
+        now.devices.append(&mut devices);
         if !rates.is_empty() {
             has_called = true;
             say(&format!("{} s\n{}", begin.elapsed().as_secs(), lines(&rates)));
@@ -94,6 +98,8 @@ struct Counts {
     /// By part and what it is.
     counts: BTreeMap<(&'static str, String), f64>,
     watched_seconds: BTreeMap<String, f64>,
+    /// Which GPU each device is.
+    devices: BTreeSet<String>,
 }
 
 /// What was called how often in a second, or how much was moved.
@@ -119,6 +125,12 @@ impl Counts {
             return;
         }
         if label("pid") != pid.to_string() {
+            return;
+        }
+        if name == cuda::DEVICE_INFO.name {
+            let instance = label("GPU_I_ID");
+            let instance = if instance.is_empty() { instance } else { format!(", instance {instance}") };
+            self.devices.insert(format!("device {} is {}{instance}", label("device"), label("UUID")));
             return;
         }
         let what = if name == cuda::CALLS_TOTAL.name {
@@ -175,6 +187,7 @@ plumbline_cuda_calls_total{pid="7",process="x",device="0",call="graph_launch"} 1
 plumbline_cuda_calls_total{pid="7",process="x",device="0",call="init"} 0
 plumbline_cuda_calls_total{pid="8",process="x",device="0",call="launch"} 999
 plumbline_cuda_copied_bytes_total{pid="7",device="0",direction="peer"} 500
+plumbline_cuda_device_info{pid="7",device="0",UUID="GPU-01",GPU_I_ID="2",source="driver"} 1
 plumbline_nccl_calls_total{pid="7",comm="0xc",rank="3",function="all_reduce",captured="true"} 10
 "#;
 
@@ -189,6 +202,7 @@ plumbline_nccl_calls_total{pid="7",comm="0xc",rank="3",function="all_reduce",cap
             "             2.0 /s  all_reduce, rank 3 of 0xc, captured",
         ];
         assert_eq!(lines(&after.since(&before)), expect.join("\n"));
+        assert_eq!(after.devices, ["device 0 is GPU-01, instance 2".to_owned()].into());
         assert!(after.since(&after).is_empty());
         assert!(Counts::of(AFTER, 9).since(&Counts::of(BEFORE, 9)).is_empty());
     }

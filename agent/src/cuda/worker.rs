@@ -194,6 +194,9 @@ impl Worker {
         }
         self.look(if has_lost { Look::Everybody } else { Look::Around })?;
         self.show();
+        if self.attention.is_off() {
+            self.ras.forget();
+        }
         let processes = self.libraries.with_nccl().filter(|_| !self.attention.is_off());
         for finding in self.ras.look(processes, &self.proc) {
             self.say(finding)?;

@@ -35,7 +35,9 @@ mod xid;
 pub use config::GpuConfig;
 pub use held::{Held, Holder, Holding, Part, Source};
 pub use identity::Identity;
-pub use keeper::{Fleet, GpuView, Next, Program, Running, SOURCE, State, View, Worker, XidCount, look, spawn};
+pub use keeper::{
+    Fleet, GpuView, Next, Program, Running, SOURCE, State, View, WORKER_SOURCE, Worker, XidCount, look, spawn,
+};
 pub use question::Refusal;
 pub use wire::{Frame, Rhythm};
 pub use worker::main as work;

@@ -15,21 +15,20 @@ use std::{
 
 use tokio::sync::watch;
 
-use self::device_id::DeviceId;
+use self::{device_id::DeviceId, devices::Devices};
 use crate::{
     cuda,
     event::FoundHolder,
-    gpu::{Held, Holder, Holding, Part, SOURCE, Source},
+    gpu::{Held, Holder, Holding, Part, SOURCE, Source, WORKER_SOURCE},
     identity::pod::Pod,
     kubelet::pod_resources::Allocation,
     series::{
         Point, Sample, Series,
-        cuda::DEVICE_INFO,
         gpu::{
             holder::{POD_INFO, UNKNOWN_ALLOCATIONS},
-            identity::{INFO, UP},
+            identity::{INFO, UNNAMED, UP},
             mig::MIG_INFO,
-            process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO},
+            process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO, PROCESSES},
         },
     },
 };
@@ -48,6 +47,8 @@ struct Gpu {
     /// Those processes, and others: by number, with their instances. When it falls silent they are kept: they may be there still.
     processes: BTreeSet<(u32, Option<u32>)>,
     is_silent: bool,
+    /// When it told of all that were there.
+    listed_boot_ns: u64,
     /// Whose ran there before it fell silent, and when that was.
     ran: BTreeSet<(Option<u32>, Holder)>,
     silent_since_boot_ns: u64,
@@ -75,8 +76,9 @@ pub type Named = (Vec<u8>, Option<Pod>);
 pub struct Holders {
     gpus: BTreeMap<String, Gpu>,
     allocations: Vec<Allocation>,
-    /// Which GPUs processes mean by their devices, as of the last sample.
-    devices: Vec<Point>,
+    /// All GPUs that the driver lists have said who they are.
+    are_all_known: bool,
+    devices: Devices,
     held: watch::Sender<Arc<Held>>,
 }
 
@@ -86,7 +88,7 @@ pub type News = Vec<(&'static Series, Vec<Point>)>;
 impl Holders {
     /// Who has what is told to whoever holds the other half.
     pub fn new(held: watch::Sender<Arc<Held>>) -> Self {
-        Self { gpus: BTreeMap::new(), allocations: Vec::new(), devices: Vec::new(), held }
+        Self { gpus: BTreeMap::new(), allocations: Vec::new(), are_all_known: false, devices: Devices::default(), held }
     }
 
     /// Looks at what a GPU said, and names the processes in it.
@@ -96,9 +98,13 @@ impl Holders {
             return (self.forget(&sample.source, sample.taken_boot_ns)).then(|| self.settle());
         };
         if sample.source == cuda::SOURCE {
-            devices::identify(points, &self.gpus);
+            self.devices.observe(points, sample.taken_boot_ns, &self.gpus, self.are_all_known);
             name_processes(points, name);
-            self.devices = points.iter().filter(|point| *point.series == DEVICE_INFO).cloned().collect();
+            return None;
+        }
+        if sample.source == WORKER_SOURCE {
+            let unnamed = points.iter().find(|point| *point.series == UNNAMED).and_then(Point::number);
+            self.are_all_known = unnamed == Some(0.0);
             return None;
         }
         let is_full = sample.source.ends_with(":full");
@@ -106,7 +112,7 @@ impl Holders {
         if sample.source == SOURCE {
             is_news |= self.listed(points);
         } else if is_full && sample.source.starts_with("gpu:") {
-            is_news |= self.looked(points, name);
+            is_news |= self.looked(points, sample.taken_boot_ns, name);
         }
         is_news.then(|| self.settle())
     }
@@ -140,7 +146,7 @@ impl Holders {
 
     /// Which GPUs the process has, by their UUIDs.
     pub fn gpus_of(&self, pid: u32, now_boot_ns: u64) -> Vec<String> {
-        devices::of_process(&self.devices, &self.gpus, pid, now_boot_ns).into_iter().collect()
+        self.devices.of_process(&self.gpus, pid, now_boot_ns)
     }
 
     /// Its instances are still there, as far as anybody knows.
@@ -180,11 +186,12 @@ impl Holders {
     }
 
     /// Instances and processes of one GPU.
-    fn looked(&mut self, points: &mut [Point], mut name: impl FnMut(u32) -> Option<Named>) -> bool {
+    fn looked(&mut self, points: &mut [Point], taken_boot_ns: u64, mut name: impl FnMut(u32) -> Option<Named>) -> bool {
         let Some(uuid) = points.first().map(|point| label(point, "UUID").to_owned()) else { return false };
         let mut names: BTreeMap<u32, (String, Option<Holder>)> = BTreeMap::new();
         let (mut running, mut processes) = (BTreeSet::new(), BTreeSet::new());
         let mut instances = BTreeMap::new();
+        let are_all_listed = are_all_listed(points);
         for point in points {
             let instance = (*point.series == MIG_INFO).then(|| label(point, "GPU_I_ID").parse().ok()).flatten();
             instances.extend(instance.map(|instance| (label(point, "mig").to_owned(), instance)));
@@ -204,6 +211,9 @@ impl Holders {
         let is_news = gpu.running != running || gpu.instances != instances || !gpu.is_looked;
         (gpu.running, gpu.instances, gpu.is_looked) = (running, instances, true);
         (gpu.processes, gpu.is_silent, gpu.ran) = (processes, false, BTreeSet::new());
+        if are_all_listed {
+            gpu.listed_boot_ns = taken_boot_ns;
+        }
         is_news
     }
 
@@ -278,6 +288,18 @@ impl Holders {
             DeviceId::Placed { .. } => None,
         }
     }
+}
+
+/// Whether every process that the driver has on the GPU is among them: it may refuse to list them, and list some without their memory.
+fn are_all_listed(points: &[Point]) -> bool {
+    let listed = |kind: &str| points.iter().filter(|point| is_of(point, &PROCESS_MEMORY_BYTES, kind)).count();
+    let mut counts = points.iter().filter(|point| *point.series == PROCESSES);
+    let is_whole = |point: &Point| u32::try_from(listed(label(point, "type"))).map(f64::from).ok() == point.number();
+    points.iter().any(|point| is_of(point, &PROCESSES, "compute")) && counts.all(is_whole)
+}
+
+fn is_of(point: &Point, series: &Series, kind: &str) -> bool {
+    *point.series == *series && label(point, "type") == kind
 }
 
 /// The value of a label; empty where the series has no such.

@@ -4,10 +4,15 @@ use expect_test::{Expect, expect};
 use tokio::sync::watch;
 
 use super::*;
-use crate::series::{cuda as cuda_series, gpu::identity::ROUND_SECONDS};
+use crate::series::{
+    cuda::{CALLS_TOTAL, DEVICE_INFO},
+    gpu::identity::ROUND_SECONDS,
+};
 
 const FIRST: &str = "GPU-00";
 const SECOND: &str = "GPU-01";
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Two GPUs, of which the second is divided into instances 1 and 2.
 struct Node {
@@ -31,7 +36,11 @@ impl Node {
     }
 
     fn says(&mut self, source: &str, points: Vec<Point>) -> Sample {
-        let mut sample = Sample { source: source.to_owned(), taken_boot_ns: 0, points: Ok(points) };
+        self.says_at(source, 0, points)
+    }
+
+    fn says_at(&mut self, source: &str, second: u64, points: Vec<Point>) -> Sample {
+        let mut sample = Sample { source: source.to_owned(), taken_boot_ns: second * SECOND_NS, points: Ok(points) };
         let news = self.holders.observe(&mut sample, named);
         self.hear(news);
         sample
@@ -239,8 +248,8 @@ fn what_is_no_gpu_of_this_node_is_not_said_before_all_have_told_what_they_are() 
 }
 
 #[track_caller]
-fn check_devices(node: &mut Node, points: Vec<Point>, expect: &[&str]) {
-    let told = node.says(cuda::SOURCE, points).points.unwrap();
+fn check_devices(node: &mut Node, second: u64, points: Vec<Point>, expect: &[&str]) {
+    let told = node.says_at(cuda::SOURCE, second, points).points.unwrap();
     let infos = told.iter().filter(|point| *point.series == DEVICE_INFO);
     let words = infos.map(|point| {
         let labels = ["pid", "process", "pod", "device", "UUID", "GPU_I_ID", "source"].map(|name| label(point, name));
@@ -249,57 +258,89 @@ fn check_devices(node: &mut Node, points: Vec<Point>, expect: &[&str]) {
     assert_eq!(words.collect::<Vec<_>>(), expect);
 }
 
-/// Instances of the second GPU, and processes there.
-fn on_second(processes: &[(&str, &str)]) -> Vec<Point> {
+/// A process that has called something on its device.
+fn uses(pid: &str, device: &str) -> Point {
+    Point::new(&CALLS_TOTAL, &[pid, "", "", "", "", device, "graph_launch"], 5.0)
+}
+
+/// A GPU lists so many processes, and tells of these.
+fn lists(uuid: &str, count: f64, processes: &[(&str, &str)]) -> Vec<Point> {
     let mig = |id, uuid| Point::new(&MIG_INFO, &[SECOND, "1", "true", id, "3g.40gb", "0", uuid], 1.0);
-    let processes = processes.iter().map(|(instance, pid)| process(SECOND, instance, pid));
-    [mig("1", "MIG-a"), mig("2", "MIG-b")].into_iter().chain(processes).collect()
+    let instances = if uuid == SECOND { vec![mig("1", "MIG-a"), mig("2", "MIG-b")] } else { vec![round(uuid)] };
+    let count = Point::new(&PROCESSES, &[uuid, "0", "true", "compute"], count);
+    let processes = processes.iter().map(|(instance, pid)| process(uuid, instance, pid));
+    instances.into_iter().chain([count]).chain(processes).collect()
 }
 
 #[test]
-fn a_device_is_the_gpu_or_instance_that_the_driver_told_the_process_of() {
+fn a_device_in_use_is_the_gpu_or_instance_that_the_driver_told_the_process_of() {
     let told = |device, uuid| Point::new(&DEVICE_INFO, &["7", "", "", "", "", device, uuid, "", "driver"], 1.0);
+    let asked = || vec![told("0", "00"), told("1", "a"), told("2", "77"), told("3", "b")];
+    let used = |devices: &[&str]| asked().into_iter().chain(devices.iter().map(|device| uses("7", device))).collect();
     let mut node = Node::new();
-    // NVML has it elsewhere, too: a process may have several.
-    node.says("gpu:GPU-01:full", on_second(&[("2", "7")]));
-    check_devices(
-        &mut node,
-        vec![told("0", "00"), told("1", "a"), told("2", "77")],
-        &["7 vllm seven 0 GPU-00  driver", "7 vllm seven 1 GPU-01 1 driver", "7 vllm seven 2 77  driver"],
-    );
+    let all = ["7 vllm seven 0 GPU-00  driver", "7 vllm seven 1 GPU-01 1 driver", "7 vllm seven 2 77  driver"];
+    check_devices(&mut node, 5, used(&["0", "1", "2"]), &all);
     assert_eq!(node.holders.gpus_of(7, 0), ["77", "GPU-00", "GPU-01"]);
-    check_devices(&mut node, Vec::new(), &[]);
+    // What NVML says is where it is.
+    node.says("gpu:GPU-01:full", lists(SECOND, 1.0, &[("2", "7")]));
     assert_eq!((node.holders.gpus_of(7, 0), node.holders.gpus_of(8, 0)), (vec![SECOND.to_owned()], Vec::new()));
+    check_devices(&mut node, 10, used(&[]), &[]);
+
+    // An older form of the question names the GPU also where the device is an instance of it.
+    let older = || vec![told("0", "01"), uses("7", "0")];
+    check_devices(&mut node, 15, older(), &["7 vllm seven 0 GPU-01 2 driver"]);
+    node.says("gpu:GPU-01:full", lists(SECOND, 2.0, &[("2", "7"), ("1", "7")]));
+    check_devices(&mut node, 20, older(), &[]);
 }
 
 #[test]
 fn who_asked_nobody_has_the_gpu_on_which_nvml_has_it_alone() {
-    let called = |pid, device| {
-        let labels = [pid, "", "", "", "", device, "graph_launch"];
-        Point::new(&cuda_series::CALLS_TOTAL, &labels, 5.0)
-    };
-    let mut node = Node::new();
-    node.says("gpu:GPU-00:full", vec![process(FIRST, "", "7"), process(FIRST, "", "9")]);
-    node.says("gpu:GPU-01:full", on_second(&[("2", "8"), ("1", "9")]));
     let calls =
-        || vec![called("7", "unknown"), called("7", "0"), called("8", "3"), called("9", "0"), called("10", "0")];
+        || [("7", "unknown"), ("7", "0"), ("8", "3"), ("9", "0"), ("10", "0")].map(|(pid, at)| uses(pid, at)).into();
+    let first = || lists(FIRST, 2.0, &[("", "7"), ("", "9")]);
+    let second = || lists(SECOND, 2.0, &[("2", "8"), ("1", "9")]);
     // 9 is on two, 10 on none.
-    let known = ["7 vllm seven 0 GPU-00  processes", "7 vllm seven unknown GPU-00  processes"];
-    check_devices(&mut node, calls(), &[known[0], known[1], "8 tgi\u{fffd} eight 3 GPU-01 2 processes"]);
-    // One GPU is not two devices: what NVML lists is not all.
-    check_devices(&mut node, vec![called("7", "0"), called("7", "1")], &[]);
+    let seven = ["7 vllm seven 0 GPU-00  processes", "7 vllm seven unknown GPU-00  processes"];
+    let all = [seven[0], seven[1], "8 tgi\u{fffd} eight 3 GPU-01 2 processes"];
+
+    let mut node = Node::new();
+    let unnamed = |node: &mut Node, count| drop(node.says(WORKER_SOURCE, vec![Point::new(&UNNAMED, &[], count)]));
+    let list = |node: &mut Node, second_of_time, points: [Vec<Point>; 2]| {
+        let [first, second] = points;
+        node.says_at("gpu:GPU-00:full", second_of_time, first);
+        node.says_at("gpu:GPU-01:full", second_of_time, second);
+    };
+    unnamed(&mut node, 0.0);
+    list(&mut node, 1, [first(), second()]);
+    // Where they were before they used these devices says nothing of these.
+    check_devices(&mut node, 5, calls(), &[]);
+    list(&mut node, 6, [first(), second()]);
+    check_devices(&mut node, 10, calls(), &all);
+    // There may be another GPU, of which nobody knows yet.
+    unnamed(&mut node, 1.0);
+    check_devices(&mut node, 15, calls(), &[]);
+    unnamed(&mut node, 0.0);
+    check_devices(&mut node, 20, calls(), &all);
+
+    // Two devices are not one GPU.
+    check_devices(&mut node, 25, vec![uses("7", "0"), uses("7", "1")], &[]);
+    list(&mut node, 26, [first(), second()]);
+    check_devices(&mut node, 30, vec![uses("7", "0"), uses("7", "1")], &[]);
+
+    // Who is not all listed may be among those that are not, and so may be who is not listed where the list was refused.
+    check_devices(&mut node, 35, calls(), &[]);
+    for second in [lists(SECOND, 3.0, &[("2", "8"), ("1", "9")]), vec![round(SECOND)]] {
+        list(&mut node, 36, [first(), second]);
+        check_devices(&mut node, 40, calls(), &[]);
+    }
+    list(&mut node, 41, [first(), second()]);
+    check_devices(&mut node, 45, calls(), &all);
+
     // Who was on a GPU when it fell silent may be there still, and may have ended: neither makes another the only one.
-    let mut silent = Sample { source: "gpu:GPU-01:full".into(), taken_boot_ns: 0, points: Err("absent".to_owned()) };
+    let silent = Err("absent".to_owned());
+    let mut silent = Sample { source: "gpu:GPU-01:full".into(), taken_boot_ns: 50 * SECOND_NS, points: silent };
     let _ = node.holders.observe(&mut silent, named);
-    check_devices(&mut node, calls(), &known);
-    assert_eq!(
-        (node.holders.gpus_of(8, 60_000_000_000), node.holders.gpus_of(8, 60_000_000_001).len()),
-        (vec![SECOND.to_owned()], 0)
-    );
-    // Before all have told who is there, nobody is on one alone.
-    node.says(
-        SOURCE,
-        vec![Point::new(&INFO, &["GPU-02", "2", "true", "H100", "0", "nvidia5", "", "", "", "550"], 1.0)],
-    );
-    check_devices(&mut node, calls(), &[]);
+    check_devices(&mut node, 50, calls(), &seven);
+    let of_eight = |second| node.holders.gpus_of(8, second * SECOND_NS);
+    assert_eq!((of_eight(110), of_eight(111).len()), (vec![SECOND.to_owned()], 0));
 }

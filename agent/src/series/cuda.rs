@@ -180,7 +180,7 @@ pub static LOST_TOTAL: Series = Series::row(
     "plumbline.cuda.lost",
     &["what"],
     SOURCE,
-    "What is not in the counts: calls for which a table had no room, handles that are freed and were not seen to be allocated, returns whose \
+    "What is not in the counts: calls for which a table had no room, handles that are freed and were not seen to be allocated, or for which (or for a device) a table had no room, returns whose \
      entry was not seen, communicators of NCCL for which a table had no room, records of what is told at once that found their ring full, and findings that were \
      too many.",
 );

@@ -201,7 +201,7 @@ pub static GRAPH_LAUNCH_MISMATCHED_TOTAL: Series = Series::row(
     &["comm"],
     LAUNCHES,
     "Launches of which it cannot be told whether they are the same, and were not compared: ranks came further apart than half of the time \
-     since the launch before, of the one for which that is least, or than seven eighths where most had come within a quarter. And how often a rank had launched more or fewer graphs than others when it came to a collective.",
+     since the launch before, of the one for which that is least, or than three quarters where most had come within a quarter. And how often a rank had launched more or fewer graphs than others when it came to a collective.",
 );
 
 const INSPECTOR: &str = "files that NCCL Inspector writes (`cuda.nccl_inspector`)";

@@ -163,6 +163,7 @@ fn what_an_h100_tells_under_load() {
             process_utilization_ratio{unit=encoder,pid=4242,process=,pod=,namespace=,container=} 0
             process_utilization_ratio{unit=memory,pid=4242,process=,pod=,namespace=,container=} 0
             process_utilization_ratio{unit=sm,pid=4242,process=,pod=,namespace=,container=} 0.97
+            processes{type=compute} 1
             recovery_action{} 0
             remapped_rows_total{kind=corrected} 0
             remapped_rows_total{kind=uncorrected} 0

@@ -4,7 +4,8 @@
 //! batches N         N batches of 2000 calls: the middle one's nanoseconds per call
 //! flood N SECONDS   N threads as fast as they can: the calls of all; it ends with its standard input, as what has ended is forgotten
 //! pace N SECONDS    N calls a second: the thread's own CPU time, in nanoseconds
-//! pace N SECONDS RANKS RANK    as one of so many ranks of a communicator, of the `libnccl.so.2` that lies beside the library
+//! pace N SECONDS RANKS RANK START    as one of so many ranks of a communicator, of the `libnccl.so.2` that lies beside the library; all
+//!                                    begin at so many milliseconds after 1970, and end with their standard input
 //! ```
 #![expect(unsafe_code, reason = "calls a library by its C interface")]
 
@@ -16,7 +17,7 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     path::Path,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -36,15 +37,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("batches", [batches]) => batch_ns(call, *batches),
         ("flood", [threads, seconds]) => flood(call, *threads, Duration::from_secs(*seconds)),
         ("pace", [a_second, seconds]) => pace(call, *a_second, *seconds),
-        ("pace", [a_second, seconds, ranks, rank]) => {
-            join(&Path::new(library).with_file_name("libnccl.so.2"), *ranks, *rank)?;
+        ("pace", [a_second, seconds, ranks, rank, start_ms]) => {
+            let start = SystemTime::UNIX_EPOCH + Duration::from_millis(*start_ms);
+            join(&Path::new(library).with_file_name("libnccl.so.2"), *ranks, *rank, start)?;
             pace(call, *a_second, *seconds)
         }
         _ => return Err("see the head of its source".into()),
     };
     println!("{number}");
     io::stdout().flush()?;
-    if *what == "flood" {
+    if *what == "flood" || numbers.len() > 2 {
         io::stdin().read_to_end(&mut Vec::new())?;
     }
     Ok(())
@@ -64,8 +66,8 @@ fn address(library: &Path, function: &str) -> Result<*mut libc::c_void, Box<dyn 
     Ok(address)
 }
 
-/// Becomes a member, and calls a collective once all others are, too.
-fn join(library: &Path, ranks: u64, rank: u64) -> Result<(), Box<dyn Error>> {
+/// Becomes a member, and calls a collective when all others are, too.
+fn join(library: &Path, ranks: u64, rank: u64, start: SystemTime) -> Result<(), Box<dyn Error>> {
     type Init = unsafe extern "C" fn(*mut u64, c_int, UniqueId, c_int) -> c_int;
     type AllReduce = unsafe extern "C" fn(u64, u64, usize, c_int, c_int, u64, u64) -> c_int;
     let init = address(library, "ncclCommInitRank")?;
@@ -80,7 +82,7 @@ fn join(library: &Path, ranks: u64, rank: u64) -> Result<(), Box<dyn Error>> {
     let mut comm = 0;
     // SAFETY: as the library wants it, which does nothing with buffers.
     let result = unsafe { init(&raw mut comm, c_int::try_from(ranks)?, UniqueId([7; 128]), c_int::try_from(rank)?) };
-    thread::sleep(Duration::from_millis(1000));
+    thread::sleep(start.duration_since(SystemTime::now()).map_err(|_| "the start is over")?);
     // SAFETY: as above.
     let results = [result, unsafe { all_reduce(0, 0, 1, 7, 0, comm, 0) }];
     if results == [0, 0] { Ok(()) } else { Err(format!("NCCL says {results:?}").into()) }

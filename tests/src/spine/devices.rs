@@ -50,7 +50,12 @@ pub(super) fn a_device_is_the_gpu_that_somebody_says(tools: &Tools, scratch: &Pa
     asking.call("cuDeviceGetUuid_v2 1 2", "0")?;
     // Of which it is told nothing.
     asking.call("cuDeviceGetUuid_v2 1 3", "101")?;
-    asking.call("cuCtxCreate_v2 1 0", "0")?;
+    // Of one that it does not use, nobody says that it has it.
+    asking.call("cuDeviceGetUuid_v2 1 1", "0")?;
+    for device in [2, 0] {
+        asking.call(&format!("cuCtxCreate_v2 1 {device}"), "0")?;
+        asking.call("cuGraphLaunch 5", "0")?;
+    }
     silent.call("cuGraphLaunch 5", "0")?;
     silent.call("cuCtxCreate_v2 1 0", "0")?;
     silent.call("cuGraphLaunch 5", "0")?;

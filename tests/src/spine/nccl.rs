@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(super) const TURNS: usize = 20;
-pub(super) const PERIOD_NS: u64 = 20_000_000;
+pub(super) const PERIOD_NS: u64 = 40_000_000;
 
 /// All that move something, `ncclBcast` for the one that it calls.
 const FUNCTIONS: [(&str, &str); 10] = [

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Spread;
 use super::beside::Bpftrace;
@@ -31,6 +31,8 @@ const FLOOD_SECONDS: u64 = 5;
 const PROGRAM_ROUNDS: usize = 5;
 
 const RANKS: usize = 8;
+/// Until all have loaded their libraries and are members.
+const RANKS_START: Duration = Duration::from_secs(3);
 const GRAPHS_A_SECOND: u64 = 200;
 const PACE_SECONDS: u64 = 10;
 const PACE_ROUNDS: usize = 3;
@@ -230,30 +232,47 @@ impl Bench {
         Ok(())
     }
 
+    /// The ranks' CPU time, of the middle one, and how many launches were compared and how many were not.
+    fn paced(&self, daemon: Option<&Daemon>) -> Result<(f64, Option<[f64; 2]>)> {
+        let (rate, seconds) = (GRAPHS_A_SECOND.to_string(), PACE_SECONDS.to_string());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let start_ms = (now + RANKS_START).as_millis().to_string();
+        let start = |rank: usize| {
+            let (ranks, rank) = (RANKS.to_string(), rank.to_string());
+            let mut command = self.called("cuGraphLaunch", &["pace", &rate, &seconds, &ranks, &rank, &start_ms]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+        };
+        let mut ranks: Vec<Child> = (0..RANKS).filter_map(|rank| start(rank).ok()).collect();
+        let ns = ranks.iter_mut().filter_map(|rank| {
+            let mut said = String::new();
+            BufReader::new(rank.stdout.take()?).read_line(&mut said).ok()?;
+            number(&said)
+        });
+        let ns = Spread::of(&ns.collect::<Vec<_>>()).map(|ns| ns.median);
+        let compared = daemon.map(|daemon| {
+            sleep(Duration::from_secs(6));
+            let sum = |series: &str| daemon.sum(&format!("plumbline_nccl_graph_launch_{series}{{")).unwrap_or(f64::NAN);
+            [sum("skew_seconds_count"), sum("mismatched_total")]
+        });
+        for mut rank in ranks {
+            drop(rank.stdin.take());
+            let _ = rank.wait();
+        }
+        Ok((ns.ok_or_else(|| Error::said("no rank said anything"))?, compared))
+    }
+
     /// Engines that decode with graphs: what the probes of the default detail cost each rank's thread.
     fn ranks(&self) -> Result<()> {
         println!("\n{RANKS} ranks of a communicator, {GRAPHS_A_SECOND} graph launches/s each");
-        let (rate, seconds) = (GRAPHS_A_SECOND.to_string(), PACE_SECONDS.to_string());
-        let one = || {
-            let start = |rank: usize| {
-                let (ranks, rank) = (RANKS.to_string(), rank.to_string());
-                let mut command = self.called("cuGraphLaunch", &["pace", &rate, &seconds, &ranks, &rank]);
-                command.stdout(Stdio::piped()).spawn()
-            };
-            let ranks: Vec<Child> = (0..RANKS).filter_map(|rank| start(rank).ok()).collect();
-            let said = ranks.into_iter().filter_map(|rank| rank.wait_with_output().ok());
-            let ns: Vec<f64> = said.filter_map(|said| number(&String::from_utf8_lossy(&said.stdout))).collect();
-            Spread::of(&ns).map(|ns| ns.median).ok_or_else(|| Error::said("no rank said anything"))
-        };
         let mut shares = Vec::new();
         for _ in 0..PACE_ROUNDS {
-            let bare_ns = one()?;
+            let (bare_ns, _) = self.paced(None)?;
             let daemon = self.daemon("sync")?;
+            let (ns, compared) = self.paced(Some(&daemon))?;
             #[expect(clippy::cast_precision_loss, reason = "seconds")]
-            shares.push((one()? - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
-            sleep(Duration::from_secs(6));
-            let sum = |series: &str| daemon.sum(&format!("plumbline_nccl_graph_launch_{series}{{")).unwrap_or(f64::NAN);
-            println!("{} launches compared, {} not", sum("skew_seconds_count"), sum("mismatched_total"));
+            shares.push((ns - bare_ns) / (PACE_SECONDS as f64 * 1e9) * 100.0);
+            let [compared, not] = compared.unwrap_or([f64::NAN; 2]);
+            println!("{compared} launches compared, {not} not");
         }
         if let Some(share) = Spread::of(&shares) {
             println!("{:.2} % of a thread ({:.2} to {:.2})", share.median, share.least, share.greatest);

@@ -160,7 +160,7 @@ unsafe fn are_of_one_step(arrivals: *const Arrivals, first_ns: u64, last_ns: u64
             soon += core::hint::black_box(after_ns.wrapping_sub(step_ns / 4)) >> 63;
         }
         let are_most_there = core::hint::black_box(members.wrapping_sub(soon * 2)) >> 63;
-        let limit_ns = step_ns / 2 + (step_ns / 8 * 3) * are_most_there;
+        let limit_ns = step_ns / 2 + step_ns / 4 * are_most_there;
         apart_ns < limit_ns
     }
 }

@@ -46,7 +46,7 @@ pub const FINDINGS: &[(&str, &str)] = &[
     ("nccl.warning", "NCCL wrote a warning into its log, the first of a process at this place of its source"),
     ("nccl.ras.lost", "NCCL's RAS says that a rank is dead, has failed, or does not answer"),
     ("nccl.ras.stuck", "NCCL's RAS says that a rank has called fewer collectives than another, and none for a minute"),
-    ("nccl.ras.stuck.end", "it goes on"),
+    ("nccl.ras.stuck.end", "it goes on or ends, or RAS tells of it no more"),
     ("nccl.late_rank", "a rank of a communicator comes last again and again, and holds the others up"),
     ("nccl.late_rank.end", "it does not any more"),
     (

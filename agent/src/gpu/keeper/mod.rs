@@ -27,6 +27,7 @@ pub use self::{
     fleet::{Fleet, GpuView, SOURCE, State},
     look::look,
     running::{Next, Program, Running},
+    tell::WORKER_SOURCE,
     view::View,
     xids::XidCount,
 };

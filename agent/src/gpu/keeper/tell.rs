@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What samples of the worker itself are called: it is told of also where there is no GPU.
-const OWN: &str = "gpu:worker";
+pub const WORKER_SOURCE: &str = "gpu:worker";
 
 impl Keeper {
     /// The sample of all GPUs, and what began.
@@ -27,7 +27,8 @@ impl Keeper {
             // The first worker has not said yet whether there is anything to ask.
             return;
         }
-        let own = Sample { source: OWN.to_owned(), taken_boot_ns: now_boot_ns, points: Ok(self.own_points()) };
+        let own =
+            Sample { source: WORKER_SOURCE.to_owned(), taken_boot_ns: now_boot_ns, points: Ok(self.own_points()) };
         self.send(Message::Sample(own));
         let samples = self.fleet.tick(now_boot_ns);
         // Before the numbers go: who had the GPU is known by them.

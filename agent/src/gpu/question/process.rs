@@ -1,24 +1,31 @@
 //! Processes on the GPU. Their numbers are the host's only if the daemon is in the host's pid namespace.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use nvml_wrapper::{enums::device::UsedGpuMemory, error::NvmlError, struct_wrappers::device::ProcessInfo};
 
 use super::{ALL, Answer, Measure, Question, Round, asker::Asker, getter, ratio};
-use crate::series::gpu::process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO};
+use crate::series::gpu::process::{PROCESS_MEMORY_BYTES, PROCESS_UTILIZATION_RATIO, PROCESSES};
 
 /// Processes of one GPU that are told; a GPU that says it has more is not believed.
 const MOST: usize = 256;
 
 pub(super) static QUESTIONS: &[Question] = &[
-    getter("nvmlDeviceGetComputeRunningProcesses_v3", Round::Full, ALL, &[(&PROCESS_MEMORY_BYTES, "")], |gpu| {
-        Ok(memory("compute", &gpu.device.running_compute_processes()?))
-    }),
+    getter(
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        Round::Full,
+        ALL,
+        &[(&PROCESSES, "compute"), (&PROCESS_MEMORY_BYTES, "")],
+        |gpu| Ok(memory("compute", &gpu.device.running_compute_processes()?)),
+    ),
     getter(
         "nvmlDeviceGetMPSComputeRunningProcesses_v3",
         Round::Full,
         "GPUs shared by MPS",
-        &[(&PROCESS_MEMORY_BYTES, "")],
+        &[(&PROCESSES, "mps"), (&PROCESS_MEMORY_BYTES, "")],
         |gpu| Ok(memory("mps", &gpu.device.mps_running_compute_processes()?)),
     ),
     getter(
@@ -36,6 +43,9 @@ const NAMELESS: [Cow<'static, str>; 4] = [const { Cow::Borrowed("") }; 4];
 fn memory(kind: &'static str, processes: &[ProcessInfo]) -> Vec<Measure> {
     // One process may be listed for several compute instances of one GPU instance.
     let mut used: HashMap<(Option<u32>, u32), u64> = HashMap::new();
+    let listed: HashSet<_> = processes.iter().map(|process| (process.gpu_instance_id, process.pid)).collect();
+    let labels = vec![Cow::Borrowed(kind)];
+    let count = Measure { series: &PROCESSES, labels, number: super::exact(listed.len() as u64) };
     for process in processes.iter().take(MOST) {
         if let UsedGpuMemory::Used(bytes) = process.used_gpu_memory {
             *used.entry((process.gpu_instance_id, process.pid)).or_default() += bytes;
@@ -47,7 +57,7 @@ fn memory(kind: &'static str, processes: &[ProcessInfo]) -> Vec<Measure> {
         let labels = own.into_iter().chain(NAMELESS).collect();
         Measure { series: &PROCESS_MEMORY_BYTES, labels, number: super::exact(bytes) }
     };
-    used.into_iter().map(measure).collect()
+    [count].into_iter().chain(used.into_iter().map(measure)).collect()
 }
 
 /// The newest sample of each process since the round before.

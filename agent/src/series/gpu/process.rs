@@ -3,7 +3,16 @@
 
 use super::{super::Series, Unit, gauge};
 
-pub const ROWS: &[&Series] = &[&PROCESS_MEMORY_BYTES, &PROCESS_UTILIZATION_RATIO];
+pub const ROWS: &[&Series] = &[&PROCESSES, &PROCESS_MEMORY_BYTES, &PROCESS_UTILIZATION_RATIO];
+
+pub static PROCESSES: Series = gauge(
+    "plumbline_gpu_processes",
+    Unit::None,
+    &["UUID", "gpu", "simulated", "type"],
+    "plumbline.gpu.processes",
+    "nvmlDeviceGetComputeRunningProcesses_v3, nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    "Processes that the driver lists on the GPU: `compute` processes, and clients of `mps`; one for each GPU instance that it has.",
+);
 
 pub static PROCESS_MEMORY_BYTES: Series = gauge(
     "plumbline_gpu_process_memory_bytes",

@@ -10,9 +10,11 @@
 
 mod ask;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     net::SocketAddr,
     os::unix::fs::MetadataExt as _,
@@ -124,12 +126,12 @@ impl Ras {
         }
         if self.asking.is_none() && self.asked_at.is_none_or(|at| at.elapsed() >= EVERY) {
             let networks = networks(processes, proc);
-            self.networks = networks.iter().filter_map(|asked| asked.network.inode).collect();
+            self.networks = networks.keys().copied().collect();
             if networks.is_empty() {
                 return self.observe(Vec::new());
             }
             self.asked_at = Some(Instant::now());
-            self.asking = Some(round(networks));
+            self.asking = Some(round(networks.into_iter().take(MOST_NETWORKS).map(|of| asked(of, proc)).collect()));
         }
         let Some(answers) = self.asking.take() else { return Vec::new() };
         loop {
@@ -146,6 +148,12 @@ impl Ras {
                 }
             }
         }
+    }
+
+    /// Nobody is looked at any more, whatever becomes of them.
+    pub fn forget(&mut self) {
+        let (is_wanted, outcomes) = (self.is_wanted, std::mem::take(&mut self.outcomes));
+        *self = Self { outcomes, ..Self::of(is_wanted) };
     }
 
     fn take(&mut self, asked: Asked, answer: Result<Job, RasError>) {
@@ -201,7 +209,11 @@ impl Ras {
             of_it.filter_map(|(_, job)| job.get(comm)).any(|ranks| ranks.contains_key(rank))
         };
         before.retain(|rank, _| !is_told_of(rank));
-        findings.extend(no_more(before.into_iter().chain(gone)));
+        // In another namespace of the same job they may be stuck still.
+        let stuck = self.known.iter().filter(|(_, progress)| progress.is_stuck);
+        let stuck: HashSet<(&str, u32)> = stuck.map(|((_, comm, rank), _)| (comm.as_str(), *rank)).collect();
+        let ended = before.into_iter().chain(gone);
+        findings.extend(no_more(ended.filter(|((_, comm, rank), _)| !stuck.contains(&(comm.as_str(), *rank)))));
         self.jobs = jobs;
         let withheld = findings.len().saturating_sub(MOST_FINDINGS);
         findings.truncate(MOST_FINDINGS);
@@ -256,6 +268,7 @@ impl Progress {
         self.called = known.called;
         let was_lost = std::mem::replace(&mut self.is_lost, is_lost);
         if is_lost && !was_lost {
+            self.is_stuck = false;
             return Some(Told::Lost);
         }
         let is_stuck = known.state == State::Running && known.behind > 0 && !has_moved;
@@ -307,30 +320,30 @@ fn no_more(ranks: impl Iterator<Item = (Rank, Progress)>) -> impl Iterator<Item 
         if ranks.len() > MOST_NAMED {
             named.push(format!("{} more", ranks.len() - MOST_NAMED));
         }
-        let text = format!("RAS of NCCL does not tell of communicator {comm} any more: {}", named.join("; "));
+        let named = named.join(" and ");
+        let text = format!("RAS of NCCL does not tell of {named} of communicator {comm} any more");
         let evidence = vec![("ranks".to_owned(), float(ranks.len() as u64))];
         Finding { evidence, ..Finding::new("nccl.ras.stuck.end", Severity::Low, comm, text) }
     })
 }
 
-/// One process of each network namespace.
-fn networks(processes: impl Iterator<Item = u32>, proc: &Path) -> Vec<Asked> {
+/// One process of each network namespace, by its inode.
+fn networks(processes: impl Iterator<Item = u32>, proc: &Path) -> BTreeMap<u64, u32> {
     let mut found: BTreeMap<u64, u32> = BTreeMap::new();
     for pid in processes {
         let inode = fs::metadata(proc.join(format!("{pid}/ns/net"))).map(|metadata| metadata.ino());
-        if let Ok(inode) = inode
-            && (found.len() < MOST_NETWORKS || found.contains_key(&inode))
-        {
+        if let Ok(inode) = inode {
             // The oldest, most likely.
             let first = found.entry(inode).or_insert(pid);
             *first = pid.min(*first);
         }
     }
-    let asked = found.into_iter().map(|(inode, pid)| {
-        let network = Network { path: proc.join(format!("{pid}/ns/net")), inode: Some(inode) };
-        Asked { pid, name: process_name(proc, pid), network }
-    });
-    asked.collect()
+    found
+}
+
+fn asked((inode, pid): (u64, u32), proc: &Path) -> Asked {
+    let network = Network { path: proc.join(format!("{pid}/ns/net")), inode: Some(inode) };
+    Asked { pid, name: process_name(proc, pid), network }
 }
 
 /// One after the other, so that one answer is held at a time, by a thread that ends with the last: it has been elsewhere.
@@ -354,140 +367,4 @@ fn ask_one(network: &Network) -> Result<Job, RasError> {
     network.enter()?;
     let bytes = ask(SocketAddr::from(([127, 0, 0, 1], PORT)))?;
     Ok(job(&read(&bytes)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is said of one rank in each round: its state, how many collectives it has called and how many it is behind; and what is told.
-    type Round = (State, u64, u64, Option<Told>);
-
-    #[track_caller]
-    fn check(rounds: &[Round]) {
-        let mut progress = Progress::default();
-        for (number, (state, called, behind, expect)) in rounds.iter().enumerate() {
-            let known = Known { state: *state, place: String::new(), called: *called, behind: *behind };
-            assert_eq!(progress.observe(&known), *expect, "round {number}");
-        }
-    }
-
-    #[test]
-    fn who_is_behind_and_does_not_move_is_stuck_until_it_does() {
-        use State::Running;
-        check(&[
-            (Running, 5, 1, None),
-            (Running, 6, 1, None),
-            (Running, 6, 1, Some(Told::Stuck)),
-            (Running, 6, 2, None),
-        ]);
-        check(&[(Running, 5, 1, None), (Running, 5, 1, Some(Told::Stuck)), (Running, 7, 0, Some(Told::Moves))]);
-        // Nobody calls anything.
-        check(&[(Running, 5, 0, None), (Running, 5, 0, None)]);
-        check(&[(Running, 5, 1, None), (Running, 5, 1, Some(Told::Stuck)), (State::Ending, 5, 1, Some(Told::Moves))]);
-        // Who ends it is behind for good.
-        check(&[(Running, 5, 1, None), (State::Ending, 5, 1, None), (State::Ending, 5, 1, None)]);
-    }
-
-    #[test]
-    fn who_is_dead_or_has_failed_is_lost_at_once_and_who_does_not_answer_if_it_stays_so() {
-        use State::{Dead, Failed, Running, Unresponsive};
-        check(&[(Running, 5, 0, None), (Dead, 0, 0, Some(Told::Lost)), (Dead, 0, 0, None)]);
-        check(&[(Failed(6), 5, 3, Some(Told::Lost)), (Failed(6), 5, 3, None)]);
-        check(&[(Unresponsive, 0, 0, None), (Running, 5, 0, None), (Unresponsive, 0, 0, None)]);
-        check(&[(Unresponsive, 0, 0, None), (Unresponsive, 0, 0, Some(Told::Lost)), (Dead, 0, 0, None)]);
-    }
-
-    #[test]
-    fn a_report_becomes_counts_of_states_and_those_who_are_behind() {
-        let asked = Asked {
-            pid: 7,
-            name: "python3".to_owned(),
-            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
-        };
-        let mut ras = Ras::of(true);
-        ras.take(asked.clone(), Ok(job(&read(include_bytes!("testdata/status.json")).unwrap())));
-        ras.take(asked.clone(), Err(AskError::Long.into()));
-        let answers = std::mem::take(&mut ras.answers);
-        let told: Vec<String> = ras.observe(answers).into_iter().map(|finding| finding.text).collect();
-        let of = "RAS of NCCL, asked by way of python3 (7), of communicator 0x6afe1cc17717e1f4";
-        let lost = "rank 2 (process 77 of 10.0.0.2) has failed: remote_error; rank 3 (process 78 of 10.0.0.2) is dead";
-        assert_eq!(told, [format!("{of}: {lost}")]);
-        let words = ras.points().into_iter().map(|point| {
-            let labels: Vec<&str> = point.labels.iter().map(String::as_str).filter(|label| !label.is_empty()).collect();
-            format!("{} {} {}", point.series.name, labels.join(" "), point.number().unwrap())
-        });
-        assert_eq!(
-            words.collect::<Vec<_>>(),
-            [
-                "plumbline_nccl_ras_answers_total error 1",
-                "plumbline_nccl_ras_answers_total report 1",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 running 2",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 ending 1",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 failed 1",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 unresponsive 1",
-                "plumbline_nccl_ras_ranks 7 0x6afe1cc17717e1f4 dead 1",
-                "plumbline_nccl_ras_behind 7 0x6afe1cc17717e1f4 1 1",
-            ]
-        );
-    }
-
-    #[test]
-    fn who_is_lost_is_told_once_though_nobody_answers_for_a_round_and_many_are_one_finding() {
-        let asked = Asked {
-            pid: 7,
-            name: "python3".to_owned(),
-            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
-        };
-        let dead = Known { state: State::Dead, place: "x".to_owned(), called: 0, behind: 0 };
-        let of_comm = |ranks: u32| (0..ranks).map(|rank| (rank, dead.clone())).collect::<BTreeMap<_, _>>();
-        let job: Job = (0..30).map(|comm| (format!("{comm:#x}"), of_comm(100))).collect();
-        let mut ras = Ras { networks: [1].into(), ..Ras::of(true) };
-        let told = ras.observe(vec![(asked.clone(), job.clone())]);
-        assert_eq!(told.len(), MOST_FINDINGS);
-        assert!(told[0].text.ends_with("rank 7 (x) is dead; 92 more"), "{}", told[0].text);
-        assert!(ras.observe(Vec::new()).is_empty() && ras.points().is_empty());
-        assert!(ras.observe(vec![(asked, job)]).is_empty());
-        // Nobody is left of whom to ask: nothing of it is kept.
-        assert!(ras.look([].into_iter(), Path::new("/proc")).is_empty() && ras.known.is_empty());
-    }
-
-    #[test]
-    fn who_was_stuck_is_not_any_more_when_nobody_knows_of_it() {
-        let asked = Asked {
-            pid: 7,
-            name: "python3".to_owned(),
-            network: Network { path: "/proc/7/ns/net".into(), inode: Some(1) },
-        };
-        let behind = |rank| (rank, Known { state: State::Running, place: "x".to_owned(), called: 5, behind: 1 });
-        let job: Job =
-            [("0xa".to_owned(), [behind(3), behind(4)].into()), ("0xb".to_owned(), [behind(0)].into())].into();
-        let stuck = || {
-            let mut ras = Ras { networks: [1].into(), ..Ras::of(true) };
-            assert!(ras.observe(vec![(asked.clone(), job.clone())]).is_empty());
-            let told = ras.observe(vec![(asked.clone(), job.clone())]);
-            assert!(told.len() == 2 && told.iter().all(|finding| finding.kind == "nccl.ras.stuck"), "{told:?}");
-            ras
-        };
-        let told = |findings: Vec<Finding>| findings.into_iter().map(|told| (told.kind, told.text)).collect::<Vec<_>>();
-        let end = |comm: &str, ranks: &str| {
-            ("nccl.ras.stuck.end", format!("RAS of NCCL does not tell of communicator {comm} any more: {ranks}"))
-        };
-        let mut ras = stuck();
-        // Who does not answer this time may do so the next.
-        assert!(ras.observe(Vec::new()).is_empty());
-        let left: Job = [("0xb".to_owned(), [behind(0)].into())].into();
-        assert_eq!(told(ras.observe(vec![(asked.clone(), left)])), [end("0xa", "rank 3; rank 4")]);
-        let nobody = told(stuck().look([].into_iter(), Path::new("/proc")));
-        assert_eq!(nobody, [end("0xa", "rank 3; rank 4"), end("0xb", "rank 0")]);
-    }
-
-    #[test]
-    fn one_process_of_each_network_namespace_is_asked() {
-        let proc = Path::new("/proc");
-        let own = std::process::id();
-        let found = networks([own, own, u32::MAX].into_iter(), proc);
-        assert_eq!(found.iter().map(|asked| asked.pid).collect::<Vec<_>>(), [own]);
-        assert!(Ras::of(false).look([own].into_iter(), proc).is_empty());
-    }
 }
