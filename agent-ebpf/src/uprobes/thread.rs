@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "kernel edge: map values are raw pointers, and helpers without preconditions")]
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task},
+    helpers::generated::bpf_get_current_task_btf,
     macros::map,
     maps::{Array, HashMap},
 };
@@ -74,8 +74,13 @@ impl Current {
 /// `None`, and counted, where there is no room.
 #[inline(always)]
 pub fn current() -> Option<Current> {
-    // SAFETY: the helpers have no preconditions.
-    let (pid_tgid, task) = unsafe { (bpf_get_current_pid_tgid(), bpf_get_current_task()) };
+    // SAFETY: the helper has no preconditions, and the kernel reads what is at an offset of its own types' itself.
+    let (task, pid_tgid) = unsafe {
+        let task = bpf_get_current_task_btf().cast::<u8>();
+        let [pid, tgid] =
+            [off!(task_pid), off!(task_tgid)].map(|at| task.add(at as usize).cast::<u32>().read_volatile());
+        (task as u64, u64::from(tgid) << 32 | u64::from(pid))
+    };
     if let Some(known) = THREADS.get_ptr_mut(&pid_tgid) {
         let current = Current { pid_tgid, known };
         // SAFETY: a map value.
