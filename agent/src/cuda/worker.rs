@@ -196,10 +196,10 @@ impl Worker {
         self.show();
         if self.attention.is_off() {
             self.ras.forget();
-        }
-        let processes = self.libraries.with_nccl().filter(|_| !self.attention.is_off());
-        for finding in self.ras.look(processes, &self.proc) {
-            self.say(finding)?;
+        } else {
+            for finding in self.ras.look(self.libraries.with_nccl(), &self.proc) {
+                self.say(finding)?;
+            }
         }
         if self.probes.is_none() {
             let points = self.told_by_others();

@@ -62,20 +62,12 @@ impl Devices {
             let Some(pid) = pid(point) else { continue };
             used.entry(pid).or_default().insert(label(point, "device").to_owned());
         }
-        let before = std::mem::take(&mut self.used);
-        let since = |pid: &u32, devices: &BTreeSet<String>| {
-            before
-                .get(pid)
-                .filter(|(known, _)| known == devices)
-                .map_or(taken_boot_ns, |(_, since_boot_ns)| *since_boot_ns)
+        let mut before = std::mem::take(&mut self.used);
+        let since = |(pid, devices)| {
+            let same = before.remove(&pid).filter(|(known, _)| *known == devices);
+            (pid, same.unwrap_or((devices, taken_boot_ns)))
         };
-        self.used = used
-            .into_iter()
-            .map(|(pid, devices)| {
-                let since_boot_ns = since(&pid, &devices);
-                (pid, (devices, since_boot_ns))
-            })
-            .collect();
+        self.used = used.into_iter().map(since).collect();
     }
 
     /// Whether it is a device in use, and the GPU has its whole name then, if NVML lists it.

@@ -99,16 +99,22 @@ impl Bench {
         let (dir, release) = (workspace::target().join("bench"), workspace::target().join("release"));
         fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
         let library = dir.join("libcuda.so.1");
-        let hold = |built: &str, library: &Path| {
-            fs::copy(release.join(built), library).map_err(Error::file("write", library))?;
-            let mut holder = Command::new(release.join("cuda-caller"));
-            holder.arg(library).stdin(Stdio::piped()).stdout(Stdio::null());
-            let started = holder.spawn();
-            started.map_err(|source| Error::Start { program: cmd::line(&holder), source })
-        };
-        let holders =
-            vec![hold("libfake_cuda.so", &library)?, hold("libfake_nccl.so", &library.with_file_name("libnccl.so.2"))?];
-        Ok(Self { dir, library, binary: build.binary(), caller: release.join("bench-uprobes"), holders })
+        let caller = release.join("bench-uprobes");
+        let mut bench = Self { dir, library, binary: build.binary(), caller, holders: Vec::new() };
+        bench.hold("libfake_cuda.so", &bench.library.clone())?;
+        bench.hold("libfake_nccl.so", &bench.library.with_file_name("libnccl.so.2"))?;
+        Ok(bench)
+    }
+
+    /// Has a process load the library, from this path.
+    fn hold(&mut self, built: &str, library: &Path) -> Result<()> {
+        let release = workspace::target().join("release");
+        fs::copy(release.join(built), library).map_err(Error::file("write", library))?;
+        let mut holder = Command::new(release.join("cuda-caller"));
+        holder.arg(library).stdin(Stdio::piped()).stdout(Stdio::null());
+        let started = holder.spawn();
+        self.holders.push(started.map_err(|source| Error::Start { program: cmd::line(&holder), source })?);
+        Ok(())
     }
 
     fn at_both(&self, action: &str) -> String {

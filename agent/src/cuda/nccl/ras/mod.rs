@@ -91,7 +91,7 @@ type Answer = (Asked, Result<Job, RasError>);
 pub struct Ras {
     is_wanted: bool,
     asked_at: Option<Instant>,
-    /// Network namespaces that were asked in the last round.
+    /// Network namespaces in which somebody had NCCL in the last round, whether they were asked or not.
     networks: BTreeSet<u64>,
     /// Until all have answered.
     asking: Option<Receiver<Answer>>,
